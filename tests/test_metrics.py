@@ -1,0 +1,81 @@
+"""Metrics and blind baselines, against numbers worked out by hand."""
+
+import random
+
+import pytest
+
+from vcr1.geometry import interval_iou
+from vcr1.metrics import best_constant, constant_baselines, mean, recall_at, summarise_iou
+from vcr1.records import Interval
+
+
+def test_recall_counts_values_at_the_threshold():
+    assert recall_at([0.2, 0.5, 0.7, 0.0], 0.5) == 0.5
+    assert recall_at([0.2], 0.0) == 1
+    assert recall_at([0.2], 0.3) == 0
+
+
+def test_summary_of_ious():
+    # Sum 2.0 over five; the zero of a failed sample stays in the denominator.
+    assert summarise_iou([1.0, 0.5, 0.3, 0.2, 0.0]) == pytest.approx(
+        {"mIoU": 0.4, "R@0.3": 0.6, "R@0.5": 0.4, "R@0.7": 0.2}
+    )
+    assert list(summarise_iou([1.0], thresholds=[0.5])) == ["mIoU", "R@0.5"]
+
+
+@pytest.mark.parametrize("metric", [mean, summarise_iou, best_constant, lambda none: recall_at(none, 0.5)])
+def test_nothing_has_no_metric(metric):
+    with pytest.raises(ValueError, match="no "):
+        metric([])
+
+
+def test_best_constant_meets_a_single_target_on_the_grid():
+    assert best_constant([Interval(1.5, 4.0)]) == Interval(1.5, 4.0)
+    assert best_constant([Interval(1.4, 4.1)]) == Interval(1.5, 4.0)
+
+
+def test_best_constant_follows_the_majority():
+    # 2..4 twice and 0..8 once: 2..4 earns 1 + 1 + 2/8, and 0..8 earns 1 + 2/8 + 2/8.
+    targets = [Interval(2, 4), Interval(0, 8), Interval(2, 4)]
+    assert best_constant(targets, step=2) == Interval(2, 4)
+    assert best_constant(targets[:2] + targets[1:2], step=2) == Interval(0, 8)
+
+
+def test_best_constant_prefers_the_earliest_of_equals():
+    assert best_constant([Interval(4, 6), Interval(0, 2)], step=2) == Interval(0, 2)
+
+
+def test_best_constant_stays_under_the_limit():
+    assert best_constant([Interval(0, 8)], step=1, limit=5) == Interval(0, 5)
+    assert best_constant([Interval(0, 8)], step=2, limit=5) == Interval(0, 6)  # first grid point past it
+
+
+def test_best_constant_agrees_with_a_search_by_hand():
+    dice = random.Random(0)
+    ends = [sorted((dice.uniform(0, 9), dice.uniform(0, 9))) for _ in range(40)]
+    targets = [Interval(start, end) for start, end in ends]
+    candidates = [Interval(i, j) for i in range(9) for j in range(i + 1, 10)]
+    earned = {c: mean([interval_iou(c, target) for target in targets]) for c in candidates}
+    assert best_constant(targets, step=1.0, limit=9) == max(candidates, key=earned.__getitem__)
+
+
+@pytest.mark.parametrize(("step", "limit"), [(0, None), (-1, None), (0.5, 0), (0.5, -3)])
+def test_best_constant_refuses_an_empty_grid(step, limit):
+    with pytest.raises(ValueError, match="positive"):
+        best_constant([Interval(0, 1)], step, limit)
+
+
+def test_baselines_are_fitted_on_train_and_judged_on_test():
+    train = [(10.0, Interval(0, 2)), (10.0, Interval(0, 2)), (20.0, Interval(4, 8))]
+    test = [(10.0, Interval(0, 4)), (20.0, Interval(4, 8)), (30.0, Interval(0, 1))]
+    # To all: 0..2. Per duration: 0..2 for 10 s, 4..8 for 20 s, and 0..2 again for the unseen 30 s.
+    assert constant_baselines(train, test) == {
+        "constant": [0.5, 0.0, 0.5],
+        "constant_per_duration": [0.5, 1.0, 0.5],
+    }
+
+
+def test_baselines_of_an_empty_set():
+    assert constant_baselines([(1.0, Interval(0, 1))], []) == {"constant": [], "constant_per_duration": []}
+    with pytest.raises(ValueError, match="no targets"):
+        constant_baselines([], [(1.0, Interval(0, 1))])

@@ -1,0 +1,50 @@
+"""What happens around training: the progress bar, the Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_info
+
+from vcr1.module import PolicyModule
+
+
+class ProgressBar(TQDMProgressBar):
+    """A progress bar with few, chosen numbers.
+
+    Args:
+        shown: label -> logged metric; a metric that a run does not log is left out.
+        refresh_rate: updates between two redraws.
+    """
+
+    def __init__(self, shown: Mapping[str, str], refresh_rate: int = 1) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self.shown = dict(shown)
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """The chosen numbers, with the update that they belong to."""
+        logged = trainer.callback_metrics
+        numbers = {
+            label: f"{float(logged[name]):.3f}" for label, name in self.shown.items() if name in logged
+        }
+        return {"step": trainer.global_step} | numbers
+
+
+class HuggingFaceExport(Callback):
+    """Writes the policy as a Hugging Face folder when training ends.
+
+    Args:
+        folder: where to write; an older export there is replaced.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write on the first rank."""
+        if trainer.is_global_zero and isinstance(pl_module, PolicyModule):
+            pl_module.policy.save(self.folder)
+            rank_zero_info(f"Hugging Face folder: {self.folder}")

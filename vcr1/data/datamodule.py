@@ -1,0 +1,103 @@
+"""The LightningDataModule of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from vcr1.data.dataset import Encode, VideoDataset, with_wrong_videos
+from vcr1.errors import UserError
+from vcr1.records import Sample
+from vcr1.tasks.annotations import Annotations
+from vcr1.tasks.base import Task
+from vcr1.video import FrameBudget, PatchGrid
+
+
+class TaskDataModule(L.LightningDataModule):
+    """Training and held-out data of one task.
+
+    Decoding and encoding run in worker processes and overlap the training step.
+
+    Args:
+        task: the task.
+        annotations: of ``train`` and ``val``; either may be missing.
+        encode: from prompt and clip to model inputs.
+        grid: frames and pixels per vision token of the model.
+        budget: frames and pixels that a clip may cost.
+        batch_size: prompts per micro-batch and rank (P).
+        eval_batch_size: prompts per batch in evaluation.
+        num_workers: decoding processes per rank.
+        prefetch: batches that each worker prepares ahead.
+        seed: order of the training samples.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        annotations: Mapping[str, Annotations],
+        encode: Encode,
+        grid: PatchGrid,
+        budget: FrameBudget | None = None,
+        *,
+        batch_size: int = 1,
+        eval_batch_size: int = 1,
+        num_workers: int = 4,
+        prefetch: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.task = task
+        self.annotations = dict(annotations)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.prefetch = prefetch
+        self.seed = seed
+        self.budget = budget or FrameBudget()
+        self.grid = grid
+        self._dataset = partial(VideoDataset, task=task, encode=encode, budget=self.budget, grid=grid)
+
+    def samples(self, split: str) -> list[Sample]:
+        """Samples of ``train`` or ``val``.
+
+        Raises:
+            UserError: the split is not configured.
+        """
+        if split not in self.annotations:
+            raise UserError(f"data.sources.{self.task.name}.{split} is not configured")
+        return self.annotations[split].samples
+
+    def train_dataloader(self) -> DataLoader[object]:
+        """Shuffled batches; an incomplete last one is left out, so that every update weighs the same."""
+        samples = self.samples("train")
+        if len(samples) < self.batch_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} but there are only {len(samples)} training samples"
+            )
+        return self._loader(samples, self.batch_size, training=True)
+
+    def val_dataloader(self) -> DataLoader[object] | list[object]:
+        """All held-out samples in order; nothing where no ``val`` is configured."""
+        if "val" not in self.annotations:
+            return []
+        return self._loader(self.samples("val"), self.eval_batch_size)
+
+    def wrong_video_dataloader(self) -> DataLoader[object]:
+        """The held-out questions about other videos of the same length."""
+        return self._loader(with_wrong_videos(self.samples("val"), self.seed), self.eval_batch_size)
+
+    def _loader(self, samples: list[Sample], batch_size: int, training: bool = False) -> DataLoader[object]:
+        dataset = self._dataset(samples)
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            shuffle=training,
+            drop_last=training,
+            num_workers=self.num_workers,
+            collate_fn=dataset.collate,
+            prefetch_factor=self.prefetch if self.num_workers else None,
+            persistent_workers=training and self.num_workers > 0,
+        )

@@ -1,0 +1,82 @@
+"""Samples with their videos decoded, and batches of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torch.utils.data import Dataset
+
+from vcr1.errors import VideoError
+from vcr1.records import Batch, LostSample, Prompt, PromptInputs, Sample, VideoClip
+from vcr1.tasks.base import Task
+from vcr1.video import FrameBudget, PatchGrid, read_clip
+
+Encode = Callable[[Prompt, VideoClip | None], PromptInputs]
+Loaded = tuple[Sample, VideoClip, PromptInputs]
+
+
+class VideoDataset(Dataset[Loaded | LostSample]):
+    """Decodes and encodes one sample at a time; runs in the DataLoader's workers.
+
+    A video that cannot be read gives a ``LostSample``: it is counted, not replaced by another.
+
+    Args:
+        samples: what to ask.
+        task: makes the prompts.
+        encode: from prompt and clip to model inputs.
+        budget: frames and pixels that a clip may cost.
+        grid: frames and pixels per vision token of the model.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], task: Task, encode: Encode, budget: FrameBudget, grid: PatchGrid
+    ) -> None:
+        self.samples = list(samples)
+        self.task = task
+        self.encode = encode
+        self.budget = budget
+        self.grid = grid
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Loaded | LostSample:
+        sample = self.samples[index]
+        try:
+            clip = read_clip(sample.video, self.budget, self.grid)
+        except VideoError as error:
+            return LostSample(sample.id, str(error))
+        return sample, clip.without_frames(), self.encode(self.task.prompt(sample), clip)
+
+    def collate(self, items: list[Loaded | LostSample]) -> Batch:
+        """Put items into a batch of this data set's task."""
+        loaded = [item for item in items if not isinstance(item, LostSample)]
+        return Batch(
+            task=self.task,
+            samples=[sample for sample, _, _ in loaded],
+            clips=[clip for _, clip, _ in loaded],
+            inputs=[inputs for _, _, inputs in loaded],
+            lost=[item for item in items if isinstance(item, LostSample)],
+        )
+
+
+def with_wrong_videos(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
+    """The same questions about another video of the same length: what a model scores without seeing.
+
+    Samples whose duration no other video has keep their question but are left out.
+    """
+    rng = random.Random(seed)
+    result = []
+    for sample in samples:
+        others = sorted(
+            {
+                other.video
+                for other in samples
+                if other.duration == sample.duration and other.video != sample.video
+            }
+        )
+        if others:
+            result.append(replace(sample, video=rng.choice(others)))
+    return result

@@ -1,0 +1,125 @@
+"""Metrics over a test set, and the baselines that answer without looking at the video.
+
+All shares are fractions in 0..1. A sample that could not be parsed or loaded belongs into the values
+with 0: dropping it would shrink the denominator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcr1.geometry import interval_iou
+from vcr1.records import Interval
+
+# Elements of one block of the candidates x targets table: 2 MB of float64 stays in the cache.
+_BLOCK = 1 << 18
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean.
+
+    Raises:
+        ValueError: no values; a mean of nothing is no 0.
+    """
+    if not values:
+        raise ValueError("mean of no values")
+    return math.fsum(values) / len(values)
+
+
+def recall_at(values: Sequence[float], threshold: float) -> float:
+    """Share of the values that reach the threshold (``>=``).
+
+    Raises:
+        ValueError: no values.
+    """
+    return mean([float(value >= threshold) for value in values])
+
+
+def summarise_iou(ious: Sequence[float], thresholds: Sequence[float] = (0.3, 0.5, 0.7)) -> dict[str, float]:
+    """Mean IoU (``mIoU``) and recall at each threshold (``R@0.5``), as the grounding benchmarks report.
+
+    Raises:
+        ValueError: no values.
+    """
+    recalls = {f"R@{threshold:g}": recall_at(ious, threshold) for threshold in thresholds}
+    return {"mIoU": mean(ious)} | recalls
+
+
+def best_constant(targets: Sequence[Interval], step: float = 0.5, limit: float | None = None) -> Interval:
+    """The one answer that earns the highest mean IoU over the targets, searched on a grid.
+
+    Candidates are all ``(i * step, j * step)`` with ``0 <= i < j``; of equals the earliest start, then
+    the earliest end wins. numpy, because a real training set has 1e4 targets and 1e5 candidates.
+
+    Args:
+        targets: intervals in seconds.
+        step: spacing of the grid in seconds.
+        limit: the grid ends at its first point at or after this many seconds; by default the
+            latest end of the targets.
+
+    Raises:
+        ValueError: no targets, or a step or limit that is not positive.
+    """
+    if not targets:
+        raise ValueError("best constant answer to no targets")
+    if step <= 0 or (limit is not None and limit <= 0):
+        raise ValueError(f"step and limit must be positive: {step}, {limit}")
+    last = max(target.end for target in targets) if limit is None else limit
+    first, second = np.triu_indices(max(1, math.ceil(last / step)) + 1, k=1)
+    best = int(np.argmax(_total_ious(first * step, second * step, targets)))
+    return Interval(float(first[best] * step), float(second[best] * step))
+
+
+def _total_ious(
+    starts: NDArray[np.floating], ends: NDArray[np.floating], targets: Sequence[Interval]
+) -> NDArray[np.float64]:
+    """Sum over the targets of their IoU with each candidate; candidates have a length.
+
+    The formula is that of `interval_iou`, block by block so that memory stays bounded.
+    """
+    target_starts = np.array([target.start for target in targets])
+    target_ends = np.array([target.end for target in targets])
+    totals = np.empty(len(starts))
+    rows = max(1, _BLOCK // len(targets))
+    for row in range(0, len(starts), rows):
+        block = slice(row, row + rows)
+        start, end = starts[block, None], ends[block, None]
+        intersection = np.minimum(end, target_ends) - np.maximum(start, target_starts)
+        hull = np.maximum(end, target_ends) - np.minimum(start, target_starts)
+        totals[block] = (np.maximum(intersection, 0) / hull).sum(axis=1)
+    return totals
+
+
+def constant_baselines(
+    train: Sequence[tuple[float, Interval]], test: Sequence[tuple[float, Interval]]
+) -> dict[str, list[float]]:
+    """IoU per test sample of answers that see no video, fitted on the training set.
+
+    Args:
+        train: duration in seconds and target of each training sample.
+        test: the same of each test sample.
+
+    Returns:
+        ``constant``: one answer to all; ``constant_per_duration``: one answer per distinct duration
+        (compared exactly), and the constant for durations that the training set lacks.
+
+    Raises:
+        ValueError: no training samples.
+    """
+    groups: defaultdict[float, list[Interval]] = defaultdict(list)
+    for duration, target in train:
+        groups[duration].append(target)
+    constant = best_constant([target for _, target in train])
+    asked = {duration for duration, _ in test} & groups.keys()
+    by_duration = {duration: best_constant(groups[duration]) for duration in asked}
+    return {
+        "constant": [interval_iou(constant, target) for _, target in test],
+        "constant_per_duration": [
+            interval_iou(by_duration.get(duration, constant), target) for duration, target in test
+        ],
+    }

@@ -1,0 +1,127 @@
+"""Pictures of a run: how it learned, and what it answers now."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+
+mpl.use("Agg")  # before pyplot: a training machine has no screen
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vcr1.records import Interval, VideoClip
+
+COLORS = {"truth": "#2a9d5c", "before": "#b0b0b0", "after": "#2667c9"}
+STRIP_FRAMES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """One clip of a timeline picture: its frames, the question, and intervals by name (None: no answer)."""
+
+    clip: VideoClip
+    question: str
+    intervals: Mapping[str, Interval | None]
+
+
+def timelines(entries: Sequence[TimelineEntry], path: Path) -> None:
+    """For each clip a strip of frames over a timeline with the true and the answered intervals."""
+    figure, axes = plt.subplots(
+        len(entries) * 2,
+        1,
+        figsize=(9, 1.55 * len(entries)),
+        gridspec_kw={"height_ratios": [1.0, 0.75] * len(entries)},
+        squeeze=False,
+        layout="constrained",
+    )
+    for number, entry in enumerate(entries):
+        _strip(axes[2 * number, 0], entry)
+        _timeline(axes[2 * number + 1, 0], entry)
+    axes[-1, 0].set_xlabel("seconds")
+    _save(figure, path)
+
+
+def _strip(axis: Axes, entry: TimelineEntry) -> None:
+    clip = entry.clip
+    count = min(STRIP_FRAMES, len(clip.indices))
+    # One picture per equal span of time, so that the strip lines up with the timeline below.
+    chosen = [int((slot + 0.5) * len(clip.indices) / count) for slot in range(count)]
+    strip = torch.cat([clip.frames[index].permute(1, 2, 0) for index in chosen], dim=1)
+    axis.imshow(strip.numpy(), extent=(0.0, clip.duration, 0.0, 1.0), aspect="auto", interpolation="nearest")
+    axis.set(xlim=(0, clip.duration), xticks=[], yticks=[])
+    axis.set_title(entry.question, fontsize=9, loc="left", pad=2)
+
+
+def _timeline(axis: Axes, entry: TimelineEntry) -> None:
+    names = list(entry.intervals)
+    for row, (name, interval) in enumerate(entry.intervals.items()):
+        if interval is None:
+            axis.text(0.05, -row, "no answer", fontsize=7, va="center", color="#c0392b")
+        else:
+            axis.barh(
+                -row, interval.length, left=interval.start, height=0.7, color=COLORS.get(name, "#888888")
+            )
+    axis.set(xlim=(0, entry.clip.duration), ylim=(-len(names) + 0.4, 0.6))
+    axis.set_yticks([-row for row in range(len(names))], names, fontsize=7)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def learning_curve(
+    metrics: Path, train: Sequence[str], held_out: str, constants: Mapping[str, float], path: Path
+) -> None:
+    """Training metrics by update, the held-out metric where it was measured, constant answers as lines.
+
+    Args:
+        metrics: a run's ``metrics.csv``.
+        train: columns that are drawn smoothed.
+        held_out: column that is drawn as points.
+        constants: label -> height of a horizontal line.
+        path: where to write the PNG.
+    """
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for column in train:
+        steps, values = _column(rows, column)
+        if values:
+            (line,) = axis.plot(steps, values, alpha=0.25, linewidth=1)
+            axis.plot(steps, _smooth(values), color=line.get_color(), label=f"{column} (smoothed)")
+    steps, values = _column(rows, held_out)
+    if values:
+        axis.plot(steps, values, "o-", color="black", label=held_out)
+    for (label, height), style in zip(constants.items(), ("--", ":", "-.") * len(constants), strict=False):
+        axis.axhline(height, color="gray", linestyle=style, linewidth=1, label=label)
+    axis.set(xlabel="update", ylabel="IoU")
+    axis.legend(fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _column(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of the rows that have the column."""
+    pairs = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+    return [step for step, _ in pairs], [value for _, value in pairs]
+
+
+def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
+    """Exponential moving average, corrected for its start."""
+    smoothed, total, mass = [], 0.0, 0.0
+    for value in values:
+        total = weight * total + (1 - weight) * value
+        mass = weight * mass + (1 - weight)
+        smoothed.append(total / mass)
+    return smoothed
+
+
+def _save(figure: Figure, path: Path) -> None:
+    scratch = path.with_name(f".{path.name}")
+    figure.savefig(scratch, format="png", dpi=110)
+    plt.close(figure)
+    scratch.replace(path)

@@ -1,0 +1,16 @@
+"""The only code that knows transformers: loading, encoding, rollout, log-probs."""
+
+from vcr1.policy.encoding import PromptEncoder
+from vcr1.policy.loading import check_weights, load_encoder, load_policy
+from vcr1.policy.policy import TokenScores, VideoPolicy
+from vcr1.policy.sampling import Sampling
+
+__all__ = [
+    "PromptEncoder",
+    "Sampling",
+    "TokenScores",
+    "VideoPolicy",
+    "check_weights",
+    "load_encoder",
+    "load_policy",
+]

@@ -1,0 +1,135 @@
+"""From a prompt and a clip to the model's inputs, through the model's own processor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+
+from vcr1.errors import UserError
+from vcr1.records import Prompt, PromptInputs, VideoClip
+from vcr1.video import PatchGrid
+
+MODEL_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "mm_token_type_ids",
+    "pixel_values_videos",
+    "video_grid_thw",
+    "second_per_grid_ts",
+)
+"""What a Qwen2.5-VL forward needs of a video prompt. Missing ``mm_token_type_ids`` turns M-RoPE into
+one-dimensional positions, missing ``second_per_grid_ts`` loses real time, both without an error from
+the model: so the encoder checks that all are there."""
+
+VIDEO_INPUTS = MODEL_INPUTS[2:]
+
+
+class PromptEncoder:
+    """Turns a prompt and its clip into ``PromptInputs`` and completions into ids and back.
+
+    Picklable, and holds no weights: DataLoader workers use it.
+
+    Args:
+        processor: a Hugging Face processor with a tokenizer, a video processor and a chat template.
+    """
+
+    def __init__(self, processor: ProcessorMixin) -> None:
+        self.processor: Any = processor
+        self.tokenizer = self.processor.tokenizer
+
+    @property
+    def grid(self) -> PatchGrid:
+        """Frames and pixels per vision token, as the model merges them."""
+        video = self.processor.video_processor
+        return PatchGrid(temporal=video.temporal_patch_size, spatial=video.patch_size * video.merge_size)
+
+    @property
+    def end_of_turn(self) -> int:
+        """Id of the token that ends a completion."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def padding(self) -> int:
+        """Id of the padding token."""
+        return int(self.tokenizer.pad_token_id)
+
+    def __call__(self, prompt: Prompt, clip: VideoClip | None) -> PromptInputs:
+        """Encode one prompt.
+
+        Args:
+            prompt: the question; the clip, if any, stands before its text.
+            clip: frames that are already sampled and resized; they are used as they are.
+
+        Returns:
+            The processor's whole dict, batch of one: ``input_ids`` ``[1, L]`` and so on.
+
+        Raises:
+            UserError: the processor gives other times than the clip has, or leaves an input out.
+        """
+        content: list[dict[str, str]] = [{"type": "text", "text": prompt.text}]
+        if clip is not None:
+            content.insert(0, {"type": "video"})
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if prompt.system is not None:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": prompt.system}]})
+        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        if clip is None:
+            return dict(self.processor(text=[text], return_tensors="pt"))
+        encoded = self.processor(
+            text=[text],
+            videos=[clip.frames],
+            # The processor must not sample or resize again: both were done with the clip's own budget.
+            video_metadata=[
+                {
+                    "total_num_frames": clip.total_frames,
+                    "fps": clip.source_fps,
+                    "frames_indices": list(clip.indices),
+                }
+            ],
+            do_sample_frames=False,
+            do_resize=False,
+            return_tensors="pt",
+        )
+        inputs = {name: torch.as_tensor(encoded[name]) for name in MODEL_INPUTS if name in encoded}
+        self._check(inputs, clip)
+        return inputs
+
+    def _check(self, inputs: PromptInputs, clip: VideoClip) -> None:
+        missing = [name for name in MODEL_INPUTS if name not in inputs]
+        if missing:
+            raise UserError(
+                f"{type(self.processor).__name__} returned no {', '.join(missing)}: "
+                f"this model family is not supported"
+            )
+        expected = clip.seconds_per_grid(self.grid.temporal)
+        found = float(inputs["second_per_grid_ts"][0])
+        if abs(found - expected) > 1e-3 * expected:
+            raise UserError(
+                f"{type(self.processor).__name__} places the frames {found:.4f} s apart per grid step, "
+                f"but they are {expected:.4f} s apart"
+            )
+
+    def completion_ids(self, text: str) -> list[int]:
+        """Ids of a completion, end-of-turn included."""
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_of_turn]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of a completion, special tokens left out."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def never_sampled(self, vocabulary: int) -> list[int]:
+        """Ids that a rollout must not produce, out of ``vocabulary`` logits.
+
+        All special tokens but end-of-turn: a sampled ``<|video_pad|>`` would claim vision features that
+        do not exist and crash the next forward. And the rows that pad the embedding table: they have no text.
+        """
+        special = {int(id_) for id_, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        special |= {int(id_) for id_ in self.tokenizer.all_special_ids}
+        special |= set(range(len(self.tokenizer), vocabulary))
+        return sorted(special - {self.end_of_turn})
+
+    def save(self, folder: str) -> None:
+        """Write the processor and the tokenizer as Hugging Face files."""
+        self.processor.save_pretrained(folder)

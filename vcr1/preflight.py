@@ -1,0 +1,60 @@
+"""What can be known before anything heavy starts: devices, annotations, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from omegaconf import DictConfig
+
+from vcr1.config import build, read_annotations
+from vcr1.errors import UserError
+from vcr1.policy import check_weights
+from vcr1.tasks import Annotations
+
+HINT = "To see everything run without data, weights or a GPU: python -m vcr1.train experiment=demo"
+
+
+def preflight(cfg: DictConfig) -> dict[str, Annotations]:
+    """Check everything that a run needs, and read its annotations on the way.
+
+    Returns:
+        The annotations of each split.
+
+    Raises:
+        UserError: all that is missing, in one message.
+    """
+    annotations: dict[str, Annotations] = {}
+    checks: list[Callable[[], object]] = [
+        lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
+        lambda: annotations.update(read_annotations(cfg)),
+        lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
+        lambda: build(cfg.data.video),
+        lambda: build(cfg.rollout),
+    ]
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join([*problems, HINT]))
+    return annotations
+
+
+def check_devices(accelerator: str, devices: int | str) -> None:
+    """See that the GPUs that are asked for exist.
+
+    Raises:
+        UserError: fewer GPUs than asked for.
+    """
+    if accelerator not in ("gpu", "cuda"):
+        return
+    found = torch.cuda.device_count()
+    wanted = int(devices) if str(devices).lstrip("-").isdigit() else 1
+    if found < max(wanted, 1):
+        raise UserError(
+            f"trainer.devices={devices} with trainer.accelerator={accelerator}: "
+            f"this machine has {found} CUDA GPUs that torch can see"
+        )

@@ -1,0 +1,249 @@
+"""The records that pass between the stages.
+
+Shape letters, used in every docstring of the package:
+
+====  ==========================================================
+P     prompts in a micro-batch
+G     completions of one prompt (the group)
+L     prompt tokens, vision placeholders included
+C     completion tokens
+T     frames of a clip
+H, W  height and width of a frame in pixels
+R     reward parts of a task
+V     vocabulary
+====  ==========================================================
+
+Times are seconds from the start of the video; boxes are normalised corners in 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A span of time in seconds, ``start <= end``, both finite.
+
+    Raises:
+        ValueError: an end that is not finite, or that lies before the start.
+    """
+
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start) and math.isfinite(self.end)):
+            raise ValueError(f"interval with an end that is not finite: {self.start} to {self.end}")
+        if self.end < self.start:
+            raise ValueError(f"interval that ends before it starts: {self.start} to {self.end}")
+
+    @property
+    def length(self) -> float:
+        """Length in seconds."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question about one video, with its truth.
+
+    Attributes:
+        id: stable over runs and machines, unique in its data set.
+        video: path of the video file.
+        query: what is asked, in the data set's own words.
+        target: the truth, of the type that the sample's task parses answers into.
+        duration: length of the video in seconds where the annotation states it.
+        extra: whatever else the annotation holds; custom rewards may read it.
+    """
+
+    id: str
+    video: str
+    query: str
+    target: Any
+    duration: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VideoClip:
+    """Sampled frames together with where they lie in time. The only carrier of frame timing.
+
+    Attributes:
+        frames: ``[T, 3, H, W]`` uint8, RGB.
+        indices: ``T`` frame numbers in the source.
+        timestamps: ``T`` presentation times in seconds.
+        duration: seconds of source that the frames stand for.
+        total_frames: frames of the source within that duration.
+    """
+
+    frames: Tensor
+    indices: tuple[int, ...]
+    timestamps: tuple[float, ...]
+    duration: float
+    total_frames: int
+
+    @property
+    def source_fps(self) -> float:
+        """Mean frames per second of the source."""
+        return self.total_frames / self.duration
+
+    @property
+    def fps(self) -> float:
+        """Mean frames per second of the sampled frames."""
+        return len(self.indices) / self.duration
+
+    def seconds_per_grid(self, temporal_patch: int) -> float:
+        """Seconds between two steps of the model's temporal grid (``second_per_grid_ts``)."""
+        return temporal_patch / self.fps
+
+    def without_frames(self) -> VideoClip:
+        """The timing alone, to travel with inputs that already hold the pixels."""
+        return replace(self, frames=self.frames.new_empty(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model is asked; the video, where there is one, stands before the text."""
+
+    text: str
+    system: str | None = None
+
+
+PromptInputs = dict[str, Tensor]
+"""The processor's whole output for one prompt (batch of one); always passed on whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParseFailure:
+    """A completion that holds no answer of the wanted kind; ``reason`` comes from a fixed set."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A model's answer: its text and what the task's parser read in it."""
+
+    text: str
+    value: Any | ParseFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a task says of one completion.
+
+    Attributes:
+        sample_id: the sample that was asked.
+        completion: text and parsed value.
+        rewards: part -> value in 0..1, every part of the task, in the task's order.
+        total: weighted sum of the parts.
+        metrics: metric -> value of this sample (``iou`` for grounding).
+    """
+
+    sample_id: str
+    completion: Completion
+    rewards: dict[str, float]
+    total: float
+    metrics: dict[str, float]
+
+    @property
+    def failure(self) -> str | None:
+        """Reason of the parse failure, or None."""
+        value = self.completion.value
+        return value.reason if isinstance(value, ParseFailure) else None
+
+
+@dataclass(slots=True)
+class RolloutGroups:
+    """P prompts with G sampled completions each; completions are padded on the right.
+
+    Attributes:
+        inputs: P prompt inputs, whole.
+        completion_ids: ``[P, G, C]`` int64; the padding follows the end-of-turn token.
+        completion_mask: ``[P, G, C]`` bool, True where a sampled token stands (end-of-turn included).
+        logprobs: ``[P, G, C]`` float32, of the sampled tokens at sampling time; 0 at padding.
+        truncated: ``[P, G]`` bool, True where the length limit ended the completion.
+        texts: ``P x G`` decoded completions without special tokens.
+    """
+
+    inputs: list[PromptInputs]
+    completion_ids: Tensor
+    completion_mask: Tensor
+    logprobs: Tensor
+    truncated: Tensor
+    texts: list[list[str]]
+
+    @property
+    def lengths(self) -> Tensor:
+        """``[P, G]`` tokens per completion."""
+        return self.completion_mask.sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class LostSample:
+    """A sample that could not be loaded, and why: it is counted, never replaced."""
+
+    sample_id: str
+    reason: str
+
+
+def to_device(inputs: PromptInputs, device: torch.device) -> PromptInputs:
+    """The same inputs on another device."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
+
+
+class Judge(Protocol):
+    """What a batch brings along to judge its completions: the face of a task that a module sees.
+
+    Attributes:
+        name: the task's name, used in metric keys.
+        metric_names: the per-sample metrics that ``judge`` reports.
+        failure_reasons: every reason that a parse failure can have.
+    """
+
+    name: str
+    metric_names: tuple[str, ...]
+    failure_reasons: tuple[str, ...]
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """The reward parts, in order."""
+
+    def judge(self, text: str, sample: Sample) -> Judgement:
+        """Parse and score one completion; never raises on model text."""
+
+    def answer(self, sample: Sample) -> str:
+        """The completion that supervised fine-tuning shows the model."""
+
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        """The data set's metrics over all judgements."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """A micro-batch of one task, with its own judge. Lost samples are listed, not replaced.
+
+    ``clips`` carry the timing only (``frames`` is empty): the pixels are in ``inputs``.
+    """
+
+    task: Judge
+    samples: list[Sample]
+    clips: list[VideoClip]
+    inputs: list[PromptInputs]
+    lost: list[LostSample]
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its inputs on ``device``."""
+        return replace(self, inputs=[to_device(inputs, device) for inputs in self.inputs])
+
+    def pin_memory(self) -> Batch:
+        """The batch with its inputs in page-locked memory (called by the DataLoader)."""
+        pinned = [{name: tensor.pin_memory() for name, tensor in inputs.items()} for inputs in self.inputs]
+        return replace(self, inputs=pinned)

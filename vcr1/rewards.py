@@ -1,0 +1,47 @@
+"""Rewards: pure functions of a completion and the sample it answers, with values in 0..1.
+
+A completion that could not be parsed earns 0 (paper, "Tasks, data, rewards"), never an exception.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from vcr1.geometry import interval_iou
+from vcr1.parsing import has_answer_format
+from vcr1.records import Completion, Interval, ParseFailure, Sample
+
+Reward = Callable[[Completion, Sample], float]
+"""``(completion, sample) -> value`` in 0..1."""
+
+
+def temporal_iou(completion: Completion, sample: Sample) -> float:
+    """IoU of the answered interval with the sample's target interval; 0 where none could be read."""
+    if isinstance(completion.value, ParseFailure):
+        return 0.0
+    target: Interval = sample.target
+    return interval_iou(completion.value, target)
+
+
+def answer_format(completion: Completion, sample: Sample, *, think: bool = True) -> float:
+    """1 where the whole completion has the asked form, otherwise 0; see `has_answer_format`.
+
+    Args:
+        completion: only its text is read.
+        sample: not read; every reward takes it.
+        think: whether the form has a ``<think>`` block before the answer.
+    """
+    return float(has_answer_format(completion.text, think))
+
+
+def weighted_total(parts: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """Weighted sum of reward parts, ``sum(weights[name] * parts[name])``; the paper's weights are all 1.
+
+    Raises:
+        ValueError: parts and weights that do not bear the same names. A default would hide a misspelt
+            weight, and with it a reward that never counts.
+    """
+    if parts.keys() != weights.keys():
+        raise ValueError(f"reward parts {sorted(parts)} against weights {sorted(weights)}")
+    return math.fsum(weights[name] * value for name, value in parts.items())

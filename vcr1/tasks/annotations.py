@@ -1,0 +1,149 @@
+"""What a reader of annotations returns: samples, and an account of every row that it changed or left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vcr1.errors import UserError
+from vcr1.geometry import clip_interval
+from vcr1.records import Interval, Sample
+
+
+@dataclass(slots=True)
+class Annotations:
+    """Samples of one annotation file.
+
+    Attributes:
+        source: the file, for messages.
+        samples: usable rows.
+        mended: reason -> rows that were changed and kept.
+        dropped: reason -> rows that were left out.
+    """
+
+    source: str
+    samples: list[Sample] = field(default_factory=list)
+    mended: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        def listing(counts: Counter[str]) -> str:
+            return ", ".join(
+                f"{reason.replace('_', ' ')}: {count}" for reason, count in sorted(counts.items())
+            )
+
+        text = f"{self.source}: {len(self.samples)} samples"
+        if self.mended:
+            text += f"; mended {self.mended.total()} ({listing(self.mended)})"
+        if self.dropped:
+            text += f"; dropped {self.dropped.total()} ({listing(self.dropped)})"
+        return text
+
+    def checked(self) -> Annotations:
+        """The annotations themselves where they hold samples.
+
+        Raises:
+            UserError: nothing usable is left.
+        """
+        if not self.samples:
+            raise UserError(f"{self} - nothing to work with")
+        return self
+
+
+def mend_interval(
+    start: float, end: float, duration: float | None, annotations: Annotations
+) -> Interval | None:
+    """The rule for dirty spans; counts what it does in ``annotations``.
+
+    1. A duration that is not positive, an end that is no finite number, or ``start >= end``: dropped.
+    2. A span that lies outside ``[0, duration]``: dropped.
+    3. A span that reaches over 0 or the duration: clamped to it.
+
+    Args:
+        start: seconds.
+        end: seconds.
+        duration: of the video in seconds; None where it is unknown, then no end is too late.
+        annotations: where mended and dropped rows are counted.
+    """
+    if duration is not None and not 0 < duration < math.inf:
+        annotations.dropped["duration_not_positive"] += 1
+        return None
+    try:
+        if start >= end:
+            annotations.dropped["start_not_before_end"] += 1
+            return None
+        interval = Interval(float(start), float(end))
+    except (TypeError, ValueError):
+        annotations.dropped["not_a_span"] += 1
+        return None
+    clipped = clip_interval(interval, max(interval.end, 0.0) if duration is None else duration)
+    if clipped is None or clipped.length <= 0:
+        annotations.dropped["outside_the_video"] += 1
+        return None
+    if clipped != interval:
+        annotations.mended["clamped_to_the_video"] += 1
+    return clipped
+
+
+def read_json(path: str | Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        UserError: names the file, and the line where it is broken.
+    """
+    try:
+        return json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON at line {error.lineno}: {error.msg}") from error
+
+
+def read_lines(path: str | Path) -> list[tuple[int, str]]:
+    """(line number, text) of the lines that are not blank."""
+    return [(number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
+
+
+def _text(path: str | Path) -> str:
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"annotation file {path} does not exist")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+    if not text.strip():
+        raise UserError(f"annotation file {path} is empty")
+    return text
+
+
+class VideoFolder:
+    """Finds a data set's videos by name.
+
+    Args:
+        folder: where the videos lie.
+        extensions: tried in this order after the name.
+
+    Raises:
+        UserError: the folder does not exist.
+    """
+
+    def __init__(
+        self, folder: str | Path, extensions: Iterable[str] = (".mp4", ".mkv", ".webm", ".avi")
+    ) -> None:
+        self.folder = Path(folder)
+        self.extensions = tuple(extensions)
+        if not self.folder.is_dir():
+            raise UserError(f"video folder {folder} does not exist")
+
+    def find(self, name: str) -> str | None:
+        """Path of the video called ``name``, with or without its extension; None where there is none."""
+        return next((str(path) for path in self._candidates(name) if path.is_file()), None)
+
+    def _candidates(self, name: str) -> Iterator[Path]:
+        yield self.folder / name
+        for extension in self.extensions:
+            yield self.folder / f"{name}{extension}"

@@ -1,0 +1,119 @@
+"""Train: ``python -m vcr1.train task=grounding trainer.devices=8`` or ``experiment=demo``."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch starts its threads: idle ones sleep instead of spinning.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import torch
+import wandb
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vcr1.config import build, build_all, build_data, conf_dir
+from vcr1.errors import UserError
+from vcr1.loggers import git_state
+from vcr1.preflight import preflight
+from vcr1.report import Clock, Report, evaluate, show_table, write_report
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> Report:
+    """Train as configured; evaluate before and after as ``report`` says.
+
+    Raises:
+        UserError: something that the run needs is missing or impossible.
+    """
+    annotations = preflight(cfg)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    policy = build(cfg.model)
+    data = build_data(cfg, annotations, policy.encoder)
+    module = build(cfg.algorithm)(policy=policy)
+    loggers = build_all(cfg.logger)
+    trainer: L.Trainer = build(cfg.trainer)(callbacks=build_all(cfg.callbacks), logger=loggers)
+    for logger in loggers:
+        logger.log_hyperparams({"config": OmegaConf.to_container(cfg, resolve=True), "git": git_state()})
+
+    report = Report()
+    held_out = "val" in annotations
+    if cfg.report.before and held_out:
+        report.before = evaluate(trainer, module, data.val_dataloader())
+    clock = Clock()
+    trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
+    report.seconds["training"] = clock.read()
+    clock = Clock()
+    if cfg.report.after and held_out:
+        report.after = evaluate(trainer, module, data.val_dataloader())
+        report.baselines = data.task.baselines(data.samples("train"), data.samples("val"))
+    if cfg.report.wrong_video and held_out:
+        report.wrong_video = evaluate(trainer, module, data.wrong_video_dataloader())
+    report.seconds["evaluation"] = clock.read()
+    if trainer.is_global_zero:
+        folder = Path(cfg.run_dir)
+        write_report(report, folder, data, cfg.report.clips, {"seed": cfg.seed, "steps": trainer.global_step})
+        show_table(report)
+        log.info("Everything is in %s", folder)
+    return report
+
+
+def run_job(cfg: DictConfig) -> Any:
+    """One Hydra job: train, say what is wrong without a stack, leave nothing open for the next job."""
+    quiet()
+    own_command_line()
+    try:
+        report = train(cfg)
+    except UserError as error:
+        print(f"vcr1: {error}", file=sys.stderr)
+        sys.exit(2)
+    finally:
+        wandb.finish()
+    return report.after.scores if report.after else None
+
+
+def own_command_line() -> None:
+    """In a sweep, make this process's command line that of the job.
+
+    Lightning starts the other ranks of a job by repeating the command line, which in a sweep names the
+    whole sweep.
+    """
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return
+    sys.argv[1:] = list(hydra_config.overrides.task)
+    own: Any = HydraConfig.instance().cfg
+    with open_dict(own):
+        own.hydra.run.dir = hydra_config.runtime.output_dir
+
+
+def quiet() -> None:
+    """Leave out what libraries say to their own developers."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*is deprecated.*",
+        ".*Experiment logs directory.*exists and is not empty.*",
+        ".*Checkpoint directory.*exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run_job)
+
+if __name__ == "__main__":
+    main()
