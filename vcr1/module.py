@@ -37,6 +37,7 @@ class PolicyModule(L.LightningModule):
     Attributes:
         judgements: sample id -> judgement of the last evaluation, over all ranks.
         validated_task: the task of that evaluation.
+        evaluation: first part of the keys under which an evaluation is logged.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class PolicyModule(L.LightningModule):
         self.phase = PhaseTimer()
         self.judgements: dict[str, Judgement] = {}
         self.validated_task: Judge
+        self.evaluation = "val"
         self._step_metrics: dict[str, float] = {}
 
     def configure_optimizers(self) -> Any:
@@ -113,6 +115,10 @@ class PolicyModule(L.LightningModule):
         for reason in task.failure_reasons:
             metrics[f"{task.name}/failed/{reason}"] = mean([float(j.failure == reason) for j in judgements])
         return metrics
+
+    def on_fit_start(self) -> None:
+        """Pretrained models come in evaluation mode, in which gradient checkpointing is off."""
+        self.policy.train()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """The time since the last batch ended was spent waiting for data."""
@@ -166,7 +172,9 @@ class PolicyModule(L.LightningModule):
         task = self.validated_task
         judgements = [self.judgements[id_] for id_ in sorted(self.judgements)]
         metrics = {f"{task.name}/{name}": value for name, value in task.summarise(judgements).items()}
-        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, rank_zero_only=False)
+        # The ranks agree already; sync_dist only tells Lightning so.
+        logged = {f"{self.evaluation}/{name}": value for name, value in metrics.items()}
+        self.log_dict(logged, sync_dist=True, batch_size=len(judgements))
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> list[Judgement]:

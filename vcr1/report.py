@@ -30,6 +30,10 @@ class Evaluation:
     scores: Scores
     judgements: dict[str, Judgement]
 
+    def __str__(self) -> str:
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in self.scores.items())
+        return f"{scores} over {len(self.judgements)} held-out samples"
+
 
 @dataclass(slots=True)
 class Report:
@@ -85,9 +89,13 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def evaluate(trainer: L.Trainer, module: PolicyModule, loader: Any) -> Evaluation:
-    """Greedy answers to all samples of a loader, over all ranks."""
-    trainer.validate(module, loader, verbose=False)
+def evaluate(trainer: L.Trainer, module: PolicyModule, loader: Any, name: str = "val") -> Evaluation:
+    """Greedy answers to all samples of a loader, over all ranks; logged as ``name/...``."""
+    module.evaluation = name
+    try:
+        trainer.validate(module, loader, verbose=False)
+    finally:
+        module.evaluation = "val"
     judgements = dict(module.judgements)
     if not judgements:
         return Evaluation({}, {})

@@ -17,6 +17,7 @@ from typing import Any
 import hydra
 import lightning as L
 import torch
+import transformers
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -53,6 +54,7 @@ def train(cfg: DictConfig) -> Report:
     held_out = "val" in annotations
     if cfg.report.before and held_out:
         report.before = evaluate(trainer, module, data.val_dataloader())
+        log.info("before training: %s", report.before)
     clock = Clock()
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
     report.seconds["training"] = clock.read()
@@ -61,7 +63,7 @@ def train(cfg: DictConfig) -> Report:
         report.after = evaluate(trainer, module, data.val_dataloader())
         report.baselines = data.task.baselines(data.samples("train"), data.samples("val"))
     if cfg.report.wrong_video and held_out:
-        report.wrong_video = evaluate(trainer, module, data.wrong_video_dataloader())
+        report.wrong_video = evaluate(trainer, module, data.wrong_video_dataloader(), "wrong_video")
     report.seconds["evaluation"] = clock.read()
     if trainer.is_global_zero:
         folder = Path(cfg.run_dir)
@@ -102,10 +104,13 @@ def own_command_line() -> None:
 
 def quiet() -> None:
     """Leave out what libraries say to their own developers."""
+    transformers.utils.logging.disable_progress_bar()
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
+        ".*in eval mode at the start of training.*",  # the reference is meant to be
+        ".*recommended to use `Trainer\\(devices=1.*",  # samples that padding repeats are counted once
         ".*LeafSpec.*is deprecated.*",
         ".*Experiment logs directory.*exists and is not empty.*",
         ".*Checkpoint directory.*exists and is not empty.*",

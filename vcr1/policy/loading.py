@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from vcr1.errors import UserError
@@ -44,16 +48,14 @@ def check_weights(path: str) -> None:
     """
     place = resolve(path)
     try:
+        if not Path(place).is_dir() and not isinstance(try_to_load_from_cache(place, "config.json"), str):
+            _reach_hub()
         config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError) as error:
-        looked = (
-            f"the folder {place}"
-            if Path(place).is_absolute()
-            else f"./{place} and the Hugging Face hub and cache"
-        )
         raise UserError(
-            f"model.path={path}: no model found; looked in {looked}. "
-            f"Download it first or set model.path to a local folder ({_first_line(error)})"
+            f"model.path={path}: no model found; looked in the folder {Path(place).absolute()}, in the cache "
+            f"{constants.HF_HUB_CACHE} and on the Hugging Face hub ({_first_line(error)}). "
+            f"Download it there or set model.path to a local folder"
         ) from error
     if config.model_type not in FAMILIES:
         raise UserError(
@@ -115,6 +117,20 @@ def freeze_parts(model: Any, parts: list[str]) -> None:
         if part not in PARTS:
             raise UserError(f"model.freeze names {part}; known parts: {', '.join(PARTS)}")
         model.get_submodule(PARTS[part]).requires_grad_(False)
+
+
+def _reach_hub() -> None:
+    """Fail at once where the hub cannot be reached: a download would try again for half a minute.
+
+    Raises:
+        OSError: no connection. Behind a proxy nothing is tried.
+    """
+    address = urlparse(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE:
+        raise OSError("HF_HUB_OFFLINE is set")
+    if not getproxies():
+        with socket.create_connection((address.hostname or "", address.port or 443), timeout=10):
+            pass
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,160 @@
+"""Small real clips and prompts, and Hugging Face's own answers to compare with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vcr1.policy import PromptEncoder, Sampling, VideoPolicy
+from vcr1.records import Interval, Prompt, PromptInputs, RolloutGroups, Sample, VideoClip
+from vcr1.tasks.grounding import GroundingTask
+from vcr1.video import ClipSpec, FrameBudget, PatchGrid, ShapeEvent, read_clip, write_clip
+
+TASK = GroundingTask(think=False)
+SHORT = Prompt("When does the red square appear?")
+
+
+def make_clip(folder: Path, seconds: float, fps: float = 2.0) -> VideoClip:
+    """A red square on grey, at one vision token per two frames."""
+    path = folder / f"{seconds}.mp4"
+    if not path.exists():
+        square = ShapeEvent("red", "square", 1.0, 2.5, x=40, y=60, vx=9, vy=5, radius=20)
+        write_clip(ClipSpec(seconds, (30, 30, 30), 0, (square,)), path)
+    return read_clip(path, FrameBudget(fps=fps, min_pixels=784, total_pixels=784), PatchGrid())
+
+
+def question(query: str = "the red square appears") -> Prompt:
+    """What the embedded model was trained to answer."""
+    return TASK.prompt(Sample("s", "v.mp4", query, Interval(1.0, 2.5)))
+
+
+def roll(policy: VideoPolicy, inputs: list[PromptInputs], count: int, **sampling: Any) -> RolloutGroups:
+    with torch.no_grad():
+        features = policy.vision(inputs)
+    return policy.rollout(inputs, features, count, Sampling(**sampling))
+
+
+# ---------------------------------------------------------------------------- Hugging Face, left to itself
+
+
+def left_padded(encoder: PromptEncoder, inputs: list[PromptInputs]) -> PromptInputs:
+    """Several prompts as the batch that a processor with ``padding_side="left"`` makes of them."""
+    longest = max(item["input_ids"].shape[1] for item in inputs)
+    padding = {"input_ids": encoder.padding, "attention_mask": 0, "mm_token_type_ids": 0}
+    batch = {}
+    for name in inputs[0]:
+        parts = [item[name] for item in inputs]
+        if name in padding:
+            pads = [longest - part.shape[1] for part in parts]
+            parts = [
+                torch.nn.functional.pad(part, (pad, 0), value=padding[name])
+                for part, pad in zip(parts, pads, strict=True)
+            ]
+        batch[name] = torch.cat(parts)
+    return batch
+
+
+def generate(policy: VideoPolicy, inputs: PromptInputs, count: int, **sampling: Any) -> Tensor:
+    """Completions ``[P·G, C]`` of ``generate`` on the processor's whole dict."""
+    settings = Sampling(**sampling)
+    drawn: dict[str, Any] = {"do_sample": False}
+    if settings.temperature > 0:
+        drawn = {
+            "do_sample": True,
+            "num_return_sequences": count,
+            "temperature": settings.temperature,
+            "top_k": settings.top_k,
+            "top_p": settings.top_p,
+            "min_p": settings.min_p or None,
+        }
+    ids = policy.model.generate(
+        **inputs,
+        max_new_tokens=settings.max_new_tokens,
+        suppress_tokens=policy._never_sampled,
+        eos_token_id=policy.encoder.end_of_turn,
+        pad_token_id=policy.encoder.padding,
+        **drawn,
+    )
+    ids = ids[:, inputs["input_ids"].shape[1] :]
+    # generate() refuses several greedy completions of one prompt, since they are all the same.
+    return ids if settings.temperature > 0 else ids.repeat_interleave(count, 0)
+
+
+def followed_by(inputs: PromptInputs, completion: Tensor) -> PromptInputs:
+    """The processor's dict of one prompt, with a completion ``[C]`` after it."""
+    longer = dict(inputs)
+    for name, tail in (
+        ("input_ids", completion),
+        ("attention_mask", torch.ones_like(completion)),
+        ("mm_token_type_ids", torch.zeros_like(completion)),
+    ):
+        if name in inputs:
+            longer[name] = torch.cat([inputs[name], tail[None].to(inputs[name])], 1)
+    return longer
+
+
+def plain_scores(
+    model: Any, inputs: PromptInputs, completion: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Log-probs and entropies ``[C]`` by one plain forward of prompt and completion, nothing padded."""
+    logits = model(**followed_by(inputs, completion)).logits[0, -len(completion) - 1 : -1]
+    logs = (logits / temperature).log_softmax(-1)
+    return logs.gather(-1, completion[:, None])[:, 0], -(logs.exp() * logs).sum(-1)
+
+
+def plain_groups(
+    model: Any, groups: RolloutGroups, temperature: float = 1.0
+) -> Iterator[tuple[tuple[int, int], Tensor, Tensor]]:
+    """Place, log-probs and entropies of every completion, one plain forward each."""
+    for row, inputs in enumerate(groups.inputs):
+        for column in range(groups.completion_ids.shape[1]):
+            kept = groups.completion_ids[row, column][groups.completion_mask[row, column]]
+            yield (row, column), *plain_scores(model, inputs, kept, temperature)
+
+
+# ----------------------------------------------------------------------------------------------- watching
+
+
+@contextmanager
+def watched(model: Any) -> Iterator[list[Tensor]]:
+    """Collects the ``[3, B, L]`` positions that the language model receives, forward by forward."""
+    seen: list[Tensor] = []
+
+    def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        # generate() puts the text's own positions in front of the three axes.
+        seen.append(kwargs["position_ids"][-3:].clone())
+
+    handle = model.model.language_model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def calls_of(module: torch.nn.Module) -> Iterator[list[torch.Size]]:
+    """Collects the shape of every first argument that a module is called with."""
+    seen: list[torch.Size] = []
+    handle = module.register_forward_pre_hook(lambda _module, args: seen.append(args[0].shape))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """The loss's gradients by parameter; the model is left without."""
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def largest_relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Over all parameters, ``|found - expected| / |expected|`` in the Euclidean norm."""
+    assert found.keys() == expected.keys()
+    return max(float((found[n] - expected[n]).norm() / expected[n].norm()) for n in expected)
