@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +27,17 @@ def conf_dir() -> Path:
     package = Path(__file__).resolve().parent
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"
+
+
+def load_config(overrides: Sequence[str] = (), run_dir: str | Path = "runs/notebook") -> DictConfig:
+    """Compose the training config as the command line does, for notebooks and scripts.
+
+    Args:
+        overrides: as on the command line, e.g. ``["experiment=demo", "trainer.max_steps=10"]``.
+        run_dir: the run's folder, which Hydra would choose otherwise.
+    """
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train", overrides=[*overrides, f"run_dir={Path(run_dir).absolute()}"])
 
 
 def build(node: Any) -> Any:

@@ -120,18 +120,20 @@ def plain_groups(
 
 @contextmanager
 def watched(model: Any) -> Iterator[list[Tensor]]:
-    """Collects the ``[3, B, L]`` positions that the language model receives, forward by forward."""
+    """Collects the ``[3, B, L]`` positions that the language model computes with, forward by forward."""
     seen: list[Tensor] = []
-
-    def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
-        # generate() puts the text's own positions in front of the three axes.
-        seen.append(kwargs["position_ids"][-3:].clone())
-
-    handle = model.model.language_model.register_forward_pre_hook(note, with_kwargs=True)
+    rotary = model.model.language_model.rotary_emb  # where positions become angles
+    handle = rotary.register_forward_pre_hook(lambda _module, args: seen.append(args[1].clone()))
     try:
         yield seen
     finally:
         handle.remove()
+
+
+def unpacked(positions: Tensor, prompt: int, completions: int) -> Tensor:
+    """``[3, P, L + G·C]`` positions of packed groups as ``[3, P, G, L + C]``: each completion's own row."""
+    heads = positions[..., :prompt].unsqueeze(2).expand(-1, -1, completions, -1)
+    return torch.cat([heads, positions[..., prompt:].unflatten(-1, (completions, -1))], -1)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ class TaskDataModule(L.LightningDataModule):
         eval_batch_size: prompts per batch in evaluation.
         num_workers: decoding processes per rank.
         prefetch: batches that each worker prepares ahead.
+        decoder: ``auto`` (decord, PyAV where decord cannot), ``decord`` or ``pyav``.
         seed: order of the training samples.
     """
 
@@ -46,6 +47,7 @@ class TaskDataModule(L.LightningDataModule):
         eval_batch_size: int = 1,
         num_workers: int = 4,
         prefetch: int = 2,
+        decoder: str = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -58,7 +60,9 @@ class TaskDataModule(L.LightningDataModule):
         self.seed = seed
         self.budget = budget or FrameBudget()
         self.grid = grid
-        self._dataset = partial(VideoDataset, task=task, encode=encode, budget=self.budget, grid=grid)
+        self._dataset = partial(
+            VideoDataset, task=task, encode=encode, budget=self.budget, grid=grid, decoder=decoder
+        )
 
     def samples(self, split: str) -> list[Sample]:
         """Samples of ``train`` or ``val``.

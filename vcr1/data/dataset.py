@@ -28,16 +28,24 @@ class VideoDataset(Dataset[Loaded | LostSample]):
         encode: from prompt and clip to model inputs.
         budget: frames and pixels that a clip may cost.
         grid: frames and pixels per vision token of the model.
+        decoder: ``auto``, ``decord`` or ``pyav``.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], task: Task, encode: Encode, budget: FrameBudget, grid: PatchGrid
+        self,
+        samples: Sequence[Sample],
+        task: Task,
+        encode: Encode,
+        budget: FrameBudget,
+        grid: PatchGrid,
+        decoder: str = "auto",
     ) -> None:
         self.samples = list(samples)
         self.task = task
         self.encode = encode
         self.budget = budget
         self.grid = grid
+        self.decoder = decoder
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -45,7 +53,7 @@ class VideoDataset(Dataset[Loaded | LostSample]):
     def __getitem__(self, index: int) -> Loaded | LostSample:
         sample = self.samples[index]
         try:
-            clip = read_clip(sample.video, self.budget, self.grid)
+            clip = read_clip(sample.video, self.budget, self.grid, decoder=self.decoder)
         except VideoError as error:
             return LostSample(sample.id, str(error))
         return sample, clip.without_frames(), self.encode(self.task.prompt(sample), clip)

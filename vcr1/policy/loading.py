@@ -18,6 +18,7 @@ from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.policy import VideoPolicy
 
 FAMILIES = ("qwen2_5_vl",)
+ATTENTION = ("sdpa", "eager")
 PARTS = {
     "vision": "model.visual",
     "merger": "model.visual.merger",
@@ -87,17 +88,20 @@ def load_policy(
     Args:
         path: a folder, a hub name, or ``builtin:tiny``.
         dtype: name of a torch floating type, e.g. ``bfloat16``.
-        attention: attention implementation of transformers.
+        attention: attention implementation of transformers, ``sdpa`` or ``eager``: it has to take a mask
+            under which the completions of a group share their prompt.
         gradient_checkpointing: recompute blocks in the backward pass instead of keeping their activations.
         freeze: parts that are not trained, out of ``vision``, ``merger``, ``language``.
 
     Raises:
-        UserError: missing weights, an unknown family, dtype or part.
+        UserError: missing weights, an unknown family, dtype, attention or part.
     """
     check_weights(path)
     torch_dtype = getattr(torch, dtype, None)
     if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:
         raise UserError(f"model.dtype={dtype} is no floating type of torch; use bfloat16, float16 or float32")
+    if attention not in ATTENTION:
+        raise UserError(f"model.attention={attention}; choose from {', '.join(ATTENTION)}")
     model = AutoModelForImageTextToText.from_pretrained(
         resolve(path), dtype=torch_dtype, attn_implementation=attention
     )

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
 from vcr1.policy.encoding import PromptEncoder
-from vcr1.policy.prompts import PromptLayout, lay_out, video_features
+from vcr1.policy.prompts import PromptLayout, lay_out, pack, video_features
 from vcr1.policy.sampling import Sampling, draw
 from vcr1.records import PromptInputs, RolloutGroups
 
@@ -141,29 +141,41 @@ class VideoPolicy(nn.Module):
     ) -> TokenScores:
         """Score completions; differentiable in the model and in the features.
 
+        One packed row per group: the prompt once, then its G completions, which see the prompt and
+        themselves but not each other. Forward and backward of the prompt are paid once per group.
+
         Args:
             groups: P·G completions.
             features: this model's video features of ``groups.inputs``.
             temperature: the temperature that the completions were sampled with (0 counts as 1).
         """
         num_prompts, num_generations, length = groups.completion_ids.shape
-        layout = lay_out(self.model, groups.inputs, features).repeat(num_generations)
-        ids = groups.completion_ids.reshape(-1, length)
-        mask = groups.completion_mask.reshape(-1, length)
-        steps = torch.arange(length, device=ids.device)
+        layout = lay_out(self.model, groups.inputs, features)
+        packed = pack(layout, self.model.get_input_embeddings()(groups.completion_ids))
         hidden = self.model.model(
-            inputs_embeds=torch.cat([layout.embeds, self.model.get_input_embeddings()(ids)], 1),
-            attention_mask=torch.cat([layout.attention_mask, mask.to(layout.attention_mask)], 1),
-            position_ids=torch.cat(
-                [layout.position_ids, (layout.next_position[:, None] + steps).expand(3, -1, -1)], 2
-            ),
+            inputs_embeds=packed.embeds,
+            attention_mask=self._attention_mask(packed.mask, packed.embeds.dtype),
+            position_ids=packed.position_ids,
             use_cache=False,
-        ).last_hidden_state[:, -length - 1 : -1]
-        logprobs, entropy = self._head_scores(hidden.flatten(0, 1), ids.flatten(), temperature or 1.0)
+        ).last_hidden_state
+        # What predicts a completion: the prompt's last token its first, and each of its tokens the next.
+        prompt_end = layout.embeds.shape[1] - 1
+        last = hidden[:, prompt_end, None, None].expand(-1, num_generations, 1, -1)
+        inner = hidden[:, prompt_end + 1 :].unflatten(1, (num_generations, length))[:, :, :-1]
+        rows = torch.cat([last, inner], 2).flatten(0, 2)
+        logprobs, entropy = self._head_scores(rows, groups.completion_ids.flatten(), temperature or 1.0)
         shape = (num_prompts, num_generations, length)
         return TokenScores(
             logprobs=logprobs.view(shape).masked_fill(~groups.completion_mask, 0.0),
             entropy=entropy.view(shape).masked_fill(~groups.completion_mask, 0.0),
+        )
+
+    def _attention_mask(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """A bool mask in the form that the model's attention function takes."""
+        if self.model.config._attn_implementation == "sdpa":
+            return mask
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(
+            ~mask, torch.finfo(dtype).min
         )
 
     def _head_scores(self, hidden: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

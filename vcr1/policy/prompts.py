@@ -32,15 +32,6 @@ class PromptLayout:
     position_ids: Tensor
     next_position: Tensor
 
-    def repeat(self, times: int) -> PromptLayout:
-        """Every prompt ``times`` times in a row."""
-        return PromptLayout(
-            embeds=self.embeds.repeat_interleave(times, 0),
-            attention_mask=self.attention_mask.repeat_interleave(times, 0),
-            position_ids=self.position_ids.repeat_interleave(times, 1),
-            next_position=self.next_position.repeat_interleave(times, 0),
-        )
-
 
 def video_features(model: Any, inputs: list[PromptInputs]) -> list[Tensor | None]:
     """One vision pass over all videos of the prompts.
@@ -101,4 +92,50 @@ def lay_out(model: Any, inputs: list[PromptInputs], features: list[Tensor | None
         attention_mask=torch.stack(masks),
         position_ids=torch.stack(positions, 1),
         next_position=torch.tensor(nexts, device=embeds[0].device),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PackedGroups:
+    """P rows of a prompt and its G completions, S = L + G·C columns.
+
+    Attributes:
+        embeds: ``[P, S, D]``.
+        mask: ``[P, 1, S, S]`` bool, True where a row's token may look at a column's.
+        position_ids: ``[3, P, S]``; every completion goes on where the prompt ends.
+    """
+
+    embeds: Tensor
+    mask: Tensor
+    position_ids: Tensor
+
+
+def pack(layout: PromptLayout, completion_embeds: Tensor) -> PackedGroups:
+    """Put the completions of each prompt behind it in one row.
+
+    Args:
+        layout: P prompts.
+        completion_embeds: ``[P, G, C, D]`` embeddings of the completions.
+    """
+    num_prompts, prompt_length = layout.attention_mask.shape
+    _, num_generations, length, _ = completion_embeds.shape
+    device = layout.attention_mask.device
+    # -1 for the prompt, else which completion a column belongs to.
+    owner = torch.cat(
+        [
+            torch.full((prompt_length,), -1, device=device),
+            torch.arange(num_generations, device=device).repeat_interleave(length),
+        ]
+    )
+    column = torch.arange(len(owner), device=device)
+    visible = (column[:, None] >= column) & ((owner == -1) | (owner[:, None] == owner))
+    is_token = F.pad(layout.attention_mask.bool(), (0, num_generations * length), value=True)
+    # A padding column looks at itself, or its softmax over nothing would be NaN and spread.
+    mask = visible & is_token[:, None, :] | torch.eye(len(owner), dtype=torch.bool, device=device)
+    steps = torch.arange(length, device=device).repeat(num_generations)
+    positions = (layout.next_position[:, None] + steps).expand(3, num_prompts, -1)
+    return PackedGroups(
+        embeds=torch.cat([layout.embeds, completion_embeds.flatten(1, 2)], 1),
+        mask=mask[:, None],
+        position_ids=torch.cat([layout.position_ids, positions], 2),
     )

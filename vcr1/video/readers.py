@@ -79,12 +79,12 @@ def _decoders(name: str) -> list[Decoder]:
         UserError: a name that is unknown, or decord where it is not installed.
     """
     if name not in DECODERS:
-        raise UserError(f"data.video.decoder must be one of {', '.join(DECODERS)}, got {name!r}")
+        raise UserError(f"data.loader.decoder must be one of {', '.join(DECODERS)}, got {name!r}")
     if name == "pyav":
         return [_decode_pyav]
     if importlib.util.find_spec("decord") is None:
         if name == "decord":
-            raise UserError("data.video.decoder=decord: decord is not installed; install it or take pyav")
+            raise UserError("data.loader.decoder=decord: decord is not installed; install it or take pyav")
         return [_decode_pyav]
     return [_decode_decord] if name == "decord" else [_decode_decord, _decode_pyav]
 
@@ -160,17 +160,17 @@ def _decode_decord(path: Path, timeline: Timeline, indices: Sequence[int]) -> It
         if len(reader) != len(timeline.pts):  # another stream, or an edit list that decord ignores
             raise VideoError(
                 f"{path}: decord finds {len(reader)} frames where the file has {len(timeline.pts)}; "
-                "set data.video.decoder=pyav"
+                "set data.loader.decoder=pyav"
             )
         for start in range(0, len(indices), step):
             batch = reader.get_batch(list(indices[start : start + step])).asnumpy()
             if batch[0].nbytes != timeline.frame_bytes:
-                raise VideoError(f"{path}: decord reads another stream; set data.video.decoder=pyav")
+                raise VideoError(f"{path}: decord reads another stream; set data.loader.decoder=pyav")
             yield torch.from_numpy(batch).permute(0, 3, 1, 2)
     except errors as error:
         raise VideoError(
             f"{path}: decord cannot decode it ({_first_line(error)}); "
-            "set data.video.decoder=pyav or fetch it again"
+            "set data.loader.decoder=pyav or fetch it again"
         ) from error
 
 
