@@ -146,7 +146,7 @@ def test_padding_does_not_count():
 
 
 def test_gradient_without_old_logprobs():
-    # Only the ratio's gradient counts, and it is 1: d loss / d lp = (-A + beta (1 - exp(ref - lp))) / (len n).
+    # The ratio is 1 and only its gradient counts: d loss / d lp = (-A + beta (1 - exp(ref - lp))) / (len n).
     # beta = 1/2, n = 2. Long, A = 1: -1 - 1/2, -1 + 0, -1 + 1/4 over 6. Short, A = -2: 2 - 1/2 over 2.
     logprobs = LOGPROBS.clone().requires_grad_()
     grpo_loss(logprobs, ADVANTAGES, MASK, reference=REFERENCE, kl_weight=0.5).loss.backward()
@@ -177,9 +177,10 @@ def test_clip_holds_back_what_already_went_far_enough():
     result = grpo_loss(
         logprobs, torch.tensor([[1.0, -1.0]], dtype=torch.float64), mask, old_logprobs=old, clip_range=0.2
     )
-    # A = 1: min(1.5, 1.2) + min(0.5, 0.8) + 1.1 = 2.8. A = -1: min(-1.5, -1.2) + min(-0.5, -0.8) - 1.1 = -3.4.
+    # A = 1: min(1.5, 1.2) + min(0.5, 0.8) + 1.1 = 2.8.
+    # A = -1: min(-1.5, -1.2) + min(-0.5, -0.8) - 1.1 = -3.4.
     assert result.loss.item() == pytest.approx((-2.8 / 3 + 3.4 / 3) / 2)
-    assert result.clip_fraction.item() == pytest.approx(4 / 6)  # two ratios of three lie outside 0.8..1.2
+    assert result.clip_fraction.item() == pytest.approx(2 / 6)  # 1.5 with A = 1, 0.5 with A = -1
     # The gradient is -ratio A / (3 * 2), and 0 where the clipped term is the smaller one.
     result.loss.backward()
     assert logprobs.grad[0, 0].tolist() == pytest.approx([0.0, -0.5 / 6, -1.1 / 6])

@@ -91,7 +91,8 @@ def grpo_loss(
     weight = mask.to(logprobs.dtype)
     loss = ((per_token * weight).sum(-1) / weight.sum(-1)).mean()
     with torch.no_grad():
-        clip_fraction = ((ratio - clipped).abs() > 0).to(weight.dtype)
+        # Where the clipped term is the smaller one, and so takes the gradient away.
+        clip_fraction = (clipped * advantages[..., None] < ratio * advantages[..., None]).to(weight.dtype)
         return GRPOLoss(loss, masked_mean(kl, weight), masked_mean(clip_fraction, weight))
 
 

@@ -109,6 +109,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
+        ".*gradient_checkpointing_enable.*",  # its new name is not in the oldest transformers we support
         ".*in eval mode at the start of training.*",  # the reference is meant to be
         ".*recommended to use `Trainer\\(devices=1.*",  # samples that padding repeats are counted once
         ".*LeafSpec.*is deprecated.*",

@@ -181,7 +181,7 @@ def test_rollout_while_training_with_checkpointing_is_that_of_evaluation(three: 
     found = roll(policy, three, 2, max_new_tokens=25, temperature=0)
     assert torch.equal(found.completion_ids, expected.completion_ids)
     assert torch.equal(found.logprobs, expected.logprobs)
-    assert policy.model.is_activation_checkpointing
+    assert all(layer.gradient_checkpointing for layer in policy.model.model.language_model.layers)
     assert all(module.training for module in policy.modules())
 
 

@@ -140,10 +140,10 @@ def test_ids_do_not_depend_on_what_is_dropped(tmp_path: Path, videos: Path) -> N
     assert list(kept(read_activitynet(dirty, str(videos)))) == ["gone-0", "a-1"]
 
 
-def test_limit_takes_the_first_samples(tmp_path: Path, videos: Path) -> None:
+def test_limit_reads_the_first_rows(tmp_path: Path, videos: Path) -> None:
     (videos / "a.mp4").touch()
     file = write_json(tmp_path / "a.json", {"a": entry([2, 1], [1, 2], [3, 4], [5, 6])})
-    assert list(kept(read_activitynet(file, str(videos), limit=2))) == ["a-1", "a-2"]
+    assert list(kept(read_activitynet(file, str(videos), limit=3))) == ["a-1", "a-2"]
     assert len(read_activitynet(file, str(videos), limit=9).samples) == 3
 
 
@@ -238,11 +238,13 @@ def test_dirty_rows_of_charades_are_mended_or_dropped_and_counted(
     )
 
 
-@pytest.mark.parametrize("line", ["AAAAA 1.0 2.0 no marks", "AAAAA 1.0##one time", "AAAAA 1.0 two##a word", "##"])
+@pytest.mark.parametrize("line", ["A 1.0 2.0 no marks", "A 1.0##one time", "A 1.0 two##a word", "##"])
 def test_a_broken_line_of_charades_is_named(tmp_path: Path, videos: Path, line: str) -> None:
     file = tmp_path / "broken.txt"
     file.write_text(f"AAAAA 1.0 2.0##fine.\n\n{line}\n")
-    with pytest.raises(UserError, match=r"broken\.txt, line 3: expected 'VIDEO start end##sentence'") as caught:
+    with pytest.raises(
+        UserError, match=r"broken\.txt, line 3: expected 'VIDEO start end##sentence'"
+    ) as caught:
         read_charades_sta(str(file), str(videos))
     assert line in str(caught.value)
 
@@ -289,13 +291,13 @@ def test_a_missing_video_folder_is_named(tmp_path: Path) -> None:
 def test_nothing_usable_is_an_error_that_says_why(tmp_path: Path, videos: Path) -> None:
     (videos / "a.mp4").touch()
     captions = write_json(tmp_path / "a.json", {"a": entry([3, 2]), "b": entry([1, 2])})
-    with pytest.raises(UserError, match=r"0 samples; dropped 2 \(missing video: 1, start not before end: 1\)"):
+    with pytest.raises(UserError, match=r"dropped 2 \(missing video: 1, start not before end: 1\)"):
         read_activitynet(captions, str(videos))
     with pytest.raises(UserError, match="0 samples - nothing to work with"):
         read_activitynet(write_json(tmp_path / "none.json", {}), str(videos))
     lines = tmp_path / "a.txt"
     lines.write_text("a 1 2##its video is empty")
-    with pytest.raises(UserError, match=r"0 samples; dropped 1 \(unreadable video: 1\) - nothing to work with"):
+    with pytest.raises(UserError, match=r"dropped 1 \(unreadable video: 1\) - nothing to work with"):
         read_charades_sta(str(lines), str(videos))
 
 
@@ -327,7 +329,6 @@ def test_spans_of_a_video_of_unknown_length_may_end_anywhere() -> None:
     assert (found.mended, found.dropped) == ({"clamped_to_the_video": 1}, {"outside_the_video": 1})
 
 
-@pytest.mark.xfail(reason="times that are strings are compared as strings", strict=True)
 def test_times_written_as_text_are_compared_as_numbers(tmp_path: Path, videos: Path) -> None:
     (videos / "a.mp4").touch()
     file = write_json(tmp_path / "a.json", {"a": entry(["1", "2"], ["9", "10"], [1, 2])})
@@ -376,7 +377,7 @@ def test_real_captions_keep_what_the_file_says(videos: Path) -> None:
     assert spans["v_N7ppHQNikv8-1"] == (25.83, 34.77)
     assert spans["v_pSdlIsd_vZc-2"] == (24.32, 43.41)  # 43.42 in the file, of 43.41 s
     queries = {sample.id: sample.query for sample in found.samples}
-    assert queries["v_N7ppHQNikv8-1"] == "Another little boy wearing a pink float comes running and joins him."
+    assert queries["v_N7ppHQNikv8-3"].startswith("Then a girls wearing a pink floral")  # " Then" in the file
 
 
 @needs_real_annotations
@@ -416,7 +417,9 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_clip_of_the_synthetic_world_gives_two_samples(worlds: str) -> None:
     found = read_synthetic(worlds, "train", 3, seed=4)
-    assert [sample.id for sample in found.samples] == [f"train-0000{i}-{j}" for i in range(3) for j in range(2)]
+    assert [sample.id for sample in found.samples] == [
+        f"train-0000{i}-{j}" for i in range(3) for j in range(2)
+    ]
     for number, sample in enumerate(found.samples):
         spec = sample.extra["spec"]
         event = spec.events[number % 2]
@@ -447,8 +450,8 @@ def test_loosening_moves_ends_outwards_only(worlds: str) -> None:
         assert 0 <= later <= 2.0
         assert 0 <= other.target.start < other.target.end <= other.duration
         moved += [earlier, later]
-    assert sum(value > 0.5 for value in moved) >= 12  # of 48 ends, three quarters of those with room
-    assert len(set(moved)) > 30  # every end has its own draw
+    assert set(moved) == {0.0, 0.5, 1.0, 1.5, 2.0}  # steps of half a second, all of them drawn
+    assert moved[0::2] != moved[1::2]  # the two ends of a span have draws of their own
 
 
 def test_limit_of_the_synthetic_world(worlds: str) -> None:

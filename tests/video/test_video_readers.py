@@ -58,7 +58,7 @@ def test_many_frames_are_decoded_in_chunks(clip: Path, monkeypatch: pytest.Monke
 
 
 def test_av1_is_read_through_the_fallback(av1: Path) -> None:
-    with pytest.raises(VideoError, match=r"set data\.video\.decoder=pyav") as caught:
+    with pytest.raises(VideoError, match=r"set data\.loader\.decoder=pyav") as caught:
         read_clip(av1, BUDGET, GRID, decoder="decord")
     assert str(av1) in str(caught.value)
     assert caught.value.__cause__ is not None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader
 
 from vcr1.data.dataset import Encode, VideoDataset, with_wrong_videos
@@ -100,6 +101,7 @@ class TaskDataModule(L.LightningDataModule):
             batch_size=batch_size,
             shuffle=training,
             drop_last=training,
+            generator=torch.Generator().manual_seed(self.seed) if training else None,
             num_workers=self.num_workers,
             collate_fn=dataset.collate,
             prefetch_factor=self.prefetch if self.num_workers else None,

@@ -73,18 +73,19 @@ class VideoDataset(Dataset[Loaded | LostSample]):
 def with_wrong_videos(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
     """The same questions about another video of the same length: what a model scores without seeing.
 
-    Samples whose duration no other video has keep their question but are left out.
+    Samples of unknown duration, or of one that no other video has, are left out.
     """
     rng = random.Random(seed)
+    videos: dict[float, set[str]] = {}
+    for sample in samples:
+        if sample.duration is not None:
+            videos.setdefault(sample.duration, set()).add(sample.video)
+    ordered = {duration: sorted(names) for duration, names in videos.items()}
     result = []
     for sample in samples:
-        others = sorted(
-            {
-                other.video
-                for other in samples
-                if other.duration == sample.duration and other.video != sample.video
-            }
-        )
-        if others:
-            result.append(replace(sample, video=rng.choice(others)))
+        others = [] if sample.duration is None else ordered[sample.duration]
+        if len(others) > 1:
+            # The place of another one, counted from the sample's own.
+            place = others.index(sample.video) + rng.randrange(1, len(others))
+            result.append(replace(sample, video=others[place % len(others)]))
     return result

@@ -228,15 +228,19 @@ class VideoPolicy(nn.Module):
         target = Path(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        aside = scratch.with_name(f"{scratch.name}-old")
         try:
             self.model.save_pretrained(scratch)
             self.encoder.save(str(scratch))
             _readable(scratch)
             if target.exists():
-                shutil.rmtree(target)
-            scratch.replace(target)
+                # Aside, not away: a removal takes time in which there would be no model at all.
+                target.rename(aside)
+            scratch.rename(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            if target.exists():
+                shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -61,8 +61,10 @@ def prompt_positions(model: Any, inputs: PromptInputs) -> tuple[Tensor, int]:
     if "video_grid_thw" not in inputs:
         return torch.arange(length, device=inputs["input_ids"].device).expand(3, -1), length
     timing = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts")
-    positions, delta = model.model.get_rope_index(**{name: inputs[name] for name in timing})
-    return positions[:, 0], length + int(delta[0, 0])
+    positions, _ = model.model.get_rope_index(**{name: inputs[name] for name in timing})
+    # After the prompt's last token, which is text. The model's own delta counts from the largest position
+    # instead, which a long video's time axis can hold; neither its forward nor ``generate`` goes on there.
+    return positions[:, 0], int(positions[0, 0, -1]) + 1
 
 
 def lay_out(model: Any, inputs: list[PromptInputs], features: list[Tensor | None]) -> PromptLayout:

@@ -74,11 +74,12 @@ def mend_interval(
         annotations.dropped["duration_not_positive"] += 1
         return None
     try:
+        start, end = float(start), float(end)
         if start >= end:
             annotations.dropped["start_not_before_end"] += 1
             return None
-        interval = Interval(float(start), float(end))
-    except (TypeError, ValueError):
+        interval = Interval(start, end)
+    except (TypeError, ValueError, OverflowError):
         annotations.dropped["not_a_span"] += 1
         return None
     clipped = clip_interval(interval, max(interval.end, 0.0) if duration is None else duration)
@@ -96,10 +97,22 @@ def read_json(path: str | Path) -> Any:
     Raises:
         UserError: names the file, and the line where it is broken.
     """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # The decoder would keep the last of two equal keys and lose the other without a word.
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise UserError(
+                    f"{path}: the key {key!r} stands {count} times in one object; merge its entries"
+                )
+        return dict(pairs)
+
     try:
-        return json.loads(_text(path))
+        return json.loads(_text(path), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON at line {error.lineno}: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, endless brackets
+        raise UserError(f"{path}: not usable JSON: {error}") from error
 
 
 def read_lines(path: str | Path) -> list[tuple[int, str]]:
@@ -112,7 +125,7 @@ def _text(path: str | Path) -> str:
     if not file.is_file():
         raise UserError(f"annotation file {path} does not exist")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
     if not text.strip():
@@ -141,7 +154,10 @@ class VideoFolder:
 
     def find(self, name: str) -> str | None:
         """Path of the video called ``name``, with or without its extension; None where there is none."""
-        return next((str(path) for path in self._candidates(name) if path.is_file()), None)
+        try:
+            return next((str(path) for path in self._candidates(name) if path.is_file()), None)
+        except (OSError, ValueError):  # no name that a file can have
+            return None
 
     def _candidates(self, name: str) -> Iterator[Path]:
         yield self.folder / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -85,18 +86,18 @@ def read_activitynet(annotations: str, videos: str, limit: int | None = None) ->
     Args:
         annotations: the JSON file.
         videos: folder of the videos, named as in the file.
-        limit: take the first so many samples only.
+        limit: read the first so many rows only.
 
     Raises:
         UserError: a missing or broken file, a missing folder, no usable row.
     """
     content = read_json(annotations)
     if not isinstance(content, dict):
-        raise UserError(
-            f"{annotations}: expected {{video: {{duration, timestamps, sentences}}}}, found a list"
-        )
+        form = "{video: {duration, timestamps, sentences}}"
+        raise UserError(f"{annotations}: expected {form}, found a {type(content).__name__}")
     folder = VideoFolder(videos)
     result = Annotations(annotations)
+    left = math.inf if limit is None else limit
     for video, entry in content.items():
         try:
             duration = float(entry["duration"])
@@ -114,8 +115,11 @@ def read_activitynet(annotations: str, videos: str, limit: int | None = None) ->
             ) from error
         path = folder.find(video)
         for number, start, end, sentence in rows:
+            left -= 1
+            if left < 0:
+                return result.checked()
             _add(result, f"{video}-{number}", path, sentence, start, end, duration)
-    return _finished(result, limit)
+    return result.checked()
 
 
 _CHARADES_ROW = re.compile(r"(\S{1,200})\s+(\S{1,40})\s+(\S{1,40})\s*##(.*)", re.DOTALL)
@@ -129,7 +133,7 @@ def read_charades_sta(
     Args:
         annotations: the text file.
         videos: folder of the videos, ``VIDEO.mp4``.
-        limit: take the first so many samples only.
+        limit: read the first so many rows only.
         threads: videos whose duration is read at the same time.
 
     Raises:
@@ -137,7 +141,7 @@ def read_charades_sta(
     """
     folder = VideoFolder(videos)
     rows: list[tuple[str, float, float, str]] = []
-    for line_number, line in read_lines(annotations):
+    for line_number, line in read_lines(annotations)[:limit]:
         match = _CHARADES_ROW.fullmatch(line.strip())
         try:
             if match is None:
@@ -158,7 +162,7 @@ def read_charades_sta(
             result.dropped["unreadable_video"] += 1
             continue
         _add(result, f"{video}-{number}", paths[video], sentence, start, end, durations[video])
-    return _finished(result, limit)
+    return result.checked()
 
 
 def read_synthetic(
@@ -176,16 +180,21 @@ def read_synthetic(
         split: name of the split.
         count: number of clips; each shows two events and gives two samples.
         seed: makes the split what it is.
-        loosen: moves every end of the target outwards by up to so many seconds, as a careless annotator
-            would; 0 keeps the truth.
+        loosen: moves every end of the target outwards by up to so many seconds, in half seconds, as a
+            careless annotator would; 0 keeps the truth.
         limit: take the first so many samples only.
+
+    Raises:
+        UserError: ``loosen`` is negative or no number of half seconds.
     """
+    if loosen < 0 or loosen * 2 % 1:
+        raise UserError(f"loosen={loosen} is no number of half seconds")
     result = Annotations(f"synthetic {split}")
     for number, (path, spec) in enumerate(build_world(Path(folder), split, count, seed)):
         rng = random.Random(f"{seed}-{number}")
         for position, event in enumerate(spec.events):
-            start = max(0.0, event.start - rng.uniform(0, loosen))
-            end = min(spec.duration, event.end + rng.uniform(0, loosen))
+            start = max(0.0, event.start - rng.randint(0, int(2 * loosen)) / 2)
+            end = min(spec.duration, event.end + rng.randint(0, int(2 * loosen)) / 2)
             result.samples.append(
                 Sample(
                     id=f"{split}-{number:05d}-{position}",
@@ -196,7 +205,8 @@ def read_synthetic(
                     extra={"rationale": event.color, "spec": spec},
                 )
             )
-    return _finished(result, limit)
+    result.samples = result.samples[:limit]
+    return result.checked()
 
 
 def _add(
@@ -226,9 +236,3 @@ def _duration(path: str | None) -> float | None:
         return video_duration(path)
     except VideoError:
         return None
-
-
-def _finished(result: Annotations, limit: int | None) -> Annotations:
-    if limit is not None:
-        result.samples = result.samples[:limit]
-    return result.checked()

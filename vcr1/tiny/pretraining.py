@@ -37,6 +37,10 @@ class DenseVideoLabels:
             is_video = inputs["input_ids"][0] == policy.model.config.video_token_id
             rows.append(row[-len(is_video) :][is_video])
             tokens = int(is_video.sum())
+            if clip.duration > 10:
+                raise ValueError(
+                    f"{sample.id}: seconds are labelled with one digit, but it lasts {clip.duration} s"
+                )
             spans = token_spans(clip, policy.encoder.grid.temporal, tokens)
             colors += [self._colors(policy, sample.extra["spec"], *span) for span in spans]
             seconds += [policy.encoder.tokenizer.convert_tokens_to_ids(str(int(start))) for start, _ in spans]

@@ -1,0 +1,63 @@
+"""What the tests of whole runs share: a small synthetic world and a clean command line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vcr1.video import build_world
+
+TRAIN_CLIPS, VAL_CLIPS = 12, 6
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``data.root`` whose synthetic clips are written already."""
+    root = tmp_path_factory.mktemp("data")
+    build_world(root / "synthetic", "train", TRAIN_CLIPS, seed=1)
+    build_world(root / "synthetic", "val", VAL_CLIPS, seed=2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def small(world: Path) -> list[str]:
+    """Overrides that make a run on the synthetic world small: seconds on one core."""
+    return [
+        f"data.root={world}",
+        f"data.sources.grounding.train.count={TRAIN_CLIPS}",
+        f"data.sources.grounding.val.count={VAL_CLIPS}",
+        "data.loader.batch_size=2",
+        "data.loader.num_workers=0",
+        "trainer.val_check_interval=null",
+        "threads=1",
+    ]
+
+
+@pytest.fixture(scope="session")
+def command_line() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``python -m vcr1.train`` in a folder, as someone who is logged in nowhere and has no GPU."""
+
+    def run(folder: Path, *overrides: str, **more: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HF_"))}
+        changed = {
+            "HOME": str(folder),
+            "NETRC": str(folder / "netrc"),
+            "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "COLUMNS": "100",
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "vcr1.train", *overrides],
+            cwd=folder,
+            env=kept | changed | more,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+
+    return run

@@ -1,0 +1,143 @@
+"""Weights & Biases offline, in its modes, and what a run is told about itself."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import wandb
+from lightning.pytorch.utilities import rank_zero_only
+
+from vcr1.errors import UserError
+from vcr1.loggers import git_state, logged_in, wandb_logger
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No key, no netrc file, no setting from outside; nothing is left running."""
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    yield
+    wandb.finish()
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+# ------------------------------------------------------------------------------------------- logged in?
+
+
+def test_nobody_is_logged_in_without_a_key() -> None:
+    assert not logged_in()
+
+
+@pytest.mark.parametrize("name", ["WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"])
+def test_a_key_in_the_environment_counts(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "k" * 40)
+    assert logged_in()
+    monkeypatch.setenv(name, "")
+    assert not logged_in()
+
+
+def test_a_key_in_the_netrc_file_counts_for_its_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    assert logged_in()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080")
+    assert not logged_in()
+    (tmp_path / "netrc").write_text("machine wandb.example.org login user password secret\n")
+    assert logged_in()
+
+
+@pytest.mark.parametrize(
+    "content", ["machine api.wandb.ai nonsense\n", "", "machine other.org login a password b\n"]
+)
+def test_a_netrc_file_without_a_key_does_not(tmp_path: Path, content: str) -> None:
+    (tmp_path / "netrc").write_text(content)
+    assert not logged_in()
+
+
+# ------------------------------------------------------------------------------------------------ modes
+
+
+def test_an_unknown_mode_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"logger\.wandb\.mode=sometimes; choose from auto, online, offline"):
+        wandb_logger(str(tmp_path / "run"), "vcr1", mode="sometimes")
+    assert not (tmp_path / "run").exists()
+
+
+def test_auto_is_offline_for_who_is_not_logged_in(tmp_path: Path) -> None:
+    folder = tmp_path / "demo-1"
+    logger = wandb_logger(str(folder), "project", group="group", tags=("a", "b"))
+    logger.log_hyperparams({"config": {"seed": 3}, "git": {"commit": "abc", "dirty": True}})
+    logger.log_metrics({"train/reward": 1.5}, step=2)
+    run = logger.experiment
+    assert run.settings._offline
+    assert (run.name, run.project, run.group, run.tags) == ("demo-1", "project", "group", ("a", "b"))
+    assert run.config["config"] == {"seed": 3}
+    assert run.config["git"] == {"commit": "abc", "dirty": True}
+    assert run.summary["train/reward"] == 1.5
+    wandb.finish()
+    (stored,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    content = stored.read_bytes()
+    assert [word for word in (b"demo-1", b"train/reward", b"commit") if word not in content] == []
+
+
+def test_the_environment_goes_before_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    run = wandb_logger(str(tmp_path / "run"), "vcr1", mode="online").experiment
+    assert run.disabled
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_only_the_first_rank_logs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    wandb_logger(str(tmp_path / "run"), "vcr1", mode="offline")
+    assert wandb.run is not None
+    assert wandb.run.disabled
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_a_server_that_does_not_answer_does_not_stop_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, modes = wandb.init, []
+
+    def init(**arguments: object) -> wandb.Run:
+        modes.append(arguments["mode"])
+        if arguments["mode"] == "online":
+            raise wandb.errors.CommError("timed out")
+        return real(**arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(wandb, "init", init)
+    run = wandb_logger(str(tmp_path / "run"), "vcr1", mode="online").experiment
+    assert modes == ["online", "offline"]
+    assert run.settings._offline
+    assert "timed out" in caplog.text
+    assert "wandb sync" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------- git
+
+
+def test_git_state_is_the_commit_and_whether_files_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_state() == {}
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert git_state() == {"commit": commit, "dirty": False}
+    (tmp_path / "file").write_text("changed")
+    assert git_state() == {"commit": commit, "dirty": True}
+
+
+def test_git_state_is_empty_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert git_state() == {}

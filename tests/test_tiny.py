@@ -1,0 +1,193 @@
+"""The embedded model: how it is built, what it carries, how it gets its eyes."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+import vcr1
+from vcr1.data import VideoDataset
+from vcr1.policy import VideoPolicy, load_policy
+from vcr1.records import Batch, Interval, Sample, VideoClip
+from vcr1.tasks import GroundingTask
+from vcr1.tiny import DenseVideoLabels, build_policy
+from vcr1.tiny.pretraining import token_spans
+from vcr1.video import COLORS, ClipSpec, FrameBudget, ShapeEvent, write_clip
+
+torch.set_num_threads(1)
+
+BUDGET = FrameBudget(min_pixels=28 * 28, total_pixels=28 * 28)
+ASSET = Path(vcr1.__file__).parent / "assets" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def fresh() -> VideoPolicy:
+    return build_policy(seed=0)
+
+
+@pytest.fixture(scope="module")
+def trained() -> VideoPolicy:
+    return load_policy("builtin:tiny", dtype="float32")
+
+
+def event(color: str, start: float, end: float) -> ShapeEvent:
+    return ShapeEvent(color, "square", start, end, x=50, y=50, vx=0, vy=0, radius=20)
+
+
+@pytest.fixture(scope="module")
+def batch(fresh: VideoPolicy, tmp_path_factory: pytest.TempPathFactory) -> Batch:
+    """A clip of 4 s with red from 0 to 1.5 s and blue from 1 to 2 s, and an empty one of 6 s."""
+    folder = tmp_path_factory.mktemp("clips")
+    samples = []
+    for name, duration, events in (
+        ("busy", 4.0, (event("red", 0.0, 1.5), event("blue", 1.0, 2.0))),
+        ("empty", 6.0, ()),
+    ):
+        spec = ClipSpec(duration, (30, 30, 30), 0, events)
+        write_clip(spec, folder / f"{name}.mp4")
+        extra = {"rationale": "red", "spec": spec}
+        samples.append(
+            Sample(name, str(folder / f"{name}.mp4"), "the red square appears", Interval(0, 1.5), extra=extra)
+        )
+    dataset = VideoDataset(samples, GroundingTask(), fresh.encoder, BUDGET, fresh.encoder.grid)
+    return dataset.collate([dataset[0], dataset[1]])
+
+
+def only(batch: Batch, place: int) -> Batch:
+    return Batch(batch.task, [batch.samples[place]], [batch.clips[place]], [batch.inputs[place]], [])
+
+
+# ------------------------------------------------------------------------------------------- the model
+
+
+def test_a_seed_gives_the_same_model(fresh: VideoPolicy) -> None:
+    torch.manual_seed(99)
+    again, other = build_policy(seed=0), build_policy(seed=1)
+    assert again.encoder.tokenizer.get_vocab() == fresh.encoder.tokenizer.get_vocab()
+    weights = fresh.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in again.state_dict().items())
+    assert any(not torch.equal(tensor, weights[name]) for name, tensor in other.state_dict().items())
+
+
+def test_it_is_tiny(fresh: VideoPolicy) -> None:
+    parameters = sum(parameter.numel() for parameter in fresh.parameters())
+    assert parameters == pytest.approx(1.2e6, rel=0.02)
+    assert {parameter.dtype for parameter in fresh.parameters()} == {torch.float32}
+
+
+def test_digits_and_colours_are_single_tokens(fresh: VideoPolicy) -> None:
+    tokenizer = fresh.encoder.tokenizer
+    for text in [*"0123456789.", *(f" {color}" for color in COLORS)]:
+        assert len(tokenizer(text)["input_ids"]) == 1, text
+    assert tokenizer.tokenize("12.5") == ["1", "2", ".", "5"]
+
+
+def test_text_survives_the_tokenizer(fresh: VideoPolicy) -> None:
+    for text in ("<think>red</think><answer>12.5 to 17.8</answer>", "Où est le café? 😀\n"):
+        ids = fresh.encoder.completion_ids(text)
+        assert ids[-1] == fresh.encoder.end_of_turn
+        assert fresh.encoder.decode(ids) == text
+
+
+def test_the_carried_model_is_small_and_of_this_build(trained: VideoPolicy, fresh: VideoPolicy) -> None:
+    assert sum(file.stat().st_size for file in ASSET.rglob("*") if file.is_file()) <= 3_000_000
+    assert trained.encoder.tokenizer.get_vocab() == fresh.encoder.tokenizer.get_vocab()
+    assert trained.encoder.processor.chat_template == fresh.encoder.processor.chat_template
+    shapes = {name: tensor.shape for name, tensor in fresh.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in trained.state_dict().items()} == shapes
+
+
+def test_the_carried_model_encodes_as_a_fresh_one(
+    trained: VideoPolicy, fresh: VideoPolicy, batch: Batch
+) -> None:
+    dataset = VideoDataset(batch.samples, batch.task, trained.encoder, BUDGET, trained.encoder.grid)
+    for place, inputs in enumerate(batch.inputs):
+        carried = dataset[place][2]
+        assert carried.keys() == inputs.keys()
+        assert all(torch.equal(carried[name], inputs[name]) for name in inputs)
+
+
+# ------------------------------------------------------------------------------------------ the labels
+
+
+def test_spans_of_video_tokens() -> None:
+    clip = VideoClip(torch.empty(0), tuple(range(8)), tuple(i * 0.75 for i in range(8)), 6.0, 24)
+    # 8 frames in pairs are 4 steps of 1.5 s; 8 tokens are 2 per step.
+    steps = [(0.0, 1.5), (1.5, 3.0), (3.0, 4.5), (4.5, 6.0)]
+    assert token_spans(clip, 2, 8) == [steps[i // 2] for i in range(8)]
+    assert token_spans(clip, 2, 4) == steps
+    assert token_spans(clip, 4, 2) == [(0.0, 3.0), (3.0, 6.0)]
+
+
+@torch.no_grad()
+def test_labels_by_hand(trained: VideoPolicy, batch: Batch) -> None:
+    # One token per second. Busy: red in [0, 1), red and blue in [1, 2), then nothing. Empty: nothing.
+    colors = [[" red"], [" red", " blue"], ["."], ["."], *[["."]] * 6]
+    seconds = [*"0123", *"012345"]
+
+    def id_of(text: str) -> int:
+        (id_,) = trained.encoder.tokenizer(text)["input_ids"]
+        return id_
+
+    logs = []
+    for inputs in batch.inputs:  # one plain forward each: no padding
+        is_video = inputs["input_ids"][0] == trained.model.config.video_token_id
+        logs += list(trained.model(**inputs, use_cache=False).logits[0, is_video].log_softmax(-1))
+    assert len(logs) == 4 + 6
+    color = -sum(
+        sum(log[id_of(word)].item() for word in words) / len(words)
+        for log, words in zip(logs, colors, strict=True)
+    )
+    second = -sum(log[id_of(digit)].item() for log, digit in zip(logs, seconds, strict=True))
+    found = DenseVideoLabels()(trained, batch, trained.vision(batch.inputs))
+    assert found.item() == pytest.approx((color / 10 + second / 10) / 2, rel=1e-4)
+
+
+@torch.no_grad()
+def test_the_mean_is_over_tokens_not_clips(trained: VideoPolicy, batch: Batch) -> None:
+    labels = DenseVideoLabels()
+    both = labels(trained, batch, trained.vision(batch.inputs)).item()
+    busy, empty = (
+        labels(trained, one, trained.vision(one.inputs)).item() for one in (only(batch, 0), only(batch, 1))
+    )
+    assert both == pytest.approx((4 * busy + 6 * empty) / 10, rel=1e-4)
+    assert both != pytest.approx((busy + empty) / 2, rel=1e-2)
+
+
+def test_labels_teach_the_eyes(batch: Batch) -> None:
+    policy = build_policy(seed=0)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(6):
+        loss = DenseVideoLabels()(policy, batch, policy.vision(batch.inputs))
+        optimizer.zero_grad()
+        loss.backward()
+        vision = policy.model.model.visual.patch_embed.proj.weight.grad
+        assert vision is not None
+        assert vision.abs().max() > 0
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(6.5, abs=1.0)  # about ln 640: it knows nothing yet
+    assert all(later < earlier for earlier, later in pairwise(losses))
+
+
+@torch.no_grad()
+def test_the_carried_model_sees(trained: VideoPolicy, batch: Batch) -> None:
+    labels, one = DenseVideoLabels(), only(batch, 0)
+    assert labels(trained, batch, trained.vision(batch.inputs)).item() < 1.0
+    (inputs,) = one.inputs
+    black = [inputs | {"pixel_values_videos": torch.zeros_like(inputs["pixel_values_videos"])}]
+    blind = Batch(one.task, one.samples, one.clips, black, [])
+    sighted = labels(trained, one, trained.vision(one.inputs)).item()
+    assert labels(trained, blind, trained.vision(black)).item() > sighted + 0.3
+
+
+def test_labels_of_a_clip_over_ten_seconds(fresh: VideoPolicy, tmp_path: Path) -> None:
+    spec = ClipSpec(12.0, (30, 30, 30), 0, (event("red", 2.0, 4.0),))
+    write_clip(spec, tmp_path / "long.mp4")
+    sample = Sample("long", str(tmp_path / "long.mp4"), "q", Interval(2, 4), extra={"spec": spec})
+    dataset = VideoDataset([sample], GroundingTask(), fresh.encoder, BUDGET, fresh.encoder.grid)
+    one = dataset.collate([dataset[0]])
+    with pytest.raises(ValueError, match=r"long: .* lasts 12\.0 s"):
+        DenseVideoLabels()(fresh, one, fresh.vision(one.inputs))

@@ -1,0 +1,507 @@
+"""Whole runs: every experiment in this process, and the command line in processes of its own."""
+
+import csv
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback, LambdaCallback
+from omegaconf import OmegaConf
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from vcr1.config import conf_dir, load_config
+from vcr1.policy import load_policy
+from vcr1.report import Report
+from vcr1.train import main, train
+
+EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+FAILURES = ("no_answer", "no_interval", "ambiguous", "not_seconds", "out_of_range", "reversed", "too_long")
+PHASES = ("data", "vision", "rollout", "reward", "reference", "policy", "optimizer")
+PROMISED = {
+    f"train/{key}"
+    for key in (
+        "reward",
+        "grounding/reward/format",
+        "grounding/reward/iou",
+        "grounding/iou",
+        "reward_std",
+        "advantage_spread",
+        "zero_variance_groups",
+        "loss",
+        "lr",
+        "kl",
+        "entropy",
+        "clip_fraction",
+        "completion_tokens",
+        "truncated",
+        "lost_samples",
+        *(f"grounding/failed/{reason}" for reason in FAILURES),
+        *(f"seconds/{phase}" for phase in PHASES),
+    )
+}
+SCORES = {"mIoU", "R@0.3", "R@0.5", "R@0.7", "format"}
+FEW = [
+    "algorithm.num_generations=2",
+    "logger=csv",
+    "trainer.enable_progress_bar=false",
+    "callbacks.progress=null",
+]
+NO_REPORT = ["report=none", "report.before=false", "report.wrong_video=false"]
+NO_LOGS = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+
+Rows = list[dict[str, str]]
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def rows(folder: Path) -> Rows:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def updates(folder: Path) -> Rows:
+    """The rows that hold a training step."""
+    return [row for row in rows(folder) if row.get("train/loss")]
+
+
+def weights(folder: Path | str) -> dict[str, torch.Tensor]:
+    """Parameters of an export."""
+    return dict(AutoModelForImageTextToText.from_pretrained(folder, dtype="auto").state_dict())
+
+
+def changed(folder: Path) -> set[str]:
+    """Parts of the model that training changed: ``visual``, ``visual.merger``, ``language_model``."""
+    before = load_policy("builtin:tiny", dtype="float32").model.state_dict()
+    after = weights(folder / "huggingface")
+    parts = {}
+    for name, value in after.items():
+        match = re.match(r"model\.(visual\.merger|visual|language_model)", name)
+        if match:
+            parts[match[1]] = parts.get(match[1], False) or not value.equal(before[name])
+    assert len(parts) == 3
+    return {part for part, differs in parts.items() if differs}
+
+
+# ------------------------------------------------------------------------------------- in this process
+
+
+def run(folder: Path, small: list[str], *overrides: str) -> Report:
+    return train(load_config([*small, *overrides], folder))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(small: list[str], tmp_path: Path, experiment: str) -> None:
+    report = run(
+        tmp_path,
+        small,
+        f"experiment={experiment}",
+        "trainer.fast_dev_run=true",
+        "callbacks.progress=null",
+        "logger=csv",
+    )
+    assert report.after is not None
+    assert report.wrong_video is not None
+    assert set(report.after.scores) == SCORES
+    assert len(report.after.judgements) == 12  # two questions about each of 6 clips
+    assert set(report.baselines) == {"constant", "constant_per_duration"}
+    stored = json.loads((tmp_path / "report.json").read_text())
+    assert stored["after"] == report.after.scores
+    assert stored["steps"] == 1
+    assert "| after |" in (tmp_path / "report.md").read_text()
+    assert AutoProcessor.from_pretrained(tmp_path / "huggingface").tokenizer.eos_token == "<|im_end|>"
+
+
+ALL = {"visual", "visual.merger", "language_model"}
+VARIANTS = {
+    "sft": (["algorithm=sft"], ALL),
+    "no think": (["tasks.grounding.think=false"], ALL),
+    "ddp": (["strategy=ddp"], ALL),
+    "no reference": (["algorithm.kl_weight=0"], ALL),
+    "frozen vision": (["model.freeze=[vision]"], {"language_model"}),
+    "frozen merger": (["model.freeze=[merger]"], {"visual", "language_model"}),
+    "checkpointing": (["model.gradient_checkpointing=true"], ALL),
+    "no logger": (["logger=[]"], ALL),
+    "sampling": (["rollout.temperature=0.7", "rollout.top_k=20", "rollout.top_p=0.9"], ALL),
+}
+
+
+@pytest.fixture
+def no_process_group() -> Any:
+    """Lightning leaves the process group of a run to the end of the process."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_is_one_override_away(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_process_group: None, variant: str
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    overrides, parts = VARIANTS[variant]
+    run(tmp_path, small, "experiment=demo", *NO_REPORT, "logger=csv", "trainer.fast_dev_run=true", *overrides)
+    assert changed(tmp_path) == parts
+
+
+def test_without_a_kl_penalty_no_reference_is_asked(small: list[str], tmp_path: Path) -> None:
+    overrides = ["algorithm.kl_weight=0", "trainer.max_steps=2"]
+    run(tmp_path, small, "experiment=demo", *FEW, *NO_REPORT, *overrides)
+    assert [float(row["train/kl"]) for row in updates(tmp_path)] == [0.0, 0.0]
+    assert max(float(row["train/seconds/reference"]) for row in updates(tmp_path)) < 1e-3
+
+
+def test_gradients_may_be_gathered_over_batches(small: list[str], tmp_path: Path) -> None:
+    batches: list[int] = []
+    WATCHES["batches"] = LambdaCallback(
+        on_train_batch_end=lambda trainer, *_: batches.append(trainer.global_step)
+    )
+    overrides = ["trainer.accumulate_grad_batches=2", "trainer.max_steps=2"]
+    run(tmp_path, small, "experiment=demo", *FEW, *NO_REPORT, *overrides, watch("batches"))
+    assert batches == [0, 1, 1, 2]
+    stored = updates(tmp_path)
+    assert [row["step"] for row in stored] == ["0", "1"]
+    assert [row for row in stored if any(row[key] == "" for key in PROMISED)] == []
+
+
+WATCHES: dict[str, Callback] = {}
+
+
+def watched(name: str) -> Callback:
+    """What a config's ``_target_`` finds: a callback that a test has put here."""
+    return WATCHES[name]
+
+
+def watch(name: str) -> str:
+    return f"+callbacks.watch={{_target_: {__name__}.watched, name: {name}}}"
+
+
+def test_a_run_goes_on_where_it_stopped(small: list[str], tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    settings = [
+        "experiment=demo",
+        *FEW,
+        *NO_REPORT,
+        "algorithm.schedule=constant",
+        "algorithm.warmup_steps=4",
+    ]
+    run(first, small, *settings, "trainer.max_steps=2")
+    checkpoint = first / "checkpoints" / "last.ckpt"
+    stored = torch.load(checkpoint, weights_only=True)
+    assert stored["global_step"] == 2
+    assert [name for name in stored["state_dict"] if name.startswith("reference.")] == []
+
+    found: dict[str, Any] = {}
+
+    def note(trainer: Any, module: Any) -> None:
+        found["step"] = trainer.global_step
+        found["policy"] = {name: value.clone() for name, value in module.policy.model.state_dict().items()}
+        found["reference"] = module.reference.model.state_dict()
+
+    WATCHES["start"] = LambdaCallback(on_train_start=note)
+    run(second, small, *settings, "trainer.max_steps=4", f"ckpt_path={checkpoint}", watch("start"))
+    assert found["step"] == 2
+    exported, weak_base = weights(first / "huggingface"), load_policy("builtin:tiny", dtype="float32")
+    base = weak_base.model.state_dict()
+    assert [name for name, value in found["policy"].items() if not value.equal(exported[name])] == []
+    assert [name for name, value in found["reference"].items() if not value.equal(base[name])] == []
+    steps = [(int(row["step"]), float(row["train/lr"])) for row in updates(first) + updates(second)]
+    assert [step for step, _ in steps] == [0, 1, 2, 3]
+    rates = [rate for _, rate in steps]
+    assert rates == sorted(rates)  # the warm-up goes on, too
+    assert len(set(rates)) == 4
+    assert torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_wrong_videos_that_do_not_exist_are_not_scored(small: list[str], tmp_path: Path) -> None:
+    one = ["data.sources.grounding.val.count=1", "report.before=false", "report.wrong_video=true"]
+    report = run(tmp_path, small, "experiment=demo", *FEW, *one, "trainer.max_steps=1")
+    assert report.after is not None
+    assert report.after.scores
+    assert not report.rows().get("wrong video")
+    assert not report.as_json()["baselines"].get("wrong_video")
+
+
+# ------------------------------------------------------------------------------------- the command line
+
+TWO_STEPS = ["experiment=demo", "trainer.max_steps=2", "algorithm.num_generations=2"]
+
+
+@pytest.fixture(scope="module")
+def demo(
+    tmp_path_factory: pytest.TempPathFactory, small: list[str], command_line: CommandLine
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The run's folder and what was printed, of a small demo that was started in an empty folder."""
+    home = tmp_path_factory.mktemp("home")
+    done = command_line(home, *small, *TWO_STEPS, "data.loader.num_workers=1")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in home.iterdir() if not path.name.startswith(".")] == ["runs"]
+    (folder,) = (home / "runs").iterdir()
+    return folder, done
+
+
+@pytest.mark.slow
+def test_the_demo_s_folder_is_named_after_it_and_holds_everything(demo: Any) -> None:
+    folder, _ = demo
+    assert re.fullmatch(r"demo-\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
+    held = {path.name for path in folder.iterdir()}
+    expected = {
+        ".hydra",
+        "checkpoints",
+        "huggingface",
+        "learning_curve.png",
+        "metrics.csv",
+        "report.json",
+        "report.md",
+        "timelines.png",
+        "wandb",
+    }
+    assert expected - held == set()
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    assert (cfg.name, cfg.trainer.max_steps, cfg.algorithm.num_generations) == ("demo", 2, 2)
+
+
+@pytest.mark.slow
+def test_the_demo_s_report_compares_with_the_blind(demo: Any) -> None:
+    folder, _ = demo
+    report = json.loads((folder / "report.json").read_text())
+    assert set(report["before"]) == set(report["after"]) == SCORES
+    assert set(report["baselines"]) == {"constant", "constant_per_duration", "wrong_video"}
+    values = [*report["after"].values(), *(scores["mIoU"] for scores in report["baselines"].values())]
+    assert [value for value in values if not 0 <= value <= 1] == []
+    assert 0 < report["seconds"]["training"]["cpu"] < 100
+    assert (report["seed"], report["steps"]) == (0, 2)
+    markdown = (folder / "report.md").read_text().splitlines()
+    assert markdown[0] == f"# {folder.name}"
+    assert [line.split("|")[1].strip() for line in markdown if line.startswith("| ")] == [
+        "held-out samples",
+        "before",
+        "after",
+        "wrong video",
+        "constant",
+        "constant per duration",
+    ]
+
+
+@pytest.mark.slow
+def test_the_demo_s_pictures_are_of_a_size_to_look_at(demo: Any) -> None:
+    folder, _ = demo
+    for name in ("learning_curve.png", "timelines.png"):
+        height, width, _ = matplotlib.image.imread(folder / name).shape
+        assert 300 < height < 2000, name
+        assert 600 < width < 2000, name
+
+
+@pytest.mark.slow
+def test_the_demo_s_export_is_a_model_and_not_the_one_it_began_with(demo: Any) -> None:
+    folder, _ = demo
+    assert changed(folder) == ALL
+    processor = AutoProcessor.from_pretrained(folder / "huggingface")
+    assert processor.tokenizer.decode(processor.tokenizer("the red square")["input_ids"]) == "the red square"
+
+
+@pytest.mark.slow
+def test_the_demo_logs_every_promised_number_at_every_update(demo: Any) -> None:
+    folder, _ = demo
+    stored = updates(folder)
+    assert [row["step"] for row in stored] == ["0", "1"]
+    assert PROMISED - stored[0].keys() == set()
+    values = [float(row[key]) for row in stored for key in PROMISED]
+    assert all(map(math.isfinite, values))
+    for row in stored:
+        total = float(row["train/grounding/reward/format"]) + float(row["train/grounding/reward/iou"])
+        assert float(row["train/reward"]) == pytest.approx(total, abs=1e-5)
+        assert 0 < float(row["train/completion_tokens"]) <= 32
+        assert float(row["train/lost_samples"]) == 0
+    held_out = [row for row in rows(folder) if row.get("val/grounding/mIoU")]
+    assert len(held_out) == 2  # before and after
+    assert len([row for row in rows(folder) if row.get("wrong_video/grounding/mIoU")]) == 1
+
+
+@pytest.mark.slow
+def test_the_demo_keeps_a_wandb_run_offline_and_asks_nobody(demo: Any) -> None:
+    folder, done = demo
+    (stored,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    content = stored.read_bytes()
+    keys = [b"train/grounding/reward/iou", b"val/grounding/mIoU", b"num_generations", folder.name.encode()]
+    assert [key for key in keys if key not in content] == []
+    assert "wandb: (1)" not in done.stdout + done.stderr
+    assert "api.wandb.ai" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_prints_one_table_and_where_everything_is(demo: Any) -> None:
+    folder, done = demo
+    assert done.stdout.count("┃ held-out samples") == 1
+    assert f"Everything is in {folder}" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert [line for line in done.stderr.splitlines() if "Warning" in line] == []
+
+
+# ---------------------------------------------------------------------------------------- two processes
+
+CHECK = """
+import hashlib, os
+from pathlib import Path
+from lightning.pytorch.callbacks import Callback
+
+class Hash(Callback):
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def digest(self, module):
+        digest = hashlib.sha256()
+        for name, value in sorted(module.policy.state_dict().items()):
+            digest.update(value.numpy().tobytes())
+        return digest.hexdigest()
+
+    def on_train_start(self, trainer, module):
+        self.before = self.digest(module)
+
+    def on_train_end(self, trainer, module):
+        line = " ".join([self.before, self.digest(module), *sorted(trainer.callback_metrics)])
+        (self.folder / f"rank-{trainer.global_rank}").write_text(line)
+"""
+
+
+def two_ranks(folder: Path) -> dict[int, list[str]]:
+    return {rank: (folder / f"rank-{rank}").read_text().split() for rank in (0, 1)}
+
+
+@pytest.fixture
+def hash_check(tmp_path: Path) -> str:
+    (tmp_path / "check.py").write_text(CHECK)
+    return f"+callbacks.check={{_target_: check.Hash, folder: {tmp_path}}}"
+
+
+@pytest.mark.slow
+def test_two_processes_learn_one_model(
+    small: list[str], tmp_path: Path, command_line: CommandLine, hash_check: str
+) -> None:
+    settings = [
+        "trainer.devices=2",
+        "report.before=false",
+        "report.wrong_video=false",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    done = command_line(tmp_path, *small, *TWO_STEPS, *settings, hash_check, PYTHONPATH=python_path(tmp_path))
+    assert done.returncode == 0, done.stderr
+    ranks = two_ranks(tmp_path)
+    assert ranks[0] == ranks[1]  # the weights before and after, and the logged keys
+    before, after, *keys = ranks[0]
+    assert before != after
+    assert PROMISED - set(keys) == set()
+    stored = updates(tmp_path / "run")
+    assert len(stored) == 2
+    assert all(math.isfinite(float(row[key])) for row in stored for key in PROMISED)
+    assert done.stdout.count("┃ held-out samples") == 1
+    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*"))) == 1
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert set(report["after"]) == SCORES
+
+
+def python_path(*folders: Path) -> str:
+    """Where a subprocess looks for modules: first here, then where this process does."""
+    return ":".join(map(str, [*folders, *filter(None, sys.path)]))
+
+
+@pytest.mark.slow
+def test_a_rank_whose_video_is_lost_does_not_stop_the_others(
+    small: list[str], tmp_path: Path, world: Path, command_line: CommandLine, hash_check: str
+) -> None:
+    good = next((world / "synthetic").glob("train-*/00000.mp4"))
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "good.mp4").write_bytes(good.read_bytes())
+    (tmp_path / "videos" / "bad.mp4").write_bytes(good.read_bytes()[:500])
+    about = {"duration": 6.0, "timestamps": [[1.0, 3.0]], "sentences": ["the red square appears"]}
+    (tmp_path / "train.json").write_text(json.dumps({"good": about, "bad": about}))
+    settings = [
+        "data=activitynet",
+        f"data.sources.grounding.train.annotations={tmp_path / 'train.json'}",
+        f"data.sources.grounding.train.videos={tmp_path / 'videos'}",
+        "data.sources.grounding.val=null",
+        "data.video.min_pixels=784",
+        "data.video.total_pixels=784",
+        "data.loader.batch_size=1",
+        "data.loader.num_workers=0",
+        "trainer.val_check_interval=null",
+        "trainer.devices=2",
+        "logger=csv",
+        f"run_dir={tmp_path / 'run'}",
+        hash_check,
+    ]
+    done = command_line(tmp_path, *TWO_STEPS, *settings, PYTHONPATH=python_path(tmp_path))
+    assert done.returncode == 0, done.stderr
+    stored = updates(tmp_path / "run")
+    assert [float(row["train/lost_samples"]) for row in stored] == [0.5, 0.5]  # one of the two ranks
+    assert all(math.isfinite(float(row[key])) for row in stored for key in PROMISED)
+    ranks = two_ranks(tmp_path)
+    assert ranks[0] == ranks[1]
+    assert "bad-0 lost" in done.stderr
+
+
+# ----------------------------------------------------------------------------------------------- sweeps
+
+
+@pytest.mark.slow
+def test_a_sweep_of_jobs_with_two_processes_each(
+    small: list[str], tmp_path: Path, command_line: CommandLine
+) -> None:
+    settings = [
+        "trainer.max_steps=1",
+        "trainer.devices=2",
+        "logger=csv",
+        *NO_REPORT,
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    ]
+    done = command_line(tmp_path, "-m", *small, *TWO_STEPS[::2], *settings, "algorithm.lr=1e-5,1e-4")
+    assert done.returncode == 0, done.stderr
+    folders = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert [folder.name for folder in folders] == ["0", "1"]
+    for folder, rate in zip(folders, (1e-5, 1e-4), strict=True):
+        cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        assert cfg.algorithm.lr == rate
+        (row,) = updates(folder)
+        assert float(row["train/lr"]) == pytest.approx(rate / 5)  # the first of five steps of warm-up
+        assert changed(folder) == ALL
+        # The second process of a job is started with the job's own command line.
+        assert (folder / "train_ddp_process_1.log").is_file()
+    assert [path.name for path in tmp_path.iterdir() if path.name == "runs"] == []
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command line in this process, which Hydra leaves as it was."""
+
+    def start(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["train", *arguments])
+        main()
+
+    yield start
+    HydraConfig.instance().cfg = None
+
+
+def test_the_shipped_sweep_starts_a_job_for_each_learning_rate(
+    small: list[str], tmp_path: Path, in_process: Callable[..., None]
+) -> None:
+    quick = ["trainer.fast_dev_run=true", "callbacks=none", "logger=csv", "algorithm.num_generations=2"]
+    folder = f"hydra.sweep.dir={tmp_path}"
+    in_process("-m", "sweep=learning_rate", "experiment=demo", *small, *quick, *NO_REPORT, *NO_LOGS, folder)
+    rates = {
+        path.name: OmegaConf.load(path / ".hydra" / "config.yaml").algorithm.lr
+        for path in tmp_path.iterdir()
+        if path.is_dir()
+    }
+    assert rates == {"0": 5e-5, "1": 1.5e-4, "2": 5e-4}
+    # What Lightning would repeat for the other ranks of the last job.
+    assert "algorithm.lr=0.0005" in sys.argv
+    assert [argument for argument in sys.argv if argument in ("-m", "--multirun")] == []

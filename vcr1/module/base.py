@@ -1,0 +1,236 @@
+"""What the training modules share: optimizer, evaluation, logging."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from vcr1.errors import UserError
+from vcr1.module.schedule import SCHEDULES, lr_factor
+from vcr1.phases import PhaseTimer
+from vcr1.policy import Sampling, VideoPolicy
+from vcr1.records import Batch, Completion, Judge, Judgement, LostSample, ParseFailure
+
+log = logging.getLogger(__name__)
+
+
+class PolicyModule(L.LightningModule):
+    """What the training modules share: optimizer, evaluation, logging.
+
+    Args:
+        policy: the model that is trained.
+        lr: peak learning rate of AdamW.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        warmup_steps: updates over which the learning rate rises from 0.
+        schedule: ``constant``, ``linear`` or ``cosine`` after the warm-up.
+        final_lr: share of the peak that a schedule ends with.
+        sampling: how completions are drawn; evaluation keeps the length limit and is greedy.
+        seed: source of all sampling.
+
+    Attributes:
+        judgements: sample id -> judgement of the last evaluation, over all ranks.
+        validated_task: the task of that evaluation.
+        evaluation: first part of the keys under which an evaluation is logged.
+    """
+
+    def __init__(
+        self,
+        policy: VideoPolicy,
+        *,
+        lr: float = 1e-6,
+        betas: Sequence[float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        schedule: str = "constant",
+        final_lr: float = 0.0,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if schedule not in SCHEDULES:
+            raise UserError(f"algorithm.schedule={schedule}; choose from {', '.join(SCHEDULES)}")
+        self.policy = policy
+        self.lr = lr
+        self.betas = (betas[0], betas[1])
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.schedule = schedule
+        self.final_lr = final_lr
+        self.sampling = sampling or Sampling()
+        self.eval_sampling = Sampling(max_new_tokens=self.sampling.max_new_tokens, temperature=0.0)
+        self.seed = seed
+        self.phase = PhaseTimer()
+        self.judgements: dict[str, Judgement] = {}
+        self.validated_task: Judge
+        self.evaluation = "val"
+        self._step_metrics: dict[str, float] = {}
+        self._micro_batches: list[dict[str, float]] = []
+        self._updates = False
+        self._lost = 0
+        self._lr = lr
+
+    def configure_optimizers(self) -> Any:
+        """AdamW on what is trained, with a learning rate per update."""
+        parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
+        )
+        total = self.trainer.estimated_stepping_batches
+
+        def factor(update: int) -> float:
+            return lr_factor(update, self.warmup_steps, total, self.schedule, self.final_lr)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def generator(self, batch_idx: int) -> torch.Generator:
+        """Randomness of one micro-batch on one rank: a function of the seed and the place in the run.
+
+        No state to save: a resumed run draws what the uninterrupted one would have drawn.
+        """
+        place = f"{self.seed}-{self.trainer.current_epoch}-{batch_idx}-{self.global_rank}"
+        digest = hashlib.sha256(place.encode()).digest()
+        return torch.Generator(self.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    def nothing_to_learn(self) -> Tensor:
+        """A zero loss that reaches every parameter, so that ranks stay in step where one has no sample."""
+        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        return torch.stack([parameter.flatten()[:1].sum().float() for parameter in trained]).sum() * 0.0
+
+    def task_metrics(self, task: Judge, judgements: Sequence[Judgement]) -> dict[str, float]:
+        """Means over completions of rewards, metrics and failures, under the task's name; always all keys."""
+        count = len(judgements)
+
+        def mean(values: Sequence[float]) -> float:
+            return sum(values) / count if count else math.nan
+
+        metrics = {"reward": mean([judgement.total for judgement in judgements])}
+        for name in task.reward_names:
+            metrics[f"{task.name}/reward/{name}"] = mean([j.rewards[name] for j in judgements])
+        for name in task.metric_names:
+            metrics[f"{task.name}/{name}"] = mean([j.metrics[name] for j in judgements])
+        for reason in task.failure_reasons:
+            metrics[f"{task.name}/failed/{reason}"] = mean([float(j.failure == reason) for j in judgements])
+        return metrics
+
+    def on_fit_start(self) -> None:
+        """Pretrained models come in evaluation mode, in which gradient checkpointing is off."""
+        self.policy.train()
+
+    def on_train_start(self) -> None:
+        """Waiting for data is counted from here."""
+        self.phase.mark()
+
+    def on_validation_end(self) -> None:
+        """An evaluation is no time spent waiting for data."""
+        self.phase.mark()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """The time since the last batch ended was spent waiting for data."""
+        self.phase.charge("data")
+        # Read before the update: the scheduler moves on with it.
+        self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """The backward pass belongs to the policy phase."""
+        self.phase.mark()
+
+    def on_after_backward(self) -> None:
+        """What follows, clipping and update, is the optimizer's."""
+        self.phase.charge("policy")
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """This micro-batch completes an update."""
+        self._updates = True
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log an update once its last micro-batch is through: the same keys on every rank."""
+        self.phase.charge("optimizer")
+        self._micro_batches.append(self._step_metrics)
+        self._lost += len(batch.lost)
+        for lost in batch.lost:
+            log.warning("sample %s is lost: %s", lost.sample_id, lost.reason)
+        if self._updates:
+            self._log_update()
+        self.phase.mark()
+
+    def _log_update(self) -> None:
+        """Means over the micro-batches and the ranks, NaN left out; seconds are sums over micro-batches."""
+        columns = zip(*(metrics.values() for metrics in self._micro_batches), strict=True)
+        means = dict(zip(self._step_metrics, map(nan_mean, columns), strict=True))
+        means |= {f"seconds/{name}": seconds for name, seconds in self.phase.take().items()}
+        means |= {"lr": self._lr, "lost_samples": float(self._lost)}
+        means = self._mean_over_ranks(means)
+        # All ranks together, since the run began: a count that is not logged at every step misses none.
+        means["lost_samples"] *= self.trainer.world_size
+        self.log_dict({f"train/{name}": value for name, value in means.items()}, on_step=True, batch_size=1)
+        self._micro_batches, self._updates = [], False
+
+    def _mean_over_ranks(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Mean of each metric over the ranks where it is a number; one message for all of them."""
+        values = torch.tensor([list(metrics.values())])
+        sums = torch.cat([values.nan_to_num(0.0), (~values.isnan()).to(values.dtype)]).to(self.device)
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return dict(zip(metrics, (sums[0] / sums[1]).tolist(), strict=True))
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the judgements of the evaluation before."""
+        self.judgements = {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Greedy answers, judged by the batch's own task."""
+        self.validated_task = batch.task
+        for judgement in self.answer(batch):
+            self.judgements[judgement.sample_id] = judgement
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics over all ranks; a sample that padding gave to two ranks counts once."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            ranks: list[dict[str, Judgement]] = [{} for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(ranks, self.judgements)
+            self.judgements = {id_: judgement for rank in ranks for id_, judgement in rank.items()}
+        if not self.judgements:
+            return
+        task = self.validated_task
+        judgements = [self.judgements[id_] for id_ in sorted(self.judgements)]
+        metrics = {f"{task.name}/{name}": value for name, value in task.summarise(judgements).items()}
+        # The ranks agree already; sync_dist only tells Lightning so.
+        logged = {f"{self.evaluation}/{name}": value for name, value in metrics.items()}
+        self.log_dict(logged, sync_dist=True, batch_size=len(judgements))
+
+    @torch.no_grad()
+    def answer(self, batch: Batch) -> list[Judgement]:
+        """One greedy completion per prompt, judged; a sample whose video was lost scores 0."""
+        judgements = [lost_judgement(batch.task, lost) for lost in batch.lost]
+        if batch.samples:
+            groups = self.policy.rollout(
+                batch.inputs, self.policy.vision(batch.inputs), 1, self.eval_sampling
+            )
+            pairs = zip(groups.texts, batch.samples, strict=True)
+            judgements += [batch.task.judge(texts[0], sample) for texts, sample in pairs]
+        return judgements
+
+
+def nan_mean(values: Sequence[float]) -> float:
+    """Mean of the values that are numbers; NaN where none is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
+
+
+def lost_judgement(task: Judge, lost: LostSample) -> Judgement:
+    """What a sample scores whose video could not be read: nothing, but it counts."""
+    return Judgement(
+        sample_id=lost.sample_id,
+        completion=Completion("", ParseFailure("lost_video")),
+        rewards=dict.fromkeys(task.reward_names, 0.0),
+        total=0.0,
+        metrics=dict.fromkeys(task.metric_names, 0.0),
+    )

@@ -1,0 +1,61 @@
+"""Supervised fine-tuning as a LightningModule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vcr1.grpo import masked_mean
+from vcr1.module.base import PolicyModule
+from vcr1.policy import VideoPolicy
+from vcr1.records import Batch
+
+Auxiliary = Callable[[VideoPolicy, Batch, list[Tensor | None]], Tensor]
+SFT_METRICS = ("loss", "cross_entropy", "auxiliary_loss", "entropy")
+
+
+class SFTModule(PolicyModule):
+    """Supervised fine-tuning on the task's own answers: the paper's SFT baseline.
+
+    Args:
+        policy: the model that is trained.
+        auxiliary: a further loss, a function of (policy, batch, features).
+        auxiliary_weight: its weight.
+        common: arguments of :class:`PolicyModule`.
+    """
+
+    def __init__(
+        self,
+        policy: VideoPolicy,
+        *,
+        auxiliary: Auxiliary | None = None,
+        auxiliary_weight: float = 1.0,
+        **common: Any,
+    ) -> None:
+        super().__init__(policy, **common)
+        self.auxiliary = auxiliary
+        self.auxiliary_weight = auxiliary_weight
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Cross-entropy of the answers' tokens."""
+        if not batch.samples:
+            self._step_metrics = dict.fromkeys(SFT_METRICS, math.nan)
+            return self.nothing_to_learn()
+        with self.phase("vision"):
+            features = self.policy.vision(batch.inputs)
+        with self.phase("policy"):
+            answers = [batch.task.answer(sample) for sample in batch.samples]
+            groups = self.policy.teacher_groups(batch.inputs, answers)
+            scores = self.policy.logprobs(groups, features)
+            cross_entropy = -masked_mean(scores.logprobs, groups.completion_mask)
+            auxiliary = torch.zeros_like(cross_entropy)
+            if self.auxiliary is not None:
+                auxiliary = self.auxiliary(self.policy, batch, features)
+            loss = cross_entropy + self.auxiliary_weight * auxiliary
+        values = (loss, cross_entropy, auxiliary, masked_mean(scores.entropy, groups.completion_mask))
+        self._step_metrics = dict(zip(SFT_METRICS, torch.stack(values).tolist(), strict=True))
+        return loss
