@@ -388,6 +388,18 @@ def test_accumulated_micro_batches_are_one_batch(samples: list[Sample]) -> None:
         assert torch.allclose(weights[0][name][clear], weights[1][name][clear], atol=1e-6), name
 
 
+def test_an_update_logs_all_of_its_micro_batches(policy: VideoPolicy, samples: list[Sample]) -> None:
+    # One prompt at a time, in order: a good one, then the lost one; both orders make one update of two.
+    for order in ([samples[0], samples[4]], [samples[4], samples[0]]):
+        source = data(policy, order, 1)
+        source.shuffle = False
+        module = GRPOModule(policy, num_generations=2, sampling=SHORT)
+        (row,) = fit(module, source, max_steps=1, accumulate_grad_batches=2)
+        assert row["train/lost_samples"] == 1.0
+        assert math.isfinite(row["train/loss"])
+        assert math.isfinite(row["train/reward"])
+
+
 def test_a_place_in_the_run_has_its_own_draws(policy: VideoPolicy) -> None:
     def draws(seed: int = 0, epoch: int = 0, batch: int = 0, rank: int = 0) -> list[float]:
         module = SFTModule(policy, seed=seed)

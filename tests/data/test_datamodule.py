@@ -63,6 +63,15 @@ def test_training_samples_are_shuffled(annotations: dict[str, Annotations], enco
     assert len({tuple(order) for order in orders}) > 1
 
 
+def test_without_shuffling_the_order_is_that_of_the_annotations(
+    annotations: dict[str, Annotations], encoder: PromptEncoder
+) -> None:
+    loader = data(annotations, encoder, batch_size=2, shuffle=False).train_dataloader()
+    assert (
+        ids(loader) == ids(loader) == [["train-00000-0", "train-00000-1"], ["train-00001-0", "train-00001-1"]]
+    )
+
+
 def test_held_out_samples_come_all_and_in_order(
     annotations: dict[str, Annotations], encoder: PromptEncoder
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,15 @@ import numpy as np
 import pytest
 
 from vcr1.errors import UserError
-from vcr1.records import Interval
-from vcr1.tasks.annotations import Annotations, VideoFolder, mend_interval, read_json, read_lines
+from vcr1.records import Interval, Sample
+from vcr1.tasks.annotations import (
+    Annotations,
+    VideoFolder,
+    concatenate,
+    mend_interval,
+    read_json,
+    read_lines,
+)
 from vcr1.tasks.grounding import read_activitynet, read_charades_sta, read_synthetic
 from vcr1.video import write_mp4
 
@@ -437,6 +445,45 @@ def test_the_synthetic_world_is_the_same_again(worlds: str, tmp_path: Path) -> N
     assert kept(one) == kept(other)
     assert [sample.query for sample in one.samples] == [sample.query for sample in other.samples]
     assert kept(one) != kept(read_synthetic(str(tmp_path), "train", 3, seed=5, loosen=1.5))
+
+
+def test_annotations_are_concatenated_in_order_with_their_account() -> None:
+    one = Annotations("one", [Sample("a", "v", "q", None)], dropped=Counter(missing_video=2))
+    two = Annotations("two", [Sample("b", "v", "q", None)], dropped=Counter(missing_video=1, empty_query=1))
+    both = concatenate([one, two, one])
+    assert [sample.id for sample in both.samples] == ["a", "b", "a"]
+    expected = "one + two + one: 3 samples; dropped 6 (empty query: 1, missing video: 5)"
+    assert str(both) == expected
+
+
+def test_half_seconds_only(worlds: str) -> None:
+    for loosen in (-0.5, 0.3):
+        with pytest.raises(UserError, match="half seconds"):
+            read_synthetic(worlds, "train", 3, seed=4, loosen=loosen)
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "twice.json"
+    file.write_text('{"a": 1, "b": 2, "a": 3}')
+    with pytest.raises(UserError, match=r"twice\.json: the key 'a' stands 2 times"):
+        read_json(file)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
+def test_json_that_no_decoder_takes_is_an_error_with_its_name(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "odd.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"odd\.json: not usable JSON"):
+        read_json(file)
+
+
+def test_names_and_times_of_any_length_cost_one_row(tmp_path: Path, videos: Path) -> None:
+    (videos / "a.mp4").touch()
+    file = tmp_path / "long.json"
+    rows = {"a": entry([1, 2]), "n" * 300: entry([1, 2])}
+    file.write_text(json.dumps(rows).replace("[[1, 2]]", "[[1, 1" + "0" * 400 + "]]", 1))
+    with pytest.raises(UserError, match=r"dropped 2 \(missing video: 1, not a span: 1\)"):
+        read_activitynet(str(file), str(videos))
 
 
 def test_loosening_moves_ends_outwards_only(worlds: str) -> None:

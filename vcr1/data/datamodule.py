@@ -33,7 +33,8 @@ class TaskDataModule(L.LightningDataModule):
         num_workers: decoding processes per rank.
         prefetch: batches that each worker prepares ahead.
         decoder: ``auto`` (decord, PyAV where decord cannot), ``decord`` or ``pyav``.
-        seed: order of the training samples.
+        shuffle: train in a random order, a new one in each epoch; else in that of the annotations.
+        seed: of that order.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TaskDataModule(L.LightningDataModule):
         num_workers: int = 4,
         prefetch: int = 2,
         decoder: str = "auto",
+        shuffle: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -58,6 +60,7 @@ class TaskDataModule(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.prefetch = prefetch
+        self.shuffle = shuffle
         self.seed = seed
         self.budget = budget or FrameBudget()
         self.grid = grid
@@ -76,7 +79,7 @@ class TaskDataModule(L.LightningDataModule):
         return self.annotations[split].samples
 
     def train_dataloader(self) -> DataLoader[object]:
-        """Shuffled batches; an incomplete last one is left out, so that every update weighs the same."""
+        """Training batches; an incomplete last one is left out, so that every update weighs the same."""
         samples = self.samples("train")
         if len(samples) < self.batch_size:
             raise UserError(
@@ -99,7 +102,7 @@ class TaskDataModule(L.LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            shuffle=training,
+            shuffle=training and self.shuffle,
             drop_last=training,
             generator=torch.Generator().manual_seed(self.seed) if training else None,
             num_workers=self.num_workers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,16 @@ class Annotations:
         if not self.samples:
             raise UserError(f"{self} - nothing to work with")
         return self
+
+
+def concatenate(parts: Sequence[Annotations]) -> Annotations:
+    """Several annotations as one, in their order (``data.loader.shuffle=false`` keeps it in training)."""
+    result = Annotations(" + ".join(part.source for part in parts))
+    for part in parts:
+        result.samples += part.samples
+        result.mended += part.mended
+        result.dropped += part.dropped
+    return result.checked()
 
 
 def mend_interval(
