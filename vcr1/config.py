@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from vcr1.data import TaskDataModule
@@ -51,9 +53,33 @@ def build(node: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, TypeError | ImportError | AttributeError | None):
+        # A target that is not there, or is not called so; what goes wrong inside of it keeps its stack.
+        if str(error).startswith("Error locating target") or is_about_arguments(error.__cause__):
             raise UserError(" ".join(str(error).split())) from error
         raise
+
+
+def is_about_arguments(error: BaseException | None) -> bool:
+    """True for the complaint of a call about its arguments, as a typo in an override causes it."""
+    words = ("unexpected keyword argument", "missing a required", "required positional", "required keyword")
+    return isinstance(error, TypeError) and any(word in str(error) for word in words)
+
+
+@contextmanager
+def arguments_of(group: str) -> Iterator[None]:
+    """Where a config group is passed on as arguments: one that does not exist or fit is the user's fault.
+
+    Raises:
+        UserError: names the group and the argument.
+    """
+    try:
+        yield
+    except TypeError as error:
+        if not is_about_arguments(error):
+            raise
+        raise UserError(f"{group}: {error}") from error
+    except MisconfigurationException as error:  # how Lightning refuses a setting of the Trainer
+        raise UserError(f"{group}: {error}") from error
 
 
 def selected_task(cfg: DictConfig) -> str:
@@ -99,14 +125,11 @@ def build_data(
     cfg: DictConfig, annotations: Mapping[str, Annotations], encoder: PromptEncoder
 ) -> TaskDataModule:
     """The DataModule of the selected task, with the model's own encoder."""
-    return TaskDataModule(
-        build_task(cfg),
-        annotations,
-        encoder,
-        encoder.grid,
-        build(cfg.data.video),
-        **OmegaConf.to_container(cfg.data.loader, resolve=True),  # type: ignore[arg-type]
-    )
+    loader: Any = OmegaConf.to_container(cfg.data.loader, resolve=True)
+    with arguments_of("data.loader"):
+        return TaskDataModule(
+            build_task(cfg), annotations, encoder, encoder.grid, build(cfg.data.video), **loader
+        )
 
 
 def build_all(group: DictConfig | None) -> list[Any]:

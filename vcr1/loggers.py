@@ -24,10 +24,10 @@ MODES = ("auto", "online", "offline", "disabled")
 def wandb_logger(
     folder: str, project: str, group: str | None = None, tags: Sequence[str] = (), mode: str = "auto"
 ) -> WandbLogger:
-    """A W&B logger whose run is named after the run's folder.
+    """A W&B logger whose run is named after the run's folder; a sweep's job after the sweep's, too.
 
     Args:
-        folder: the run's folder; its last part is the run's name.
+        folder: the run's folder; see :func:`run_name`.
         project: W&B project.
         group: what the run is compared with; jobs of a sweep are grouped by the sweep's folder.
         tags: of the run.
@@ -56,7 +56,7 @@ def _start(folder: str, project: str, group: str | None, tags: list[str], mode: 
         return wandb.init(
             dir=folder,
             project=project,
-            name=Path(folder).name,
+            name=run_name(Path(folder)),
             group=group,
             tags=tags,
             mode=mode,  # type: ignore[arg-type]
@@ -69,6 +69,11 @@ def _start(folder: str, project: str, group: str | None, tags: list[str], mode: 
             "W&B does not answer (%s): this run is logged offline; upload it later with wandb sync", error
         )
         return _start(folder, project, group, tags, "offline")
+
+
+def run_name(folder: Path) -> str:
+    """Name of the run in a folder; the folders of a sweep's jobs are plain numbers."""
+    return f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name
 
 
 def logged_in() -> bool:

@@ -99,7 +99,8 @@ def learning_curve(
     for (label, height), style in zip(constants.items(), ("--", ":", "-.") * len(constants), strict=False):
         axis.axhline(height, color="gray", linestyle=style, linewidth=1, label=label)
     axis.set(xlabel="update", ylabel="IoU")
-    axis.legend(fontsize=8)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 

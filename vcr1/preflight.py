@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
@@ -29,6 +30,7 @@ def preflight(cfg: DictConfig) -> dict[str, Annotations]:
         lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
         lambda: annotations.update(read_annotations(cfg)),
         lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
+        lambda: check_checkpoint(cfg.ckpt_path),
         lambda: build(cfg.data.video),
         lambda: build(cfg.rollout),
     ]
@@ -41,6 +43,16 @@ def preflight(cfg: DictConfig) -> dict[str, Annotations]:
     if problems:
         raise UserError("\n".join([*problems, HINT]))
     return annotations
+
+
+def check_checkpoint(path: str | None) -> None:
+    """See that the checkpoint exists that a run is resumed from.
+
+    Raises:
+        UserError: it does not.
+    """
+    if path is not None and not Path(path).exists():
+        raise UserError(f"ckpt_path={path}: there is no such checkpoint")
 
 
 def check_devices(accelerator: str, devices: int | str) -> None:

@@ -56,7 +56,11 @@ class Report:
     def rows(self) -> dict[str, Scores]:
         """Lines of the table, in order."""
         measured = {"before": self.before, "after": self.after, "wrong video": self.wrong_video}
-        rows = {name: evaluation.scores for name, evaluation in measured.items() if evaluation}
+        rows = {
+            name: evaluation.scores
+            for name, evaluation in measured.items()
+            if evaluation and evaluation.scores
+        }
         return rows | {name.replace("_", " "): scores for name, scores in self.baselines.items()}
 
     def as_json(self) -> dict[str, Any]:
@@ -92,6 +96,7 @@ def _cpu_seconds() -> float:
 def evaluate(trainer: L.Trainer, module: PolicyModule, loader: Any, name: str = "val") -> Evaluation:
     """Greedy answers to all samples of a loader, over all ranks; logged as ``name/...``."""
     module.evaluation = name
+    module.judgements = {}  # a loader without samples would leave those of the evaluation before
     try:
         trainer.validate(module, loader, verbose=False)
     finally:

@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ import transformers
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vcr1.config import build, build_all, build_data, conf_dir
+from vcr1.config import arguments_of, build, build_all, build_data, conf_dir
 from vcr1.errors import UserError
 from vcr1.loggers import git_state
 from vcr1.preflight import preflight
@@ -44,9 +46,12 @@ def train(cfg: DictConfig) -> Report:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     policy = build(cfg.model)
     data = build_data(cfg, annotations, policy.encoder)
-    module = build(cfg.algorithm)(policy=policy)
-    loggers = build_all(cfg.logger)
-    trainer: L.Trainer = build(cfg.trainer)(callbacks=build_all(cfg.callbacks), logger=loggers)
+    with arguments_of("algorithm"):
+        module = build(cfg.algorithm)(policy=policy)
+    loggers = build_all(cfg.get("logger"))
+    callbacks = build_all(cfg.get("callbacks"))
+    with arguments_of("trainer"):
+        trainer: L.Trainer = build(cfg.trainer)(callbacks=callbacks, logger=loggers)
     for logger in loggers:
         logger.log_hyperparams({"config": OmegaConf.to_container(cfg, resolve=True), "git": git_state()})
 
@@ -61,7 +66,8 @@ def train(cfg: DictConfig) -> Report:
     clock = Clock()
     if cfg.report.after and held_out:
         report.after = evaluate(trainer, module, data.val_dataloader())
-        report.baselines = data.task.baselines(data.samples("train"), data.samples("val"))
+        answered = [sample for sample in data.samples("val") if sample.id in report.after.judgements]
+        report.baselines = data.task.baselines(data.samples("train"), answered)
     if cfg.report.wrong_video and held_out:
         report.wrong_video = evaluate(trainer, module, data.wrong_video_dataloader(), "wrong_video")
     report.seconds["evaluation"] = clock.read()
@@ -76,7 +82,10 @@ def train(cfg: DictConfig) -> Report:
 def run_job(cfg: DictConfig) -> Any:
     """One Hydra job: train, say what is wrong without a stack, leave nothing open for the next job."""
     quiet()
-    own_command_line()
+    environment = dict(os.environ)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        own_command_line()
+        cfg.group = cfg.group or Path(HydraConfig.get().sweep.dir).name
     try:
         report = train(cfg)
     except UserError as error:
@@ -84,26 +93,36 @@ def run_job(cfg: DictConfig) -> Any:
         sys.exit(2)
     finally:
         wandb.finish()
+        leave_ranks(environment)
     return report.after.scores if report.after else None
 
 
+def leave_ranks(environment: Mapping[str, str]) -> None:
+    """Undo what Lightning set up to reach the other ranks of a job: the next job of a sweep has its own."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(environment)
+
+
 def own_command_line() -> None:
-    """In a sweep, make this process's command line that of the job.
+    """In a sweep, make this process's command line that of its job.
 
     Lightning starts the other ranks of a job by repeating the command line, which in a sweep names the
     whole sweep.
     """
     hydra_config = HydraConfig.get()
-    if hydra_config.mode != RunMode.MULTIRUN:
-        return
     sys.argv[1:] = list(hydra_config.overrides.task)
     own: Any = HydraConfig.instance().cfg
-    with open_dict(own):
+    with read_write(own.hydra), open_dict(own.hydra):
         own.hydra.run.dir = hydra_config.runtime.output_dir
 
 
 def quiet() -> None:
-    """Leave out what libraries say to their own developers."""
+    """Leave out what libraries say to their own developers, and what the first rank says already."""
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        logging.getLogger("vcr1").setLevel(logging.WARNING)
+        log.setLevel(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -54,6 +54,13 @@ class TaskDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise UserError(f"data.loader.{name}={value} is less than {least}")
         self.task = task
         self.annotations = dict(annotations)
         self.batch_size = batch_size
@@ -83,7 +90,7 @@ class TaskDataModule(L.LightningDataModule):
         samples = self.samples("train")
         if len(samples) < self.batch_size:
             raise UserError(
-                f"data.batch_size={self.batch_size} but there are only {len(samples)} training samples"
+                f"data.loader.batch_size={self.batch_size} but there are only {len(samples)} training samples"
             )
         return self._loader(samples, self.batch_size, training=True)
 

@@ -55,6 +55,10 @@ class PolicyModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not isinstance(lr, float | int) or not 0 < lr < math.inf:
+            raise UserError(f"algorithm.lr={lr} is no positive number")
+        if not any(parameter.requires_grad for parameter in policy.parameters()):
+            raise UserError("model.freeze leaves nothing of the model to train")
         if schedule not in SCHEDULES:
             raise UserError(f"algorithm.schedule={schedule}; choose from {', '.join(SCHEDULES)}")
         self.policy = policy
@@ -71,6 +75,7 @@ class PolicyModule(L.LightningModule):
         self.judgements: dict[str, Judgement] = {}
         self.validated_task: Judge
         self.evaluation = "val"
+        self.logged_update = 0  # what the last logged numbers belong to
         self._step_metrics: dict[str, float] = {}
         self._micro_batches: list[dict[str, float]] = []
         self._updates = False
@@ -172,6 +177,7 @@ class PolicyModule(L.LightningModule):
         # All ranks together, since the run began: a count that is not logged at every step misses none.
         means["lost_samples"] *= self.trainer.world_size
         self.log_dict({f"train/{name}": value for name, value in means.items()}, on_step=True, batch_size=1)
+        self.logged_update = self.trainer.global_step
         self._micro_batches, self._updates = [], False
 
     def _mean_over_ranks(self, metrics: Mapping[str, float]) -> dict[str, float]:

@@ -54,7 +54,7 @@ class GRPOModule(PolicyModule):
         **common: Any,
     ) -> None:
         super().__init__(policy, **common)
-        if num_generations < 2:
+        if not isinstance(num_generations, int) or num_generations < 2:
             raise UserError(
                 f"algorithm.num_generations={num_generations}: a group needs at least 2 completions"
             )

@@ -6,6 +6,7 @@ other positions, and so other times, than another.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ def video_features(model: Any, inputs: list[PromptInputs]) -> list[Tensor | None
 
 
 def prompt_positions(model: Any, inputs: PromptInputs) -> tuple[Tensor, int]:
-    """M-RoPE positions of one prompt, by the model's own rule.
+    """M-RoPE positions of one prompt.
 
     Returns:
         ``[3, L]`` positions, and the position at which a completion goes on.
@@ -60,11 +61,54 @@ def prompt_positions(model: Any, inputs: PromptInputs) -> tuple[Tensor, int]:
     length = inputs["input_ids"].shape[1]
     if "video_grid_thw" not in inputs:
         return torch.arange(length, device=inputs["input_ids"].device).expand(3, -1), length
-    timing = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts")
-    positions, _ = model.model.get_rope_index(**{name: inputs[name] for name in timing})
-    # After the prompt's last token, which is text. The model's own delta counts from the largest position
-    # instead, which a long video's time axis can hold; neither its forward nor ``generate`` goes on there.
-    return positions[:, 0], int(positions[0, 0, -1]) + 1
+    vision = model.config.vision_config
+    positions = mrope_positions(
+        inputs["mm_token_type_ids"][0],
+        inputs["video_grid_thw"],
+        inputs["second_per_grid_ts"],
+        tokens_per_second=vision.tokens_per_second,
+        merge=vision.spatial_merge_size,
+    )
+    return positions, int(positions[0, -1]) + 1
+
+
+def mrope_positions(
+    token_types: Tensor, grids: Tensor, seconds_per_grid: Tensor, *, tokens_per_second: float, merge: int
+) -> Tensor:
+    """Positions in time, height and width of a prompt with videos: Qwen2.5-VL's rule.
+
+    Text counts up, equal on all axes. A video's token lies at its step of the temporal grid times the
+    step's seconds times ``tokens_per_second``, rounded down, and at its row and column; the text behind
+    goes on after the larger side of the frame. Source: arXiv 2502.13923, section 2.1.2, in the form of
+    ``get_rope_index`` of transformers 5.23. Written out here, because older versions round the seconds
+    of a step to whole ones: 29.97 frames a second, sampled at 2, then all lie at the same time.
+
+    Args:
+        token_types: ``[L]`` 0 at text, 2 at the tokens of videos.
+        grids: ``[videos, 3]`` patches in time, height and width.
+        seconds_per_grid: ``[videos]`` seconds between two steps of the temporal grid.
+        tokens_per_second: positions in a second.
+        merge: patches on a side that make one token.
+
+    Returns:
+        ``[3, L]`` int64.
+    """
+    device = token_types.device
+    parts: list[Tensor] = []
+    position = 0
+    videos = iter(zip(grids.tolist(), seconds_per_grid, strict=True))
+    for is_video, run in itertools.groupby((token_types == 2).tolist()):
+        length = len(list(run))
+        if not is_video:
+            parts.append((position + torch.arange(length, device=device)).expand(3, -1))
+            position += length
+            continue
+        (steps, height, width), seconds = next(videos)
+        sides = (torch.arange(height // merge, device=device), torch.arange(width // merge, device=device))
+        time = (torch.arange(steps, device=device) * (tokens_per_second * seconds)).long()
+        parts.append(position + torch.stack(torch.meshgrid(time, *sides, indexing="ij")).flatten(1))
+        position += max(height, width) // merge
+    return torch.cat(parts, 1)
 
 
 def lay_out(model: Any, inputs: list[PromptInputs], features: list[Tensor | None]) -> PromptLayout:

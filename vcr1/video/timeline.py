@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -41,6 +42,10 @@ class Timeline:
         return [float((pts - self.pts[0]) * self.time_base) for pts in self.pts]
 
 
+# Titles in odd encodings must not cost the video; PyAV 19 is lenient without being asked.
+_LENIENT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+
+
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file's container and its main video stream; FFmpeg's errors become VideoError.
@@ -53,8 +58,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
     _check_file(path)
     try:
-        # Titles in odd encodings must not cost the video, hence the lenient metadata.
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path), **_LENIENT) as container:
             stream = container.streams.best("video")
             if not isinstance(stream, VideoStream):
                 raise VideoError(f"{path}: the file holds no video stream; leave it out of the annotations")
