@@ -27,8 +27,8 @@ def small(world: Path) -> list[str]:
     """Overrides that make a run on the synthetic world small: seconds on one core."""
     return [
         f"data.root={world}",
-        f"data.sources.grounding.train.count={TRAIN_CLIPS}",
-        f"data.sources.grounding.val.count={VAL_CLIPS}",
+        f"data.clips.train={TRAIN_CLIPS}",
+        f"data.clips.val={VAL_CLIPS}",
         "data.loader.batch_size=2",
         "data.loader.num_workers=0",
         "trainer.val_check_interval=null",

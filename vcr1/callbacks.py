@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
 from vcr1.module import PolicyModule
+from vcr1.policy import floating_type
 
 
 class ProgressBar(TQDMProgressBar):
@@ -38,13 +39,15 @@ class HuggingFaceExport(Callback):
 
     Args:
         folder: where to write; an older export there is replaced.
+        dtype: floating type of the written weights; None for that of the model.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, dtype: str | None = None) -> None:
         self.folder = folder
+        self.dtype = None if dtype is None else floating_type(dtype, "callbacks.export.dtype")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write on the first rank."""
         if trainer.is_global_zero and isinstance(pl_module, PolicyModule):
-            pl_module.policy.save(self.folder)
+            pl_module.policy.save(self.folder, self.dtype)
             rank_zero_info(f"Hugging Face folder: {self.folder}")

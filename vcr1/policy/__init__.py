@@ -1,7 +1,7 @@
 """The only code that knows transformers: loading, encoding, rollout, log-probs."""
 
 from vcr1.policy.encoding import PromptEncoder
-from vcr1.policy.loading import check_weights, load_encoder, load_policy
+from vcr1.policy.loading import check_weights, floating_type, load_encoder, load_policy
 from vcr1.policy.policy import TokenScores, VideoPolicy
 from vcr1.policy.sampling import Sampling
 
@@ -11,6 +11,7 @@ __all__ = [
     "TokenScores",
     "VideoPolicy",
     "check_weights",
+    "floating_type",
     "load_encoder",
     "load_policy",
 ]

@@ -97,9 +97,7 @@ def load_policy(
         UserError: missing weights, an unknown family, dtype, attention or part.
     """
     check_weights(path)
-    torch_dtype = getattr(torch, dtype, None)
-    if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:
-        raise UserError(f"model.dtype={dtype} is no floating type of torch; use bfloat16, float16 or float32")
+    torch_dtype = floating_type(dtype, "model.dtype")
     if attention not in ATTENTION:
         raise UserError(f"model.attention={attention}; choose from {', '.join(ATTENTION)}")
     model = AutoModelForImageTextToText.from_pretrained(
@@ -109,6 +107,18 @@ def load_policy(
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     freeze_parts(model, freeze or [])
     return VideoPolicy(model, load_encoder(path))
+
+
+def floating_type(name: str, field: str) -> torch.dtype:
+    """The floating type of torch called ``name``.
+
+    Raises:
+        UserError: there is none; names the config's field.
+    """
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise UserError(f"{field}={name} is no floating type of torch; use bfloat16, float16 or float32")
+    return dtype
 
 
 def freeze_parts(model: Any, parts: list[str]) -> None:

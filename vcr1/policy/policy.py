@@ -223,14 +223,21 @@ class VideoPolicy(nn.Module):
         reference = VideoPolicy(copy.deepcopy(self.model), self.encoder)
         return reference.requires_grad_(False).eval()
 
-    def save(self, folder: str | Path) -> None:
-        """Write a Hugging Face folder that the Auto classes load, whole or not at all."""
+    def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write a Hugging Face folder that the Auto classes load, whole or not at all.
+
+        Args:
+            folder: an older one there is replaced.
+            dtype: floating type of the written weights, which needs a second copy in memory; None for
+                that of the model.
+        """
+        model = self.model if dtype is None else copy.deepcopy(self.model).to(dtype)
         target = Path(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         aside = scratch.with_name(f"{scratch.name}-old")
         try:
-            self.model.save_pretrained(scratch)
+            model.save_pretrained(scratch)
             self.encoder.save(str(scratch))
             _readable(scratch)
             if target.exists():

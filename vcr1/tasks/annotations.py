@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -55,11 +56,17 @@ class Annotations:
         return self
 
 
-def concatenate(parts: Sequence[Annotations]) -> Annotations:
-    """Several annotations as one, in their order (``data.loader.shuffle=false`` keeps it in training)."""
+def concatenate(parts: Sequence[Annotations], seed: int | None = None) -> Annotations:
+    """Several annotations as one, part after part; ``data.loader.shuffle=false`` trains in that order.
+
+    Args:
+        parts: in their order; equal ones are passes over the same samples.
+        seed: gives every part an inner order of its own; None leaves it as it is.
+    """
     result = Annotations(" + ".join(part.source for part in parts))
+    rng = random.Random(seed)
     for part in parts:
-        result.samples += part.samples
+        result.samples += part.samples if seed is None else rng.sample(part.samples, len(part.samples))
         result.mended += part.mended
         result.dropped += part.dropped
     return result.checked()
