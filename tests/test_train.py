@@ -131,6 +131,48 @@ def test_every_experiment_runs(small: list[str], tmp_path: Path, experiment: str
     assert AutoProcessor.from_pretrained(tmp_path / "huggingface").tokenizer.eos_token == "<|im_end|>"
 
 
+def real_files(root: Path, world: Path) -> None:
+    """Charades-STA and ActivityNet as their authors lay them out, with clips of the synthetic world."""
+    clips = sorted((world / "synthetic").glob("train-*"))[0]
+    for name in ("charades_sta", "activitynet"):
+        (root / name / "videos").mkdir(parents=True)
+        for clip in ("00000", "00001", "00002"):
+            (root / name / "videos" / f"{clip}.mp4").symlink_to(clips / f"{clip}.mp4")
+    lines = [f"{clip} 1.0 99.0##a shape appears." for clip in ("00000", "00001", "00002")]
+    rows = {
+        clip: {"duration": 6.0, "timestamps": [[1, 2]], "sentences": ["a shape"]}
+        for clip in ("00000", "00001")
+    }
+    for split in ("train", "test"):
+        (root / "charades_sta" / f"charades_sta_{split}.txt").write_text("\n".join(lines))
+    for split in ("train", "val_2"):
+        (root / "activitynet" / f"{split}.json").write_text(json.dumps(rows))
+
+
+@pytest.mark.parametrize(("name", "samples"), [("charades_sta", 3), ("activitynet", 2)])
+def test_published_data_sets_run(world: Path, tmp_path: Path, name: str, samples: int) -> None:
+    real_files(tmp_path / "data", world)
+    overrides = [
+        "experiment=demo",
+        f"data={name}",
+        f"data.root={tmp_path / 'data'}",
+        "data.loader.batch_size=2",
+        "data.loader.num_workers=0",
+        "data.video.total_pixels=784",
+        "data.video.min_pixels=784",
+        "trainer.val_check_interval=null",
+        "trainer.fast_dev_run=true",
+        "report.before=false",
+        "callbacks=none",
+        "logger=csv",
+        "threads=1",
+    ]
+    report = train(load_config(overrides, tmp_path / "run"))
+    assert report.after is not None
+    assert len(report.after.judgements) == samples
+    assert (tmp_path / "run" / "report.md").is_file()
+
+
 ALL = {"visual", "visual.merger", "language_model"}
 VARIANTS = {
     "sft": (["algorithm=sft"], ALL),

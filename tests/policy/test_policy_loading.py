@@ -115,3 +115,15 @@ def test_frozen_parts_are_frozen_and_the_rest_is_not(parts: list[str], frozen: s
     for name, parameter in policy.model.named_parameters():
         assert parameter.requires_grad is not any(name.startswith(prefix) for prefix in frozen), name
     assert policy.vision_is_frozen is ("vision" in parts)
+
+
+def test_weights_that_are_missing_or_cut_short_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    load_policy("builtin:tiny", dtype="float32").save(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"model: the weights cannot be read .*fetch them again"):
+        load_policy(str(folder), dtype="float32")
+    weights.unlink()
+    with pytest.raises(UserError, match=r"model: the weights cannot be read .*fetch them again"):
+        load_policy(str(folder), dtype="float32")

@@ -11,6 +11,7 @@ from urllib.request import getproxies
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from vcr1.errors import UserError
@@ -100,9 +101,14 @@ def load_policy(
     torch_dtype = floating_type(dtype, "model.dtype")
     if attention not in ATTENTION:
         raise UserError(f"model.attention={attention}; choose from {', '.join(ATTENTION)}")
-    model = AutoModelForImageTextToText.from_pretrained(
-        resolve(path), dtype=torch_dtype, attn_implementation=attention
-    )
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            resolve(path), dtype=torch_dtype, attn_implementation=attention
+        )
+    except (OSError, SafetensorError) as error:  # a folder without weights, a download that broke off
+        raise UserError(
+            f"model.path={path}: the weights cannot be read ({_first_line(error)}); fetch them again"
+        ) from error
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     freeze_parts(model, freeze or [])
