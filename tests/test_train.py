@@ -23,6 +23,7 @@ from vcr1.config import conf_dir, load_config
 from vcr1.policy import load_policy
 from vcr1.report import Report
 from vcr1.train import main, train
+from vcr1.video import build_world
 
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 FAILURES = ("no_answer", "no_interval", "ambiguous", "not_seconds", "out_of_range", "reversed", "too_long")
@@ -133,11 +134,11 @@ def test_every_experiment_runs(small: list[str], tmp_path: Path, experiment: str
 
 def real_files(root: Path, world: Path) -> None:
     """Charades-STA and ActivityNet as their authors lay them out, with clips of the synthetic world."""
-    clips = sorted((world / "synthetic").glob("train-*"))[0]
+    clips = [path for path, _ in build_world(world / "synthetic", "train", 12, seed=1)]
     for name in ("charades_sta", "activitynet"):
         (root / name / "videos").mkdir(parents=True)
-        for clip in ("00000", "00001", "00002"):
-            (root / name / "videos" / f"{clip}.mp4").symlink_to(clips / f"{clip}.mp4")
+        for clip in clips[:3]:
+            (root / name / "videos" / clip.name).symlink_to(clip)
     lines = [f"{clip} 1.0 99.0##a shape appears." for clip in ("00000", "00001", "00002")]
     rows = {
         clip: {"duration": 6.0, "timestamps": [[1, 2]], "sentences": ["a shape"]}

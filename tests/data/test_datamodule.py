@@ -138,6 +138,6 @@ def test_a_split_may_be_missing(annotations: dict[str, Annotations], encoder: Pr
 def test_a_batch_larger_than_the_data_is_refused(
     annotations: dict[str, Annotations], encoder: PromptEncoder
 ) -> None:
-    with pytest.raises(UserError, match=r"data\.batch_size=6 but there are only 5 training samples"):
+    with pytest.raises(UserError, match=r"data\.loader\.batch_size=6 but there are only 5 training samples"):
         data(annotations, encoder, batch_size=6).train_dataloader()
     assert len(data(annotations, encoder, batch_size=5).train_dataloader()) == 1

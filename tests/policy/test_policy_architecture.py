@@ -117,12 +117,12 @@ def policy(request: pytest.FixtureRequest) -> VideoPolicy:
 
 
 def noise(encoder: PromptEncoder, text: str, frames: int, height: int, width: int) -> PromptInputs:
-    """A question about noise, with frames three quarters of a second apart."""
+    """A question about noise, with frames a second apart."""
     pixels = torch.randint(
         0, 256, (frames, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(frames)
     )
-    times = tuple(0.75 * frame for frame in range(frames))
-    clip = VideoClip(pixels, tuple(range(0, 3 * frames, 3)), times, 0.75 * frames, 3 * frames)
+    times = tuple(float(frame) for frame in range(frames))
+    clip = VideoClip(pixels, tuple(range(0, 3 * frames, 3)), times, float(frames), 3 * frames)
     return encoder(Prompt(text), clip)
 
 
