@@ -136,8 +136,8 @@ def test_loggers_are_chosen_by_name(overrides: list[str], loggers: set[str]) -> 
 def test_without_overrides_the_run_is_the_paper_s() -> None:
     cfg = composed()
     assert cfg.model.path == "Qwen/Qwen2.5-VL-7B-Instruct"
-    assert (cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.model.freeze) == ("bfloat16", True, [])
-    assert (cfg.trainer.accelerator, cfg.trainer.precision) == ("gpu", "bf16-true")
+    assert (cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.model.freeze) == ("float32", True, [])
+    assert (cfg.trainer.accelerator, cfg.trainer.precision) == ("gpu", "bf16-mixed")
     reader = "vcr1.tasks.grounding.read_charades_sta"
     sources = cfg.data.sources.grounding
     assert (sources.train._target_, sources.val._target_) == (reader, reader)

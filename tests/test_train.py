@@ -184,6 +184,8 @@ VARIANTS = {
     "frozen merger": (["model.freeze=[merger]"], {"visual", "language_model"}),
     "checkpointing": (["model.gradient_checkpointing=true"], ALL),
     "no logger": (["logger=[]"], ALL),
+    "mixed precision": (["trainer.precision=bf16-mixed"], ALL),
+    "half precision": (["trainer.precision=bf16-true", "model.dtype=bfloat16", "algorithm.lr=0.1"], ALL),
     "sampling": (["rollout.temperature=0.7", "rollout.top_k=20", "rollout.top_p=0.9"], ALL),
 }
 

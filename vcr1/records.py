@@ -226,24 +226,40 @@ class Judge(Protocol):
         """The data set's metrics over all judgements."""
 
 
-@dataclass(slots=True)
 class Batch:
     """A micro-batch of one task, with its own judge. Lost samples are listed, not replaced.
 
-    ``clips`` carry the timing only (``frames`` is empty): the pixels are in ``inputs``.
+    No dataclass: Lightning looks into those for tensors to cast, and in half precision would round the
+    times of the inputs.
+
+    Args:
+        task: the judge of the samples.
+        samples: P samples.
+        clips: their timing; ``frames`` is empty, the pixels are in ``inputs``.
+        inputs: P prompt inputs, whole.
+        lost: samples that could not be loaded.
     """
 
-    task: Judge
-    samples: list[Sample]
-    clips: list[VideoClip]
-    inputs: list[PromptInputs]
-    lost: list[LostSample]
+    def __init__(
+        self,
+        task: Judge,
+        samples: list[Sample],
+        clips: list[VideoClip],
+        inputs: list[PromptInputs],
+        lost: list[LostSample],
+    ) -> None:
+        self.task = task
+        self.samples = samples
+        self.clips = clips
+        self.inputs = inputs
+        self.lost = lost
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its inputs on ``device``."""
-        return replace(self, inputs=[to_device(inputs, device) for inputs in self.inputs])
+        inputs = [to_device(inputs, device) for inputs in self.inputs]
+        return Batch(self.task, self.samples, self.clips, inputs, self.lost)
 
     def pin_memory(self) -> Batch:
         """The batch with its inputs in page-locked memory (called by the DataLoader)."""
         pinned = [{name: tensor.pin_memory() for name, tensor in inputs.items()} for inputs in self.inputs]
-        return replace(self, inputs=pinned)
+        return Batch(self.task, self.samples, self.clips, pinned, self.lost)

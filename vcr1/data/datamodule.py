@@ -114,6 +114,7 @@ class TaskDataModule(L.LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed) if training else None,
             num_workers=self.num_workers,
             collate_fn=dataset.collate,
+            pin_memory=torch.cuda.is_available(),
             prefetch_factor=self.prefetch if self.num_workers else None,
             persistent_workers=training and self.num_workers > 0,
         )

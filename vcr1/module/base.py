@@ -88,6 +88,14 @@ class PolicyModule(L.LightningModule):
         optimizer = torch.optim.AdamW(
             parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
         )
+        if self.lr < 1e-4 and any(
+            parameter.dtype in (torch.bfloat16, torch.float16) for parameter in parameters
+        ):
+            log.warning(
+                "algorithm.lr=%g in half-precision weights: most updates round to nothing; "
+                "set model.dtype=float32 and trainer.precision=bf16-mixed",
+                self.lr,
+            )
         total = self.trainer.estimated_stepping_batches
 
         def factor(update: int) -> float:
@@ -182,7 +190,7 @@ class PolicyModule(L.LightningModule):
 
     def _mean_over_ranks(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Mean of each metric over the ranks where it is a number; one message for all of them."""
-        values = torch.tensor([list(metrics.values())])
+        values = torch.tensor([list(metrics.values())], dtype=torch.float32)
         sums = torch.cat([values.nan_to_num(0.0), (~values.isnan()).to(values.dtype)]).to(self.device)
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return dict(zip(metrics, (sums[0] / sums[1]).tolist(), strict=True))

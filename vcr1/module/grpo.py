@@ -82,7 +82,9 @@ class GRPOModule(PolicyModule):
             )
         with self.phase("reward"):
             judgements = judge_groups(batch, groups)
-            rewards = torch.tensor([[j.total for j in group] for group in judgements], device=self.device)
+            totals = [[judgement.total for judgement in group] for group in judgements]
+            # Named, as half-precision training changes the default type.
+            rewards = torch.tensor(totals, dtype=torch.float32, device=self.device)
             advantages = group_advantages(rewards)
         with self.phase("reference"):
             reference = self._reference_logprobs(groups, features)

@@ -79,7 +79,7 @@ def load_encoder(path: str) -> PromptEncoder:
 
 def load_policy(
     path: str,
-    dtype: str = "bfloat16",
+    dtype: str = "float32",
     attention: str = "sdpa",
     gradient_checkpointing: bool = False,
     freeze: list[str] | None = None,

@@ -199,7 +199,7 @@ class VideoPolicy(nn.Module):
         rows = [torch.tensor(self.encoder.completion_ids(answer)) for answer in answers]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.encoder.padding)
         ids = ids.to(inputs[0]["input_ids"].device)
-        return self._groups(inputs, 1, ids, torch.zeros(ids.shape, device=ids.device))
+        return self._groups(inputs, 1, ids, torch.zeros(ids.shape, dtype=torch.float32, device=ids.device))
 
     def _groups(
         self, inputs: list[PromptInputs], num_generations: int, ids: Tensor, logprobs: Tensor
