@@ -121,15 +121,15 @@ def test_groups_are_masked_and_padded_behind_their_end(
     policy: VideoPolicy, three: list[PromptInputs]
 ) -> None:
     torch.manual_seed(3)
-    groups = roll(policy, three, 4, max_new_tokens=24, temperature=1.5)
+    groups = roll(policy, three, 8, max_new_tokens=24, temperature=2.0)
     assert groups.inputs is three
-    assert groups.completion_ids.shape == groups.completion_mask.shape == groups.logprobs.shape == (3, 4, 24)
+    assert groups.completion_ids.shape == groups.completion_mask.shape == groups.logprobs.shape == (3, 8, 24)
     assert (groups.completion_ids.dtype, groups.completion_mask.dtype) == (torch.int64, torch.bool)
     assert (groups.logprobs.dtype, groups.truncated.dtype) == (torch.float32, torch.bool)
     end, padding = policy.encoder.end_of_turn, policy.encoder.padding
     kinds = set()
     for row in range(3):
-        for column in range(4):
+        for column in range(8):
             ids = groups.completion_ids[row, column].tolist()
             ended = end in ids
             length = ids.index(end) + 1 if ended else 24
