@@ -74,15 +74,15 @@ def _timeline(axis: Axes, entry: TimelineEntry) -> None:
 
 
 def learning_curve(
-    metrics: Path, train: Sequence[str], held_out: str, constants: Mapping[str, float], path: Path
+    metrics: Path, train: Sequence[str], held_out: str, lines: Mapping[str, float], path: Path
 ) -> None:
-    """Training metrics by update, the held-out metric where it was measured, constant answers as lines.
+    """Training metrics by update, the held-out metric where it was measured, baselines as lines.
 
     Args:
         metrics: a run's ``metrics.csv``.
         train: columns that are drawn smoothed.
         held_out: column that is drawn as points.
-        constants: label -> height of a horizontal line.
+        lines: label -> height of a horizontal line.
         path: where to write the PNG.
     """
     with metrics.open(newline="") as file:
@@ -96,9 +96,9 @@ def learning_curve(
     steps, values = _column(rows, held_out)
     if values:
         axis.plot(steps, values, "o-", color="black", label=held_out)
-    for (label, height), style in zip(constants.items(), ("--", ":", "-.") * len(constants), strict=False):
+    for (label, height), style in zip(lines.items(), ("--", ":", "-.") * len(lines), strict=False):
         axis.axhline(height, color="gray", linestyle=style, linewidth=1, label=label)
-    axis.set(xlabel="update", ylabel="IoU")
+    axis.set(xlabel="update", ylabel=held_out.split("/")[-1])
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)

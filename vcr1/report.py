@@ -135,14 +135,14 @@ def write_report(
     """
     _write(folder / "report.json", json.dumps(report.as_json() | dict(facts), indent=2) + "\n")
     pictures = []
-    task = data.task.name
+    task = data.task
     if (folder / "metrics.csv").is_file():
-        constants = {
-            name: scores["mIoU"] for name, scores in report.rows().items() if name.startswith("constant")
-        }
-        columns = [f"train/{task}/{name}" for name in data.task.metric_names]
         learning_curve(
-            folder / "metrics.csv", columns, f"val/{task}/mIoU", constants, folder / "learning_curve.png"
+            folder / "metrics.csv",
+            train=[f"train/{task.name}/{name}" for name in task.metric_names],
+            held_out=f"val/{task.name}/{task.headline}",
+            lines={name: scores[task.headline] for name, scores in report.baselines.items()},
+            path=folder / "learning_curve.png",
         )
         pictures.append("learning_curve.png")
     if report.after and clips and _draw_timelines(report, folder / "timelines.png", data, clips):

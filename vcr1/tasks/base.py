@@ -14,7 +14,8 @@ from vcr1.rewards import Reward, weighted_total
 class Task(ABC):
     """Base of the tasks. Training, evaluation and prediction use the same object.
 
-    A subclass sets ``name``, ``metric_names`` and ``failure_reasons`` and writes the abstract methods.
+    A subclass sets ``name``, ``metric_names``, ``failure_reasons`` and ``headline`` (the one of its metrics
+    that stands for it in a picture), and writes the abstract methods.
 
     Args:
         rewards: part -> pure function of (completion, sample), in the order in which they are logged.
@@ -27,6 +28,7 @@ class Task(ABC):
     name: str
     metric_names: tuple[str, ...]
     failure_reasons: tuple[str, ...]
+    headline: str
 
     def __init__(self, rewards: Mapping[str, Reward], weights: Mapping[str, float] | None = None) -> None:
         self.rewards = dict(rewards)

@@ -40,6 +40,7 @@ class GroundingTask(Task):
     name = "grounding"
     metric_names = ("iou",)
     failure_reasons = INTERVAL_FAILURES
+    headline = "mIoU"
 
     def __init__(self, think: bool = True, weights: Mapping[str, float] | None = None) -> None:
         super().__init__({"format": partial(answer_format, think=think), "iou": temporal_iou}, weights)

@@ -1,7 +1,7 @@
 """The synthetic world: short clips of coloured shapes that come and go at known times.
 
 It lets the package be tried, tested and demonstrated where no data set can be fetched: the files are real
-MP4s, read by the same readers as any other. The settings are those of ``demo.md``.
+MP4s, read by the same readers as any other.
 """
 
 from __future__ import annotations
