@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 import wandb
@@ -49,6 +50,12 @@ def test_a_key_in_the_netrc_file_counts_for_its_host(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080")
     assert not logged_in()
     (tmp_path / "netrc").write_text("machine wandb.example.org login user password secret\n")
+    assert logged_in()
+
+
+def test_the_host_is_that_of_the_installed_version(tmp_path: Path) -> None:
+    host = urlparse(wandb.Settings().base_url).hostname
+    (tmp_path / "netrc").write_text(f"machine {host} login user password secret\n")
     assert logged_in()
 
 

@@ -60,7 +60,7 @@ def _start(folder: str, project: str, group: str | None, tags: list[str], mode: 
             group=group,
             tags=tags,
             mode=mode,  # type: ignore[arg-type]
-            settings=wandb.Settings(init_timeout=60, silent=True),
+            settings=wandb.Settings(init_timeout=30, silent=True),
         )
     except (wandb.errors.CommError, wandb.errors.AuthenticationError) as error:
         if mode != "online":
@@ -80,10 +80,13 @@ def logged_in() -> bool:
     """True where W&B finds a key without asking: in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    # W&B's own default has moved between its versions; a key for the old place still counts there.
+    own = os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url
+    hosts = {urlparse(own).hostname or ""} | (set() if "WANDB_BASE_URL" in os.environ else {"api.wandb.ai"})
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
-        return netrc.netrc(str(path)).authenticators(host) is not None
+        keys = netrc.netrc(str(path))
+        return any(keys.authenticators(host) is not None for host in hosts)
     except (OSError, netrc.NetrcParseError):
         return False
 
