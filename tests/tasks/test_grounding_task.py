@@ -165,3 +165,9 @@ def test_baselines_are_fitted_on_train_and_scored_on_test() -> None:
     assert found["constant_per_duration"]["mIoU"] == pytest.approx((1 + 0.5 + 0.5) / 3)
     assert found["constant_per_duration"]["R@0.7"] == pytest.approx(1 / 3)
     assert set(found) == {"constant", "constant_per_duration"}
+
+
+def test_the_headline_is_one_of_the_metrics() -> None:
+    task = GroundingTask()
+    judgement = task.judge("<think></think><answer>1.0 to 3.0</answer>", Sample("s", "v", "q", Interval(1, 3)))
+    assert task.summarise([judgement])[task.headline] == 1.0
