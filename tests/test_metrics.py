@@ -5,7 +5,17 @@ import random
 import pytest
 
 from vcr1.geometry import interval_iou
-from vcr1.metrics import best_constant, constant_baselines, mean, recall_at, summarise_iou
+from vcr1.metrics import (
+    accuracy_by,
+    average_overlap,
+    best_constant,
+    constant_baselines,
+    gqa_summary,
+    mean,
+    recall_at,
+    success_rate,
+    summarise_iou,
+)
 from vcr1.records import Interval
 
 
@@ -79,3 +89,54 @@ def test_baselines_of_an_empty_set():
     assert constant_baselines([(1.0, Interval(0, 1))], []) == {"constant": [], "constant_per_duration": []}
     with pytest.raises(ValueError, match="no targets"):
         constant_baselines([], [(1.0, Interval(0, 1))])
+
+
+def test_sequences_count_the_same_however_long():
+    tracks = [[1.0, 0.5], [0.2, 0.2, 0.8, 0.8]]
+    # 0.75 and 0.5; all six frames together would make 3.5 / 6.
+    assert average_overlap(tracks) == pytest.approx(0.625)
+    # Over 0.5 are 1 of 2, since 0.5 itself does not exceed it, and 2 of 4; over 0.75 the same.
+    assert success_rate(tracks, 0.5) == success_rate(tracks, 0.75) == pytest.approx(0.5)
+    assert success_rate(tracks, 0.4) == pytest.approx((1 + 0.5) / 2)
+    assert success_rate(tracks, 0.9) == pytest.approx((0.5 + 0) / 2)
+
+
+@pytest.mark.parametrize("tracks", [[], [[]], [[0.5], []]])
+def test_no_overlap_of_nothing(tracks):
+    with pytest.raises(ValueError, match="no values"):
+        average_overlap(tracks)
+    with pytest.raises(ValueError, match="no values"):
+        success_rate(tracks, 0.5)
+
+
+def test_accuracy_per_category():
+    found = accuracy_by([1, 0, 1, 1], ["when", "how", "when", "how"])
+    assert found == {"how": 0.5, "when": 1.0}
+    assert list(found) == ["how", "when"]
+    assert accuracy_by([], []) == {}
+    with pytest.raises(ValueError, match="zip"):
+        accuracy_by([1, 0], ["when"])
+
+
+def test_summary_of_grounded_answers():
+    # Right and grounded; right but elsewhere; wrong but grounded; right, and grounded just at 0.5.
+    found = gqa_summary([1, 1, 0, 1], ious=[0.6, 0.0, 0.3, 0.5], iops=[1.0, 0.2, 0.8, 0.5])
+    assert found == pytest.approx(
+        {
+            "Acc": 0.75,
+            "mIoU": 0.35,
+            "IoU@0.3": 0.75,
+            "IoU@0.5": 0.5,
+            "mIoP": 0.625,
+            "IoP@0.3": 0.75,
+            "IoP@0.5": 0.75,
+            "Acc@GQA": 0.5,
+        }
+    )
+
+
+def test_summary_of_grounded_answers_needs_all_three_of_every_sample():
+    with pytest.raises(ValueError, match="no values"):
+        gqa_summary([], [], [])
+    with pytest.raises(ValueError, match="zip"):
+        gqa_summary([1, 0], [0.5, 0.5], [0.5])

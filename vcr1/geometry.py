@@ -1,10 +1,11 @@
-"""Algebra of time intervals, in seconds."""
+"""Algebra of time intervals, in seconds, and of boxes, in fractions of the frame."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from vcr1.records import Interval
+from vcr1.records import Box, Interval
 
 
 def interval_iou(a: Interval, b: Interval) -> float:
@@ -33,3 +34,93 @@ def clip_interval(interval: Interval, duration: float) -> Interval | None:
         raise ValueError(f"duration must be finite and not negative: {duration}")
     start, end = max(interval.start, 0.0), min(interval.end, duration)
     return Interval(start, end) if start < end else None
+
+
+def merge_intervals(intervals: Sequence[Interval]) -> list[Interval]:
+    """The union of intervals as disjoint intervals in order of time; those that touch become one."""
+    merged: list[Interval] = []
+    for interval in sorted(intervals, key=lambda interval: (interval.start, interval.end)):
+        if merged and interval.start <= merged[-1].end:
+            merged[-1] = Interval(merged[-1].start, max(merged[-1].end, interval.end))
+        else:
+            merged.append(interval)
+    return merged
+
+
+def union_iou(a: Sequence[Interval], b: Sequence[Interval]) -> float:
+    """IoU of two sets of instants, each given as a union of intervals, in 0..1.
+
+    What is named twice counts once, and the order does not matter. As in `interval_iou`, the answer is 0
+    where the union has no length; so it is where either side is empty.
+    """
+    shared = _shared_length(a, b)
+    # The minimum for the rounding: many short pieces may sum up to more than the long one they fill.
+    return min(1.0, shared / _length([*a, *b])) if shared > 0 else 0.0
+
+
+def intersection_over_prediction(prediction: Sequence[Interval], truth: Sequence[Interval]) -> float:
+    """Share of the predicted time that is true, in 0..1; of unions. IoP in NExT-GQA (arXiv 2309.01327).
+
+    A prediction without length has no share, hence 0; NExT-GQA's own code gives an instant inside the
+    truth 1, which a model would soon find out.
+    """
+    shared = _shared_length(prediction, truth)
+    return min(1.0, shared / _length(prediction)) if shared > 0 else 0.0
+
+
+def _length(intervals: Sequence[Interval]) -> float:
+    """Length of a union of intervals in seconds."""
+    return math.fsum(interval.length for interval in merge_intervals(intervals))
+
+
+def _shared_length(a: Sequence[Interval], b: Sequence[Interval]) -> float:
+    """Length in seconds of what two unions share, in one sweep over both."""
+    ours, theirs = merge_intervals(a), merge_intervals(b)
+    pieces: list[float] = []
+    i = j = 0
+    while i < len(ours) and j < len(theirs):
+        pieces.append(max(0.0, min(ours[i].end, theirs[j].end) - max(ours[i].start, theirs[j].start)))
+        if ours[i].end < theirs[j].end:
+            i += 1
+        else:
+            j += 1
+    return math.fsum(pieces)
+
+
+def box_iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, in 0..1; 0 where they share no area."""
+    width = min(a.x1, b.x1) - max(a.x0, b.x0)
+    height = min(a.y1, b.y1) - max(a.y0, b.y0)
+    if width <= 0 or height <= 0:
+        return 0.0
+    intersection = width * height
+    # Areas below the smallest float are none.
+    return intersection / (a.area + b.area - intersection) if intersection > 0 else 0.0
+
+
+def clip_box(box: Box) -> Box:
+    """The box with its corners moved into the frame.
+
+    A box outside the frame becomes one without area on the border, so that a track keeps its length.
+    """
+    x0, y0, x1, y1 = (min(max(value, 0.0), 1.0) for value in (box.x0, box.y0, box.x1, box.y1))
+    return Box(x0, y0, x1, y1)
+
+
+def box_from_xywh(x: float, y: float, w: float, h: float, width: float, height: float) -> Box:
+    """Box of a pixel rectangle, clipped to the frame; see `clip_box` for what lies outside.
+
+    Args:
+        x: left edge in pixels.
+        y: upper edge in pixels.
+        w: width of the rectangle in pixels.
+        h: height of the rectangle in pixels.
+        width: width of the frame in pixels.
+        height: height of the frame in pixels.
+
+    Raises:
+        ValueError: a frame without area, a rectangle of negative size, or a number that is not finite.
+    """
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise ValueError(f"frame size must be finite and positive: {width} x {height}")
+    return clip_box(Box(x / width, y / height, (x + w) / width, (y + h) / height))

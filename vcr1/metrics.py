@@ -50,6 +50,69 @@ def summarise_iou(ious: Sequence[float], thresholds: Sequence[float] = (0.3, 0.5
     return {"mIoU": mean(ious)} | recalls
 
 
+def average_overlap(per_sequence_ious: Sequence[Sequence[float]]) -> float:
+    """Average overlap (AO) of GOT-10k (arXiv 1810.11981): the mean over sequences of their mean box IoU.
+
+    Every sequence counts the same, however many frames it has. Which frames belong into it is for the
+    caller to say: GOT-10k leaves out the first, whose box is given, and those without the object. The
+    paper's class-balanced mAO is the mean of this over the object classes.
+
+    Raises:
+        ValueError: no sequences, or one without frames.
+    """
+    return mean([mean(ious) for ious in per_sequence_ious])
+
+
+def success_rate(per_sequence_ious: Sequence[Sequence[float]], threshold: float) -> float:
+    """Success rate (SR) of GOT-10k (arXiv 1810.11981): frames whose box IoU exceeds the threshold (``>``).
+
+    The mean over sequences of each one's share of such frames, with the frames as in `average_overlap`.
+
+    Raises:
+        ValueError: no sequences, or one without frames.
+    """
+    return mean([mean([float(iou > threshold) for iou in ious]) for ious in per_sequence_ious])
+
+
+def accuracy_by(values: Sequence[float], categories: Sequence[str]) -> dict[str, float]:
+    """Mean value per category, in the order of the categories' names; empty for no values.
+
+    Raises:
+        ValueError: values and categories of different number.
+    """
+    groups: defaultdict[str, list[float]] = defaultdict(list)
+    for value, category in zip(values, categories, strict=True):
+        groups[category].append(value)
+    return {category: mean(groups[category]) for category in sorted(groups)}
+
+
+def gqa_summary(correct: Sequence[float], ious: Sequence[float], iops: Sequence[float]) -> dict[str, float]:
+    """The metrics of NExT-GQA (arXiv 2309.01327) over samples of grounded question answering.
+
+    Shares count values at the threshold (``>=``), as the authors' code does. That code knows one predicted
+    span and takes the best over the true ones, whereas `union_iou` and `intersection_over_prediction`
+    compare unions; where a sample has one true span and one predicted one, both agree.
+
+    Args:
+        correct: 1 per rightly answered sample, otherwise 0.
+        ious: IoU of predicted and true time per sample.
+        iops: share of the predicted time that is true, per sample.
+
+    Returns:
+        ``Acc``; ``mIoU``, ``IoU@0.3``, ``IoU@0.5``; ``mIoP``, ``IoP@0.3``, ``IoP@0.5``; and ``Acc@GQA``,
+        the share of samples that are correct with an IoP of at least 0.5.
+
+    Raises:
+        ValueError: no samples, or arguments of different length.
+    """
+    grounded = [hit * (iop >= 0.5) for hit, _, iop in zip(correct, ious, iops, strict=True)]
+    summary = {"Acc": mean(correct)}
+    for name, values in (("IoU", ious), ("IoP", iops)):
+        summary[f"m{name}"] = mean(values)
+        summary |= {f"{name}@{threshold:g}": recall_at(values, threshold) for threshold in (0.3, 0.5)}
+    return summary | {"Acc@GQA": mean(grounded)}
+
+
 def best_constant(targets: Sequence[Interval], step: float = 0.5, limit: float | None = None) -> Interval:
     """The one answer that earns the highest mean IoU over the targets, searched on a grid.
 

@@ -51,6 +51,39 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class Box:
+    """An upright box by its corners, as fractions of the frame: ``x`` to the right, ``y`` downwards.
+
+    ``(0, 0)`` is the frame's upper left corner and ``(1, 1)`` its lower right one. A box may reach out of
+    the frame, as annotated objects do, and may have no area; `vcr1.geometry.clip_box` cuts it to the frame.
+
+    Raises:
+        ValueError: a corner that is not finite, or a second corner left of or above the first.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        corners = (self.x0, self.y0, self.x1, self.y1)
+        if not all(map(math.isfinite, corners)):
+            raise ValueError(f"box with a corner that is not finite: {corners}")
+        if self.x1 < self.x0 or self.y1 < self.y0:
+            raise ValueError(f"box whose second corner lies before its first: {corners}")
+
+    @property
+    def area(self) -> float:
+        """Area as a fraction of the frame."""
+        return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+
+Tracklet = tuple[Box, ...]
+"""One object's boxes, one per asked frame in order of time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One question about one video, with its truth.
 

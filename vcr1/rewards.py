@@ -6,11 +6,11 @@ A completion that could not be parsed earns 0 (paper, "Tasks, data, rewards"), n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from vcr1.geometry import interval_iou
+from vcr1.geometry import box_iou, interval_iou, union_iou
 from vcr1.parsing import has_answer_format
-from vcr1.records import Completion, Interval, ParseFailure, Sample
+from vcr1.records import Completion, Interval, ParseFailure, Sample, Tracklet
 
 Reward = Callable[[Completion, Sample], float]
 """``(completion, sample) -> value`` in 0..1."""
@@ -22,6 +22,35 @@ def temporal_iou(completion: Completion, sample: Sample) -> float:
         return 0.0
     target: Interval = sample.target
     return interval_iou(completion.value, target)
+
+
+def union_interval_iou(completion: Completion, sample: Sample) -> float:
+    """IoU of the union of the answered intervals with the union of the target's; 0 where none could be read.
+
+    Value and ``sample.target`` are sequences of intervals; see `union_iou`.
+    """
+    if isinstance(completion.value, ParseFailure):
+        return 0.0
+    target: Sequence[Interval] = sample.target
+    return union_iou(completion.value, target)
+
+
+def mean_box_iou(completion: Completion, sample: Sample) -> float:
+    """Mean over the target's frames of the IoU of the answered box with the target's box.
+
+    It is 0 where no tracklet could be read, or one of another length: its boxes stand for no known frames.
+    """
+    if isinstance(completion.value, ParseFailure):
+        return 0.0
+    target: Tracklet = sample.target
+    if not target or len(completion.value) != len(target):
+        return 0.0
+    return math.fsum(map(box_iou, completion.value, target)) / len(target)
+
+
+def accuracy(completion: Completion, sample: Sample) -> float:
+    """1 where the value equals the sample's target, such as a letter or a class, otherwise 0."""
+    return float(not isinstance(completion.value, ParseFailure) and completion.value == sample.target)
 
 
 def answer_format(completion: Completion, sample: Sample, *, think: bool = True) -> float:

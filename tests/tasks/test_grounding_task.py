@@ -169,5 +169,6 @@ def test_baselines_are_fitted_on_train_and_scored_on_test() -> None:
 
 def test_the_headline_is_one_of_the_metrics() -> None:
     task = GroundingTask()
-    judgement = task.judge("<think></think><answer>1.0 to 3.0</answer>", Sample("s", "v", "q", Interval(1, 3)))
+    sample = Sample("s", "v", "q", Interval(1, 3))
+    judgement = task.judge("<think></think><answer>1.0 to 3.0</answer>", sample)
     assert task.summarise([judgement])[task.headline] == 1.0

@@ -1,27 +1,22 @@
-"""Model text to values. The text is hostile: nothing here raises, evaluates or backtracks.
-
-Every parser returns the value or a `ParseFailure` whose reason comes from the parser's fixed set, and
-takes time linear in the text. Texts over `MAX_TEXT` characters are refused whole rather than read by
-their tail: no completion within the token limit is near that long, so such a text is a runaway.
-"""
+"""Spans of time: one in an answer block, or a list of them in a glue block."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import islice
 from typing import NamedTuple
 
+from vcr1.parsing.blocks import answer_block, glue_block
 from vcr1.records import Interval, ParseFailure
-
-MAX_TEXT = 100_000
-"""Longest text that is read, in characters."""
 
 MAX_SECONDS = 1e6
 """Latest time that is read, in seconds (eleven days)."""
 
 MAX_TIME_CHARS = 32
 """Longest number or clock time that is read, in characters; longer ones are never converted."""
+
+MAX_INTERVALS = 64
+"""Most spans that one glue block may name."""
 
 INTERVAL_FAILURES: tuple[str, ...] = (
     "too_long",  # the text is over MAX_TEXT
@@ -34,48 +29,17 @@ INTERVAL_FAILURES: tuple[str, ...] = (
 )
 """All the reasons for which `parse_interval` fails."""
 
-# ASCII only: in Unicode mode, ignoring case would let the long s of "an\u017fwer" pass.
-_ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE | re.ASCII)
-_ANY_TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE | re.ASCII)
-
-
-def answer_block(text: str) -> str | ParseFailure:
-    """Content of the last closed ``<answer>…</answer>`` block, stripped; tags in any case.
-
-    The content holds no answer tag: a block starts at the last opening tag before its closing tag.
-    An unclosed tag after a whole block does not hide that block.
-
-    Returns:
-        The content, which may be empty, or a failure: ``too_long``, ``no_answer``.
-    """
-    if len(text) > MAX_TEXT:
-        return ParseFailure("too_long")
-    block, start = None, None
-    for tag in _ANSWER_TAG.finditer(text):
-        if not tag[1]:
-            start = tag.end()
-        elif start is not None:
-            block, start = (start, tag.start()), None
-    return ParseFailure("no_answer") if block is None else text[block[0] : block[1]].strip()
-
-
-def has_answer_format(text: str, think: bool) -> bool:
-    """Whether the whole text is ``<think>…</think><answer>…</answer>``; without ``think``, the answer alone.
-
-    Whitespace may stand around the text and between the two blocks. Each tag stands exactly once, in
-    lower case as the prompts ask for it, and a stray tag in any case spoils the form. This is stricter
-    than the released regular expression, whose lazy ``.*?`` lets a second answer block, or tags in the
-    wrong order, hide inside the match: there the text could be rewarded for its form while a parser is
-    free to pick either answer. The content is not judged; it may be empty.
-    """
-    if len(text) > MAX_TEXT:
-        return False
-    body = text.strip()
-    wanted = ["<think>", "</think>"] * think + ["<answer>", "</answer>"]
-    tags = list(islice(_ANY_TAG.finditer(body), len(wanted) + 1))
-    if [tag[0] for tag in tags] != wanted or tags[0].start() != 0 or tags[-1].end() != len(body):
-        return False
-    return not think or not body[tags[1].end() : tags[2].start()].strip()
+GLUE_FAILURES: tuple[str, ...] = (
+    "too_long",  # the text is over MAX_TEXT
+    "no_glue",  # no closed <glue> block
+    "no_interval",  # no two times, or two in a row that nothing joins to a span
+    "unpaired",  # an odd number of times
+    "too_many",  # over MAX_INTERVALS spans
+    "not_seconds",  # as for one interval, and so are the next two
+    "out_of_range",
+    "reversed",
+)
+"""All the reasons for which `parse_intervals` fails."""
 
 
 def format_interval(interval: Interval) -> str:
@@ -109,6 +73,29 @@ def parse_interval(text: str) -> Interval | ParseFailure:
     return answer if isinstance(answer, ParseFailure) else _read_span(_tokens(answer))
 
 
+def format_intervals(intervals: Sequence[Interval]) -> str:
+    """Intervals as glue blocks write them, ``"[(1.0, 2.5), (4.0, 6.5)]"``, in the given order.
+
+    `parse_intervals` reads one to `MAX_INTERVALS` of them back within 0.05 s per end.
+    """
+    return "[" + ", ".join(f"({interval.start:z.1f}, {interval.end:z.1f})" for interval in intervals) + "]"
+
+
+def parse_intervals(text: str) -> tuple[Interval, ...] | ParseFailure:
+    """The time spans, in seconds, of the text's last glue block, in the order written.
+
+    The block is one span of `parse_interval`'s grammar after another. Brackets around the list, commas,
+    line breaks, list marks (``-``, ``*``, ``1.``) and words may stand between the spans, but nothing that
+    would join them. Spans may overlap or repeat; the measures take their union. One bad span fails the
+    whole list: to drop it would reward the guess that it stands for.
+
+    Returns:
+        One to `MAX_INTERVALS` intervals, or a failure with one of `GLUE_FAILURES`.
+    """
+    glue = glue_block(text)
+    return glue if isinstance(glue, ParseFailure) else _read_spans(_tokens(_LIST_MARK.sub("", glue)))
+
+
 class _Token(NamedTuple):
     """A word or mark (``text``), or a time that also has ``fields``: its numbers between the colons."""
 
@@ -127,6 +114,9 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+
+# "- ", "* " or "1. " before a number or bracket at the start of a line.
+_LIST_MARK = re.compile(r"^[ \t]*+(?:[-*\u2022]|[0-9]{1,2}\.)[ \t]++(?=[0-9(\[])", re.MULTILINE)
 
 _SECONDS = frozenset({"s", "sec", "secs", "second", "seconds"})
 _MINUTES = frozenset({"m", "min", "mins", "minute", "minutes"})
@@ -179,19 +169,43 @@ def _ends_in_time(tokens: Sequence[_Token]) -> bool:
 
 
 def _read_span(tokens: Sequence[_Token]) -> Interval | ParseFailure:
-    """The span that a text's tokens name; the failures of `parse_interval` in the order of their checks."""
+    """The one span that a text's tokens name; the failures of `parse_interval`, in this order."""
     places = [place for place, token in enumerate(tokens) if token.fields]
     if len(places) != 2:
         return ParseFailure("ambiguous" if len(places) > 2 else "no_interval")
-    first, second = places
-    texts = [token.text for token in tokens]
-    if not _joined(texts[:first], texts[first + 1 : second]):
+    return _read_pair(tokens, 0, places[0], places[1])
+
+
+def _read_spans(tokens: Sequence[_Token]) -> tuple[Interval, ...] | ParseFailure:
+    """The spans that a text's tokens name one after another; the first failure of `parse_intervals`."""
+    places = [place for place, token in enumerate(tokens) if token.fields]
+    if len(places) > 2 * MAX_INTERVALS:
+        return ParseFailure("too_many")
+    if len(places) % 2 or not places:
+        return ParseFailure("unpaired" if len(places) > 1 else "no_interval")
+    spans: list[Interval] = []
+    behind = 0
+    for first, second in zip(places[::2], places[1::2], strict=True):
+        if spans and any(token.text in _SPAN_JOINS for token in tokens[behind:first]):
+            return ParseFailure("no_interval")  # "1 to 2 to 3 to 4"
+        span = _read_pair(tokens, behind, first, second)
+        if isinstance(span, ParseFailure):
+            return span
+        spans.append(span)
+        behind = second + 1
+    return tuple(spans)
+
+
+def _read_pair(tokens: Sequence[_Token], begin: int, first: int, second: int) -> Interval | ParseFailure:
+    """The span of the times at two places; of the text before them, only what follows ``begin`` counts."""
+    texts = [token.text for token in tokens[begin:second]]
+    if not _joined(texts[: first - begin], texts[first - begin + 1 :]):
         return ParseFailure("no_interval")
-    if any(_has_other_unit(tokens, place) for place in places):
+    if any(_has_other_unit(tokens, place) for place in (first, second)):
         return ParseFailure("not_seconds")
-    if any(place and texts[place - 1] == _MINUS for place in places):
+    if any(place and tokens[place - 1].text == _MINUS for place in (first, second)):
         return ParseFailure("out_of_range")
-    start, end = (_seconds(tokens[place].fields) for place in places)
+    start, end = (_seconds(tokens[place].fields) for place in (first, second))
     if start is None or end is None:
         return ParseFailure("out_of_range")
     return Interval(start, end) if start <= end else ParseFailure("reversed")

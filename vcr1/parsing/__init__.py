@@ -1,0 +1,45 @@
+"""Model text to values. The text is hostile: nothing here raises, evaluates or backtracks.
+
+Every parser returns the value or a `ParseFailure` whose reason comes from the parser's fixed set, and
+takes time linear in the text. Texts over `MAX_TEXT` characters are refused whole rather than read by
+their tail: no completion within the token limit is near that long, so such a text is a runaway.
+"""
+
+from vcr1.parsing.blocks import MAX_TEXT, answer_block, glue_block, has_answer_format, has_glue_format
+from vcr1.parsing.boxes import BOX_FAILURES, format_boxes, parse_boxes
+from vcr1.parsing.choices import CLASS_FAILURES, LETTER_FAILURES, parse_class, parse_letter
+from vcr1.parsing.intervals import (
+    GLUE_FAILURES,
+    INTERVAL_FAILURES,
+    MAX_INTERVALS,
+    MAX_SECONDS,
+    MAX_TIME_CHARS,
+    format_interval,
+    format_intervals,
+    parse_interval,
+    parse_intervals,
+)
+
+__all__ = [
+    "BOX_FAILURES",
+    "CLASS_FAILURES",
+    "GLUE_FAILURES",
+    "INTERVAL_FAILURES",
+    "LETTER_FAILURES",
+    "MAX_INTERVALS",
+    "MAX_SECONDS",
+    "MAX_TEXT",
+    "MAX_TIME_CHARS",
+    "answer_block",
+    "format_boxes",
+    "format_interval",
+    "format_intervals",
+    "glue_block",
+    "has_answer_format",
+    "has_glue_format",
+    "parse_boxes",
+    "parse_class",
+    "parse_interval",
+    "parse_intervals",
+    "parse_letter",
+]
