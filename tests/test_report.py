@@ -234,3 +234,9 @@ def test_the_clock_counts_this_process_and_tells_waiting_from_working() -> None:
     while time.process_time() < end:
         pass
     assert clock.read()["cpu"] >= waited["cpu"] + 0.29
+
+
+def test_a_run_without_held_out_samples_has_no_table(data: TaskDataModule, tmp_path: Path) -> None:
+    report = Report(seconds={"training": {"wall": 1.0, "cpu": 2.0}})
+    write_report(report, tmp_path, data, 8, {})
+    assert (tmp_path / "report.md").read_text() == f"# {tmp_path.name}\n\n\n- training: 1 s, 2 CPU s\n"

@@ -179,21 +179,19 @@ def _lost(evaluation: Evaluation, sample: Sample) -> bool:
 
 def _markdown(report: Report, name: str, pictures: list[str]) -> str:
     rows = report.rows()
-    columns = list(dict.fromkeys(column for scores in rows.values() for column in scores))
-    lines = [
-        f"# {name}",
-        "",
-        "| held-out samples | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for row, scores in rows.items():
-        cells = [f"{scores[column]:.3f}" if column in scores else "" for column in columns]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    lines += ["", *(f"![{picture}]({picture})" for picture in pictures), ""]
-    lines += [
+    lines = [f"# {name}", ""]
+    if rows:
+        columns = list(dict.fromkeys(column for scores in rows.values() for column in scores))
+        lines += ["| held-out samples | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+        for row, scores in rows.items():
+            cells = [f"{scores[column]:.3f}" if column in scores else "" for column in columns]
+            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines += [f"![{picture}]({picture})" for picture in pictures]
+    stages = [
         f"- {stage}: {used['wall']:.0f} s, {used['cpu']:.0f} CPU s" for stage, used in report.seconds.items()
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *stages]) + "\n"
 
 
 def _write(path: Path, text: str) -> None:
