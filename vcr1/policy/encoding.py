@@ -23,8 +23,6 @@ MODEL_INPUTS = (
 one-dimensional positions, missing ``second_per_grid_ts`` loses real time, both without an error from
 the model: so the encoder checks that all are there."""
 
-VIDEO_INPUTS = MODEL_INPUTS[2:]
-
 
 class PromptEncoder:
     """Turns a prompt and its clip into ``PromptInputs`` and completions into ids and back.
