@@ -86,13 +86,15 @@ def run_job(cfg: DictConfig) -> Any:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         own_command_line()
         cfg.group = cfg.group or Path(HydraConfig.get().sweep.dir).name
+    failed = True
     try:
         report = train(cfg)
+        failed = False
     except UserError as error:
         print(f"vcr1: {error}", file=sys.stderr)
         sys.exit(2)
     finally:
-        wandb.finish()
+        wandb.finish(exit_code=int(failed))
         leave_ranks(environment)
     return report.after.scores if report.after else None
 
