@@ -13,8 +13,20 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
-from vcr1.config import build, build_all, conf_dir, read_annotations, selected_task
+from vcr1.config import (
+    build,
+    build_all,
+    build_budget,
+    build_data,
+    build_task,
+    conf_dir,
+    expand_choices,
+    load_config,
+    read_annotations,
+    selected_tasks,
+)
 from vcr1.errors import UserError
+from vcr1.policy import load_encoder
 
 OPTIONS = sorted(
     (path.parent.relative_to(conf_dir()).as_posix(), path.stem) for path in conf_dir().glob("*/**/*.yaml")
@@ -24,6 +36,8 @@ GROUPS = {
     "callbacks",
     "data",
     "experiment",
+    "judge",
+    "loader",
     "logger",
     "model",
     "report",
@@ -138,7 +152,7 @@ def test_without_overrides_the_run_is_the_paper_s() -> None:
     assert cfg.model.path == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert (cfg.model.dtype, cfg.model.gradient_checkpointing, cfg.model.freeze) == ("float32", True, [])
     assert (cfg.trainer.accelerator, cfg.trainer.precision) == ("gpu", "bf16-mixed")
-    reader = "vcr1.tasks.grounding.read_charades_sta"
+    reader = "vcr1.readers.read_charades_sta"
     sources = cfg.data.sources.grounding
     assert (sources.train._target_, sources.val._target_) == (reader, reader)
     assert (sources.train.limit, sources.val.limit) == (None, None)
@@ -152,7 +166,7 @@ def test_without_overrides_the_run_is_the_paper_s() -> None:
     assert (video.fps, video.min_frames, video.max_frames) == (2, 4, 768)
     assert (video.min_pixels, video.total_pixels) == (16 * 28 * 28, 3584 * 28 * 28)
     assert cfg.tasks.grounding == {
-        "_target_": "vcr1.tasks.grounding.GroundingTask",
+        "_target_": "vcr1.tasks.GroundingTask",
         "think": True,
         "weights": {"format": 1.0, "iou": 1.0},
     }
@@ -163,7 +177,7 @@ def test_the_demo_needs_neither_data_nor_weights_nor_a_gpu() -> None:
     cfg = composed("experiment=demo")
     assert cfg.trainer.accelerator == "cpu"
     assert cfg.model.path == "builtin:tiny"
-    assert cfg.data.sources.grounding.train._target_ == "vcr1.tasks.grounding.read_synthetic"
+    assert cfg.data.sources.grounding.train._target_ == "vcr1.readers.read_synthetic"
     assert cfg.algorithm._target_ == "vcr1.module.GRPOModule"
 
 
@@ -227,25 +241,182 @@ def test_null_entries_of_a_group_are_left_out() -> None:
     assert build_all(None) == []
 
 
+# --------------------------------------------------------------------------------------- several tasks
+
+
 @pytest.mark.parametrize(
-    ("tasks", "named"), [({}, "task=nothing"), (None, "task=nothing"), ({"a": {}, "b": {}}, r"task=a\+b")]
+    ("given", "expanded"),
+    [
+        ("task=grounding+tracking", "task=[grounding,tracking]"),
+        ("data=charades_sta+got10k+vidtab", "data=[charades_sta,got10k,vidtab]"),
+        ("task=grounding+grounded_qa", "task=[grounding,grounded_qa]"),
+        # A sweep over mixtures.
+        ("task=grounding,tracking,grounding+tracking", "task=[grounding],[tracking],[grounding,tracking]"),
+        ("data=activitynet+got10k,charades_sta+got10k", "data=[activitynet,got10k],[charades_sta,got10k]"),
+    ],
 )
-def test_a_run_trains_exactly_one_task(tasks: dict[str, Any] | None, named: str) -> None:
-    assert selected_task(OmegaConf.create({"tasks": {"grounding": {}}})) == "grounding"
-    with pytest.raises(UserError, match=f"{named}: a run trains exactly one task"):
-        selected_task(OmegaConf.create({"tasks": tasks}))
+def test_joined_choices_are_written_as_hydra_wants_them(given: str, expanded: str) -> None:
+    assert expand_choices(["-m", given, "seed=1"]) == ["-m", expanded, "seed=1"]
 
 
-def test_annotations_are_read_by_split(world: Path, small: list[str]) -> None:
+@pytest.mark.parametrize(
+    "override",
+    [
+        "task=grounding",
+        "task=grounding,tracking",  # a sweep over single tasks
+        "task=[grounding,tracking]",
+        "task=[grounding],[tracking],[grounding,tracking]",
+        "data=[charades_sta+got10k]",
+        "task='grounding+tracking'",
+        "task=",
+        "task",
+        "name=grounding+tracking",
+        "data.root=some+folder",
+        "algorithm.lr=1e+5",
+        "+tasks.own.judge=a+b",
+        "experiment=one+two",
+        "~task=a+b",
+        "--multirun",
+        "",
+    ],
+)
+def test_other_overrides_stay_as_they_are(override: str) -> None:
+    assert expand_choices([override]) == [override]
+
+
+def test_expanding_twice_changes_nothing_more() -> None:
+    once = expand_choices(["task=a+b,c", "data=d+e", "trainer.max_steps=1"])
+    assert expand_choices(once) == once == ["task=[a,b],[c]", "data=[d,e]", "trainer.max_steps=1"]
+
+
+def test_selected_tasks_are_those_of_the_command_line() -> None:
+    def chosen(*overrides: str) -> list[str]:
+        return selected_tasks(load_config(overrides))
+
+    assert chosen() == ["grounding"]
+    assert chosen("task=tracking") == ["tracking"]
+    assert chosen("task=tracking+grounding") == ["tracking", "grounding"]
+    assert chosen("task=[qa,quality]") == ["qa", "quality"]
+    assert chosen("experiment=demo", "task=grounding+tracking") == ["grounding", "tracking"]
+
+
+@pytest.mark.parametrize("tasks", [{}, None])
+def test_a_run_needs_a_task(tasks: dict[str, Any] | None) -> None:
+    with pytest.raises(UserError, match=r"^no task is selected: choose some, such as task=grounding or"):
+        selected_tasks(OmegaConf.create({"tasks": tasks}))
+    with pytest.raises(UserError, match="no task is selected"):
+        selected_tasks(load_config(["task=[]"]))
+
+
+def test_several_data_sets_give_each_task_its_own() -> None:
+    cfg = load_config(["task=grounding+tracking", "data=activitynet+got10k"])
+    assert list(cfg.data.sources) == ["grounding", "tracking"]
+    assert cfg.data.sources.grounding.train._target_ == "vcr1.readers.read_activitynet"
+    assert cfg.data.sources.tracking.train._target_ == "vcr1.readers.read_got10k"
+    assert cfg.data.sources.tracking.train.boxes == cfg.tasks.tracking.boxes == 8
+    assert (
+        load_config(
+            ["data=got10k", "task=tracking", "tasks.tracking.boxes=5"]
+        ).data.sources.tracking.val.boxes
+        == 5
+    )
+
+
+def test_a_task_is_logged_under_its_place() -> None:
+    cfg = load_config(["task=qa", "+tasks.second={_target_: vcr1.tasks.QATask, think: false}"])
+    assert selected_tasks(cfg) == ["qa", "second"]
+    assert [build_task(cfg, name).name for name in selected_tasks(cfg)] == ["qa", "second"]
+    assert [build_task(cfg, name).think for name in selected_tasks(cfg)] == [True, False]
+
+
+def test_a_task_may_have_a_budget_of_its_own() -> None:
+    cfg = load_config(["experiment=demo", "task=grounding+tracking", "data.video.fps=1"])
+    ours, own = build_budget(cfg, "grounding"), build_budget(cfg, "tracking")
+    assert (ours.fps, ours.min_pixels, ours.total_pixels) == (1, 784, 784)
+    # Its own one is taken whole: what it does not say is the budget's default, not that of all data.
+    assert (own.fps, own.min_pixels, own.total_pixels) == (2.0, 3136, 12544)
+    assert build_budget(cfg, "of no source") == ours
+
+
+# ---------------------------------------------------------------------------------------- annotations
+
+
+def counts(cfg: DictConfig) -> dict[str, dict[str, int]]:
+    return {
+        name: {split: len(one.samples) for split, one in splits.items()}
+        for name, splits in read_annotations(cfg).items()
+    }
+
+
+def test_annotations_are_read_by_task_and_split(world: Path, small: list[str]) -> None:
     cfg = composed("experiment=demo", *small, "data.sources.grounding.val.limit=3")
-    annotations = read_annotations(cfg)
-    assert {split: len(one.samples) for split, one in annotations.items()} == {"train": 24, "val": 3}
-    assert all(Path(sample.video).is_relative_to(world) for sample in annotations["train"].samples)
+    assert counts(cfg) == {"grounding": {"train": 24, "val": 3}}
+    samples = read_annotations(cfg)["grounding"]["train"].samples
+    assert all(Path(sample.source.path).is_relative_to(world) for sample in samples)
+
+
+def test_only_the_selected_tasks_are_read(small: list[str]) -> None:
+    # One sample for each clip of a shape in motion, two for each clip of events.
+    both = load_config(["experiment=demo", *small, "task=grounding+tracking"])
+    assert counts(both) == {"grounding": {"train": 24, "val": 12}, "tracking": {"train": 12, "val": 6}}
+    assert counts(load_config(["experiment=demo", *small, "task=tracking"])) == {
+        "tracking": {"train": 12, "val": 6}
+    }
 
 
 def test_held_out_data_may_be_missing_but_not_training_data(small: list[str]) -> None:
-    assert list(read_annotations(composed("experiment=demo", *small, "data.sources.grounding.val=null"))) == [
-        "train"
-    ]
-    with pytest.raises(UserError, match=r"^data\.sources\.grounding\.train is not configured"):
-        read_annotations(composed("experiment=demo", *small, "data.sources.grounding.train=null"))
+    encoder = load_encoder("builtin:tiny")
+    blind = composed("experiment=demo", *small, "data.sources.grounding.val=null")
+    assert counts(blind) == {"grounding": {"train": 24}}
+    assert build_data(blind, read_annotations(blind), encoder).val_dataloader() == []
+    untrained = composed("experiment=demo", *small, "data.sources.grounding.train=null")
+    annotations = read_annotations(untrained)  # enough to check or to evaluate
+    assert counts(untrained) == {"grounding": {"val": 12}}
+    with pytest.raises(
+        UserError, match=r"^data\.sources\.grounding\.train is not configured: choose a data="
+    ):
+        build_data(untrained, annotations, encoder)
+
+
+def test_tasks_without_data_are_all_named(small: list[str]) -> None:
+    wrong = ["data.sources.grounding=null", "data.sources.tracking.train.count=0", "+data.sources.qa.test=x"]
+    cfg = load_config(["experiment=demo", *small, "task=grounding+tracking+qa", *wrong])
+    with pytest.raises(UserError) as caught:
+        read_annotations(cfg)
+    first, second, third = str(caught.value).splitlines()
+    assert first == "data.sources.grounding is not configured: choose a data=... that has grounding"
+    assert second.startswith("data.sources.tracking.train: ")
+    assert third == "data.sources.qa has test; it knows train, val, weight and video"
+
+
+def test_data_is_built_for_each_task(small: list[str]) -> None:
+    overrides = ["task=grounding+tracking", "+data.sources.tracking.weight=0.5", "tasks.tracking.think=false"]
+    cfg = load_config(["experiment=demo", *small, *overrides])
+    data = build_data(cfg, read_annotations(cfg), load_encoder("builtin:tiny"))
+    assert list(data.parts) == ["grounding", "tracking"]
+    assert [part.task.think for part in data.parts.values()] == [True, False]
+    assert [part.budget.total_pixels for part in data.parts.values()] == [784, 12544]
+    assert data.weights == {"grounding": 1.0, "tracking": 0.5}
+    # Batches of two: 24 samples of one task; half of the 12 of the other.
+    assert len(data.train_dataloader()) == 12 + 3
+    assert [len(part.samples("val")) for part in data.parts.values()] == [12, 6]
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("+data.loader.nonsense=1", r"data\.loader: .*nonsense"),
+        ("data.loader.batch_size=0", r"data\.loader\.batch_size=0 is less than 1"),
+    ],
+)
+def test_a_loader_s_setting_that_cannot_be_is_named(small: list[str], override: str, problem: str) -> None:
+    cfg = load_config(["experiment=demo", *small, override])
+    with pytest.raises(UserError, match=problem):
+        build_data(cfg, read_annotations(cfg), load_encoder("builtin:tiny"))
+
+
+def test_a_weight_that_cannot_be_is_named(small: list[str]) -> None:
+    cfg = load_config(["experiment=demo", *small, "+data.sources.grounding.weight=0"])
+    data = build_data(cfg, read_annotations(cfg), load_encoder("builtin:tiny"))
+    with pytest.raises(UserError, match=r"data\.sources\.grounding\.weight=0 is no positive number"):
+        data.train_dataloader()

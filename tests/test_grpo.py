@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vcr1.grpo import group_advantages, grpo_loss, k3, masked_mean, zero_variance
+from vcr1.grpo import group_advantages, group_deviations, grpo_loss, k3, masked_mean, zero_variance
 
 torch.set_num_threads(1)
 
@@ -59,6 +59,53 @@ def test_a_group_of_one_is_refused():
 def test_groups_without_variance_are_found():
     rewards = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.1], [0.0, 0.0, 0.0]])
     assert zero_variance(rewards).tolist() == [True, False, True]
+
+
+NAN = math.nan
+
+
+def test_deviations_are_unbiased_and_one_for_each_group():
+    # Squares 1, 0, 0, 1 over 3; then 1, 1 over 1 twice over: (1 + 1 + 1 + 1) / 3.
+    found = group_deviations(torch.tensor([[0.0, 1.0, 1.0, 2.0], [3.0, 5.0, 3.0, 5.0]], dtype=torch.float64))
+    assert found.tolist() == pytest.approx([math.sqrt(2 / 3), math.sqrt(4 / 3)])
+
+
+def test_rewards_that_were_not_judged_are_left_out():
+    # Of 1, 3 and nothing: mean 2, std sqrt(2) with one degree of freedom. A 0 in its place would be felt.
+    rewards = torch.tensor([[1.0, NAN, 3.0], [0.0, 1.0, 2.0]], dtype=torch.float64)
+    assert group_deviations(rewards).tolist() == pytest.approx([math.sqrt(2), 1.0])
+    first, second = 1 / (math.sqrt(2) + 1e-4), 1 / (1 + 1e-4)
+    found = group_advantages(rewards)
+    assert found.flatten().tolist() == pytest.approx([-first, 0.0, first, -second, 0.0, second])
+
+
+def test_a_group_with_one_judged_completion_or_none_teaches_nothing():
+    rewards = torch.tensor([[NAN, 1.5, NAN], [NAN, NAN, NAN]])
+    assert group_advantages(rewards).tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert group_deviations(rewards).tolist() == [0.0, 0.0]
+    assert zero_variance(rewards).tolist() == [True, True]
+
+
+def test_variance_is_looked_for_among_the_judged():
+    rewards = torch.tensor([[NAN, 1.0, 1.0], [1.0, NAN, 0.0], [0.5, 0.5, 0.5]])
+    assert zero_variance(rewards).tolist() == [True, False, True]
+
+
+@given(
+    rewards=st.lists(st.floats(0, 4), min_size=2, max_size=8),
+    unjudged=st.lists(st.integers(0, 8), max_size=4),
+)
+def test_advantages_are_those_of_the_judged_alone(rewards: list[float], unjudged: list[int]):
+    alone = torch.tensor([rewards], dtype=torch.float64)
+    mixed = list(rewards)
+    for place in unjudged:
+        mixed.insert(min(place, len(mixed)), NAN)
+    group = torch.tensor([mixed], dtype=torch.float64)
+    found, kept = group_advantages(group), ~group.isnan()
+    assert torch.allclose(found[kept], group_advantages(alone)[0], atol=1e-6)
+    assert (found[~kept] == 0).all()
+    assert torch.allclose(group_deviations(group), group_deviations(alone))
+    assert torch.equal(zero_variance(group), zero_variance(alone))
 
 
 # ---------------------------------------------------------------------------------------------------- KL

@@ -4,11 +4,12 @@ import random
 
 import pytest
 
-from vcr1.geometry import interval_iou
+from vcr1.geometry import box_iou, interval_iou
 from vcr1.metrics import (
     accuracy_by,
     average_overlap,
     best_constant,
+    best_constant_box,
     constant_baselines,
     gqa_summary,
     mean,
@@ -16,7 +17,7 @@ from vcr1.metrics import (
     success_rate,
     summarise_iou,
 )
-from vcr1.records import Interval
+from vcr1.records import Box, Interval
 
 
 def test_recall_counts_values_at_the_threshold():
@@ -33,7 +34,9 @@ def test_summary_of_ious():
     assert list(summarise_iou([1.0], thresholds=[0.5])) == ["mIoU", "R@0.5"]
 
 
-@pytest.mark.parametrize("metric", [mean, summarise_iou, best_constant, lambda none: recall_at(none, 0.5)])
+@pytest.mark.parametrize(
+    "metric", [mean, summarise_iou, best_constant, best_constant_box, lambda none: recall_at(none, 0.5)]
+)
 def test_nothing_has_no_metric(metric):
     with pytest.raises(ValueError, match="no "):
         metric([])
@@ -89,6 +92,54 @@ def test_baselines_of_an_empty_set():
     assert constant_baselines([(1.0, Interval(0, 1))], []) == {"constant": [], "constant_per_duration": []}
     with pytest.raises(ValueError, match="no targets"):
         constant_baselines([], [(1.0, Interval(0, 1))])
+
+
+def corners(box: Box) -> tuple[float, float, float, float]:
+    return box.x0, box.y0, box.x1, box.y1
+
+
+def test_best_constant_box_meets_a_single_target_on_the_grid():
+    assert corners(best_constant_box([Box(0.2, 0.3, 0.7, 0.9)])) == pytest.approx((0.2, 0.3, 0.7, 0.9))
+    assert corners(best_constant_box([Box(0.21, 0.28, 0.69, 0.92)])) == pytest.approx((0.2, 0.3, 0.7, 0.9))
+    # What lies outside the frame cannot be met: the box ends at the frame.
+    assert corners(best_constant_box([Box(-0.5, 0.0, 0.5, 2.0)])) == pytest.approx((0.0, 0.0, 0.5, 1.0))
+
+
+def test_best_constant_box_follows_the_majority():
+    # The left half twice, the whole frame once: the half earns 1 + 1 + 1/2, the whole 1/2 + 1/2 + 1.
+    half, whole = Box(0, 0, 0.5, 1), Box(0, 0, 1, 1)
+    assert best_constant_box([half, whole, half], step=0.5) == half
+    assert best_constant_box([half, whole, whole], step=0.5) == whole
+
+
+def test_best_constant_box_prefers_the_first_of_equals():
+    # Two quarters that do not touch earn 1 + 0 each; the whole frame earns 1/4 + 1/4.
+    upper, lower = Box(0, 0, 0.5, 0.5), Box(0.5, 0.5, 1, 1)
+    assert best_constant_box([lower, upper], step=0.5) == upper
+
+
+def test_best_constant_box_agrees_with_a_search_by_hand():
+    dice = random.Random(0)
+    targets = []
+    for _ in range(20):
+        (x0, x1), (y0, y1) = (sorted((dice.random(), dice.random())) for _ in range(2))
+        targets.append(Box(x0, y0, x1, y1))
+    edges = [0.0, 0.25, 0.5, 0.75, 1.0]
+    spans = [(a, b) for i, a in enumerate(edges) for b in edges[i + 1 :]]
+    candidates = [Box(x0, y0, x1, y1) for x0, x1 in spans for y0, y1 in spans]
+    earned = {box: mean([box_iou(box, target) for target in targets]) for box in candidates}
+    assert best_constant_box(targets, step=0.25) == max(candidates, key=earned.__getitem__)
+
+
+def test_best_constant_box_of_many_targets_takes_an_even_selection():
+    # 20,002 targets: every second one is looked at, and those are the left half.
+    half, other = Box(0, 0, 0.5, 1), Box(0.5, 0, 1, 1)
+    assert best_constant_box([half, other] * 10_001, step=0.5) == half
+
+
+def test_a_target_without_an_area_does_not_stop_the_search():
+    point, half = Box(0.3, 0.3, 0.3, 0.3), Box(0, 0, 0.5, 1)
+    assert best_constant_box([point, half], step=0.5) == half
 
 
 def test_sequences_count_the_same_however_long():

@@ -19,8 +19,9 @@ from vcr1.data import TaskDataModule
 from vcr1.errors import UserError
 from vcr1.module import GRPOModule, PolicyModule, SFTModule, lr_factor
 from vcr1.policy import Sampling, VideoPolicy, load_policy
+from vcr1.readers import Annotations
 from vcr1.records import Batch, Interval, RolloutGroups, Sample
-from vcr1.tasks import Annotations, GroundingTask
+from vcr1.tasks import GroundingTask
 from vcr1.video import ClipSpec, FrameBudget, ShapeEvent, write_clip
 
 torch.set_num_threads(1)

@@ -10,8 +10,17 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from vcr1.pictures import COLORS, TimelineEntry, _column, _smooth, learning_curve, timelines
-from vcr1.records import Interval, VideoClip
+from vcr1.pictures import (
+    COLORS,
+    TimelineEntry,
+    TrackEntry,
+    _column,
+    _smooth,
+    learning_curve,
+    timelines,
+    tracks,
+)
+from vcr1.records import Box, Interval, VideoClip
 
 
 def clip(frames: int, color: tuple[int, int, int] = (200, 40, 160)) -> VideoClip:
@@ -21,8 +30,9 @@ def clip(frames: int, color: tuple[int, int, int] = (200, 40, 160)) -> VideoClip
     return VideoClip(pixels, tuple(range(frames)), times, frames / 2, frames)
 
 
-def entry(frames: int = 12, **intervals: Interval | None) -> TimelineEntry:
-    return TimelineEntry(clip(frames), "the door opens", intervals)
+def entry(frames: int = 12, **answers: Interval | tuple[Interval, ...]) -> TimelineEntry:
+    spans = {name: (one,) if isinstance(one, Interval) else one for name, one in answers.items()}
+    return TimelineEntry(clip(frames), "the door opens", spans)
 
 
 def pixels(path: Path) -> NDArray[np.float64]:
@@ -67,12 +77,23 @@ def test_bars_lie_where_the_intervals_do(tmp_path: Path) -> None:
 
 def test_a_missing_answer_has_no_bar_but_a_word(tmp_path: Path) -> None:
     truth = Interval(1.0, 2.0)
-    timelines([entry(truth=truth, before=None, after=truth)], tmp_path / "lines.png")
+    timelines([entry(truth=truth, before=(), after=truth)], tmp_path / "lines.png")
     picture = pixels(tmp_path / "lines.png")
     assert width_of(picture, COLORS["after"]) > 100
     assert width_of(picture, COLORS["before"]) < 20
     red = picture[..., 0] - picture[..., 2] > 0.3
     assert red.sum() > 20
+
+
+def test_an_answer_may_have_several_spans(tmp_path: Path) -> None:
+    truth, after = Interval(0.0, 6.0), (Interval(0.0, 1.0), Interval(4.0, 6.0))
+    timelines([entry(truth=truth, after=after)], tmp_path / "lines.png")
+    picture = pixels(tmp_path / "lines.png")
+    whole, parts = columns_of(picture, COLORS["truth"]), columns_of(picture, COLORS["after"])
+    second = (whole[-1] - whole[0]) / 6
+    gap = int(np.diff(parts).argmax())  # between the bars
+    ends = [(column - whole[0]) / second for column in (parts[0], parts[gap], parts[gap + 1], parts[-1])]
+    assert ends == pytest.approx([0, 1, 4, 6], abs=0.05)
 
 
 def test_each_clip_adds_its_height(tmp_path: Path) -> None:
@@ -88,6 +109,84 @@ def test_a_strip_shows_clips_of_any_length(tmp_path: Path, frames: int) -> None:
     timelines([entry(frames, truth=Interval(0.0, 0.5))], tmp_path / "lines.png")
     strip = columns_of(pixels(tmp_path / "lines.png"), (200 / 255, 40 / 255, 160 / 255))
     assert strip[-1] - strip[0] > 800  # from edge to edge
+
+
+# ---------------------------------------------------------------------------------------------- tracks
+
+PINK = (200 / 255, 40 / 255, 160 / 255)
+
+
+def track(frames: int = 4, **boxes: tuple[Box, ...]) -> TrackEntry:
+    return TrackEntry(clip(frames), "the red car", boxes)
+
+
+def drawn_in(picture: NDArray[np.float64], name: str) -> NDArray[np.bool_]:
+    """Pixels that are nearer to an answer's colour than to any other: lines are thin, and their edges mix."""
+    others = ["white", "black", PINK, *(color for other, color in COLORS.items() if other != name)]
+    palette = np.array([to_rgb(color) for color in (COLORS[name], *others)])
+    distances = np.abs(picture[..., None, :] - palette).sum(-1)
+    return distances.argmin(-1) == 0
+
+
+def runs(found: NDArray[np.intp]) -> list[tuple[int, int]]:
+    """First and last of every stretch of neighbouring numbers."""
+    pieces = np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)
+    return [(int(piece[0]), int(piece[-1])) for piece in pieces]
+
+
+def drawing(path: Path, *entries: TrackEntry) -> NDArray[np.float64]:
+    tracks(entries, path / "tracks.png")
+    return pixels(path / "tracks.png")
+
+
+def above_the_legend(picture: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rows of the picture down to the last one of a clip."""
+    return picture[: int(np.flatnonzero(where(picture, PINK).any(1))[-1]) + 2]
+
+
+def test_boxes_lie_where_they_are_in_their_frame(tmp_path: Path) -> None:
+    # A second box only in the third of four frames: the lower right quarter.
+    quarter, nothing = Box(0.5, 0.5, 1.0, 1.0), Box(0.0, 0.0, 0.0, 0.0)
+    picture = above_the_legend(drawing(tmp_path, track(after=(nothing, nothing, quarter, nothing))))
+    frames = runs(columns_of(picture, PINK))
+    blue = np.flatnonzero(drawn_in(picture, "after").any(0))
+    assert len([one for one in frames if one[1] - one[0] > 20]) >= 4
+    left, right = picture.shape[1] * 2 / 4, picture.shape[1] * 3 / 4
+    wide = blue[(blue > left) & (blue < right)]
+    middle = (left + right) / 2
+    assert wide[0] == pytest.approx(middle, abs=4)
+    assert wide[-1] - wide[0] > 40
+    rows = np.flatnonzero(drawn_in(picture[:, wide[0] : wide[-1]], "after").sum(1) > 30)
+    shown = np.flatnonzero(where(picture, PINK).any(1))
+    assert rows[0] == pytest.approx((shown[0] + shown[-1]) / 2, abs=4)  # a frame's lower half
+
+
+def test_every_name_has_its_colour_and_its_place_in_the_legend(tmp_path: Path) -> None:
+    box = Box(0.2, 0.2, 0.8, 0.8)
+    both = drawing(tmp_path, track(truth=(box,) * 4, after=(Box(0.1, 0.1, 0.5, 0.5),) * 4))
+    picture = above_the_legend(both)
+    assert drawn_in(picture, "truth").sum() > 100
+    assert drawn_in(picture, "after").sum() > 100
+    legend = both[len(picture) :]
+    assert width_of(legend, COLORS["truth"]) > 10
+    assert width_of(legend, COLORS["after"]) > 10
+
+
+def test_a_missing_answer_has_no_boxes(tmp_path: Path) -> None:
+    whole = drawing(tmp_path, track(truth=(Box(0.2, 0.2, 0.8, 0.8),) * 4, after=()))
+    picture = above_the_legend(whole)
+    assert drawn_in(picture, "truth").sum() > 100
+    assert drawn_in(picture, "after").sum() == 0
+    assert width_of(whole[len(picture) :], COLORS["after"]) > 10  # the legend names it all the same
+
+
+def test_each_tracked_clip_is_a_row_and_each_frame_a_column(tmp_path: Path) -> None:
+    box = Box(0.2, 0.2, 0.8, 0.8)
+    one = drawing(tmp_path, track(4, truth=(box,) * 4))
+    three = drawing(tmp_path, track(4, truth=(box,) * 4), track(2, truth=(box,) * 2), track(4, truth=(box,)))
+    assert one.shape[1] == three.shape[1] == pytest.approx(4 * 1.2 * 110, abs=1)
+    assert three.shape[0] == pytest.approx(3 * one.shape[0], abs=3)
+    assert plt.get_fignums() == []
 
 
 # --------------------------------------------------------------------------------------- learning curve

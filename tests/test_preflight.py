@@ -88,7 +88,8 @@ def test_the_command_line_says_so_and_exits_with_2(tmp_path: Path, command_line:
 
 def test_a_demo_has_all_it_needs(bare: Path, small: list[str]) -> None:
     annotations = preflight(load_config(["experiment=demo", *small], bare))
-    assert {split: len(one.samples) for split, one in annotations.items()} == {"train": 24, "val": 12}
+    (splits,) = annotations.values()
+    assert {split: len(one.samples) for split, one in splits.items()} == {"train": 24, "val": 12}
 
 
 # ------------------------------------------------------------------------------------------------- devices

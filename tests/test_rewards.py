@@ -1,17 +1,32 @@
 """Rewards, against numbers worked out by hand."""
 
+import math
 from functools import partial
 
 import pytest
 
-from vcr1.records import Box, Completion, Interval, ParseFailure, Sample
+from vcr1.records import (
+    Box,
+    Completion,
+    EventScores,
+    GroundedAnswer,
+    Interval,
+    JudgedCaption,
+    JudgeFailure,
+    ParseFailure,
+    Sample,
+)
 from vcr1.rewards import (
     Reward,
     accuracy,
     answer_format,
+    event_recall,
+    glue_format,
+    glue_iou,
+    letter_accuracy,
     mean_box_iou,
+    parsed_answer_format,
     temporal_iou,
-    union_interval_iou,
     weighted_total,
 )
 
@@ -53,14 +68,6 @@ def asked(target):
     return Sample(id="s", video="v.mp4", query="?", target=target)
 
 
-def test_union_iou_with_the_target():
-    sample = asked((Interval(0, 2), Interval(4, 6)))
-    # 1..2 and 4..5 are shared, 0..6 is the union.
-    assert union_interval_iou(Completion("", (Interval(1, 5),)), sample) == pytest.approx(2 / 6)
-    assert union_interval_iou(Completion("", (Interval(4, 6), Interval(0, 2), Interval(0, 1))), sample) == 1
-    assert union_interval_iou(Completion("", ()), sample) == 0
-
-
 def test_mean_box_iou_with_the_target():
     half, whole = Box(0, 0, 0.5, 1), Box(0, 0, 1, 1)
     sample = asked((half, whole, half, whole))
@@ -77,8 +84,92 @@ def test_accuracy_is_equality_with_the_target():
     assert accuracy(Completion("", "A"), asked("C")) == 0
 
 
-@pytest.mark.parametrize("reward", [accuracy, mean_box_iou, union_interval_iou])
+@pytest.mark.parametrize("reward", [accuracy, mean_box_iou])
 def test_no_reward_for_what_could_not_be_read(reward):
     failure = ParseFailure("no_answer")
     assert reward(Completion("who knows", failure), asked(())) == 0
     assert accuracy(Completion("who knows", failure), asked(failure)) == 0
+
+
+def test_the_format_of_an_answer_that_must_be_read():
+    thought = "<think>it moves</think><answer>[[0, 0, 1, 1]]</answer>"
+    read, unread = (Box(0, 0, 1, 1),), ParseFailure("wrong_count")
+    assert parsed_answer_format(Completion(thought, read), SAMPLE) == 1
+    assert parsed_answer_format(Completion(thought, unread), SAMPLE) == 0  # the form alone earns nothing
+    assert answer_format(Completion(thought, unread), SAMPLE) == 1
+    assert parsed_answer_format(Completion(f"so: {thought}", read), SAMPLE) == 0
+    no_think: Reward = partial(parsed_answer_format, think=False)
+    assert no_think(Completion(thought, read), SAMPLE) == 0
+    assert no_think(Completion("<answer>[[0, 0, 1, 1]]</answer>", read), SAMPLE) == 1
+
+
+# ------------------------------------------------------------------------------------- grounded answers
+
+GLUED = "<think>first red</think><answer>B</answer><glue>[[0, 2], [4, 6]]</glue>"
+SPANS = (Interval(0, 2), Interval(4, 6))
+GROUNDED = asked(GroundedAnswer("B", SPANS))
+
+
+def answered(letter="B", intervals=SPANS, text=GLUED):
+    return Completion(text, GroundedAnswer(letter, intervals))
+
+
+def test_glue_iou_is_that_of_the_unions():
+    # 1..2 and 4..5 are shared, 0..6 is the union.
+    assert glue_iou(answered(intervals=(Interval(1, 5),)), GROUNDED) == pytest.approx(2 / 6)
+    # Spans that overlap count once: 0..2 and 4..6 again.
+    assert glue_iou(answered(intervals=(Interval(4, 6), Interval(0, 2), Interval(0, 1))), GROUNDED) == 1
+    assert glue_iou(answered(intervals=()), GROUNDED) == 0
+    assert glue_iou(answered(intervals=(Interval(2, 4),)), GROUNDED) == 0
+
+
+def test_letter_and_spans_earn_on_their_own():
+    no_letter, no_spans = ParseFailure("no_letter"), ParseFailure("no_glue")
+    assert (letter_accuracy(answered("A"), GROUNDED), glue_iou(answered("A"), GROUNDED)) == (0, 1)
+    only_spans, only_letter = answered(no_letter), answered("B", no_spans)
+    assert (letter_accuracy(only_spans, GROUNDED), glue_iou(only_spans, GROUNDED)) == (0, 1)
+    assert (letter_accuracy(only_letter, GROUNDED), glue_iou(only_letter, GROUNDED)) == (1, 0)
+
+
+def test_the_form_of_a_grounded_answer_needs_its_spans():
+    assert glue_format(answered(), GROUNDED) == 1
+    assert (
+        glue_format(answered(ParseFailure("no_letter")), GROUNDED) == 1
+    )  # another reward sees to the letter
+    assert glue_format(answered(intervals=ParseFailure("reversed")), GROUNDED) == 0
+    assert glue_format(answered(text="<answer>B</answer><glue>[[0, 2]]</glue>"), GROUNDED) == 0
+    plain: Reward = partial(glue_format, think=False)
+    assert plain(answered(text="<answer>B</answer><glue>[[0, 2]]</glue>"), GROUNDED) == 1
+    assert plain(answered(), GROUNDED) == 0
+    assert glue_format(answered(text="<think>hm</think><answer>B</answer>"), GROUNDED) == 0
+
+
+@pytest.mark.parametrize("reward", [glue_iou, letter_accuracy, glue_format])
+def test_a_grounded_answer_that_could_not_be_read_earns_nothing(reward):
+    assert reward(Completion(GLUED, ParseFailure("too_long")), GROUNDED) == 0
+
+
+# --------------------------------------------------------------------------------------------- captions
+
+
+def test_event_recall_is_the_judge_s():
+    caption = asked("A red square appears.")
+    judged = JudgedCaption("a square", EventScores(recall=0.75, precision=0.5))
+    assert event_recall(Completion("", judged), caption) == 0.75
+    unasked = JudgedCaption("a square", EventScores(recall=0.25, precision=math.nan))
+    assert event_recall(Completion("", unasked), caption) == 0.25
+
+
+def test_a_caption_whose_judge_failed_is_not_scored_and_no_caption_scores_nothing():
+    caption = asked("A red square appears.")
+    unjudged = JudgedCaption("a square", JudgeFailure("timeout"))
+    assert math.isnan(event_recall(Completion("", unjudged), caption))
+    assert event_recall(Completion("", ParseFailure("empty")), caption) == 0
+
+
+def test_a_part_that_is_not_judged_makes_the_total_so():
+    weights = {"format": 1.0, "event_recall": 1.0}
+    assert math.isnan(weighted_total({"format": 1.0, "event_recall": math.nan}, weights))
+    assert math.isnan(
+        weighted_total({"format": 1.0, "event_recall": math.nan}, weights | {"event_recall": 0.0})
+    )

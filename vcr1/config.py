@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,18 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from vcr1.data import TaskDataModule
+from vcr1.data import LoaderSettings, MixtureDataModule, TaskDataModule
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder
-from vcr1.tasks import Annotations, Task
+from vcr1.readers import Annotations
+from vcr1.tasks import Task
+from vcr1.video import FrameBudget
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
+MIXED_GROUPS = ("task", "data")
+"""Config groups of which several options may be chosen, joined by a plus sign."""
 
 
 def conf_dir() -> Path:
@@ -39,7 +44,8 @@ def load_config(overrides: Sequence[str] = (), run_dir: str | Path = "runs/noteb
         run_dir: the run's folder, which Hydra would choose otherwise.
     """
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", overrides=[*overrides, f"run_dir={Path(run_dir).absolute()}"])
+        paths = [f"run_dir={Path(run_dir).absolute()}"]
+        return compose("train", overrides=[*expand_choices(overrides), *paths])
 
 
 def build(node: Any) -> Any:
@@ -82,54 +88,115 @@ def arguments_of(group: str) -> Iterator[None]:
         raise UserError(f"{group}: {error}") from error
 
 
-def selected_task(cfg: DictConfig) -> str:
-    """Name of the task that ``task=`` selected.
+def expand_choices(overrides: Sequence[str]) -> list[str]:
+    """Write choices such as ``task=a+b`` as Hydra wants them, ``task=[a,b]``; also within a sweep.
+
+    ``task=a,b,a+b`` becomes ``task=[a],[b],[a,b]``. Other overrides stay as they are.
+    """
+    return [_expand(override) for override in overrides]
+
+
+_CHOICE = re.compile(rf"({'|'.join(MIXED_GROUPS)})=([\w+,]*\+[\w+,]*)")
+
+
+def _expand(override: str) -> str:
+    if (match := _CHOICE.fullmatch(override)) is None:
+        return override
+    mixtures = ("[" + mixture.replace("+", ",") + "]" for mixture in match[2].split(","))
+    return f"{match[1]}={','.join(mixtures)}"
+
+
+def selected_tasks(cfg: DictConfig) -> list[str]:
+    """Names of the tasks that ``task=`` selected.
 
     Raises:
-        UserError: not exactly one.
+        UserError: none.
     """
-    names = list(cfg.get("tasks") or {})
-    if len(names) != 1:
-        raise UserError(f"task={'+'.join(map(str, names)) or 'nothing'}: a run trains exactly one task")
-    return str(names[0])
+    names = [str(name) for name in cfg.get("tasks") or {}]
+    if not names:
+        raise UserError("no task is selected: choose some, such as task=grounding or task=grounding+tracking")
+    return names
 
 
-def read_annotations(cfg: DictConfig) -> dict[str, Annotations]:
-    """Read the selected task's annotation files and report what was mended or dropped.
+def read_annotations(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
+    """Read the selected tasks' annotation files and report what was mended or dropped.
+
+    Returns:
+        Task's name -> split -> annotations.
 
     Raises:
-        UserError: no source is configured for the task, or a file cannot be used.
+        UserError: no source is configured for a task, or files cannot be used; names all of them.
     """
-    name = selected_task(cfg)
+    annotations: dict[str, dict[str, Annotations]] = {}
+    problems = []
+    for name in selected_tasks(cfg):
+        try:
+            annotations[name] = _read_splits(cfg, name)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    return annotations
+
+
+def _read_splits(cfg: DictConfig, name: str) -> dict[str, Annotations]:
+    """The annotations of one task by split."""
     sources = cfg.data.sources.get(name) or {}
-    splits = {split: source for split in SPLITS if (source := sources.get(split)) is not None}
-    if "train" not in splits:
-        raise UserError(f"data.sources.{name}.train is not configured: choose data=... or set it to a reader")
+    unknown = set(sources) - {*SPLITS, "weight", "video"}
+    if unknown:
+        raise UserError(
+            f"data.sources.{name} has {', '.join(sorted(unknown))}; it knows train, val, weight and video"
+        )
     annotations = {}
-    for split, source in splits.items():
+    for split in SPLITS:
+        if (source := sources.get(split)) is None:
+            continue
         try:
             annotations[split] = build(source)
         except UserError as error:
             raise UserError(f"data.sources.{name}.{split}: {error}") from error
         log.info("%s %s - %s", name, split, annotations[split])
+    if not annotations:
+        raise UserError(f"data.sources.{name} is not configured: choose a data=... that has {name}")
     return annotations
 
 
-def build_task(cfg: DictConfig) -> Task:
-    """The task that ``task=`` selected."""
-    task: Task = build(cfg.tasks[selected_task(cfg)])
+def build_task(cfg: DictConfig, name: str) -> Task:
+    """One of the selected tasks; it is logged under its place in ``tasks``."""
+    task: Task = build(cfg.tasks[name])
+    task.name = name
     return task
 
 
+def build_budget(cfg: DictConfig, name: str) -> FrameBudget:
+    """How much of a video a task may see: its own ``video``, or that of all data."""
+    own = (cfg.data.sources.get(name) or {}).get("video")
+    budget: FrameBudget = build(own or cfg.data.video)
+    return budget
+
+
 def build_data(
-    cfg: DictConfig, annotations: Mapping[str, Annotations], encoder: PromptEncoder
-) -> TaskDataModule:
-    """The DataModule of the selected task, with the model's own encoder."""
-    loader: Any = OmegaConf.to_container(cfg.data.loader, resolve=True)
+    cfg: DictConfig, annotations: Mapping[str, Mapping[str, Annotations]], encoder: PromptEncoder
+) -> MixtureDataModule:
+    """The mixture of the selected tasks' DataModules, with the model's own encoder.
+
+    Raises:
+        UserError: a setting that does not exist or fit, or a task that has no training samples.
+    """
     with arguments_of("data.loader"):
-        return TaskDataModule(
-            build_task(cfg), annotations, encoder, encoder.grid, build(cfg.data.video), **loader
-        )
+        loader: Any = OmegaConf.to_container(cfg.data.loader, resolve=True)
+        settings = LoaderSettings(**loader)
+    parts, weights = [], {}
+    for name, splits in annotations.items():
+        if "train" not in splits:
+            raise UserError(
+                f"data.sources.{name}.train is not configured: "
+                f"choose a data=... with training samples of {name}"
+            )
+        budget = build_budget(cfg, name)
+        parts.append(TaskDataModule(build_task(cfg, name), splits, encoder, encoder.grid, budget, settings))
+        weights[name] = (cfg.data.sources.get(name) or {}).get("weight", 1.0)
+    return MixtureDataModule(parts, weights, settings)
 
 
 def build_all(group: DictConfig | None) -> list[Any]:

@@ -15,7 +15,8 @@ def group_advantages(rewards: Tensor, epsilon: float = 1e-4) -> Tensor:
     Source: DeepSeekMath, arXiv 2402.03300, section 4.1; epsilon as in VideoChat-R1, arXiv 2504.06958.
 
     Args:
-        rewards: ``[P, G]`` total rewards.
+        rewards: ``[P, G]`` total rewards; NaN where a judge failed. Such a completion counts neither in the
+            mean nor in the deviation, and has advantage 0.
         epsilon: keeps the quotient finite; a group of equal rewards has advantage 0.
 
     Returns:
@@ -26,13 +27,20 @@ def group_advantages(rewards: Tensor, epsilon: float = 1e-4) -> Tensor:
     """
     if rewards.shape[-1] < 2:
         raise ValueError(f"a group needs at least 2 completions, got {rewards.shape[-1]}")
-    centred = rewards - rewards.mean(-1, keepdim=True)
-    return centred / (rewards.std(-1, keepdim=True) + epsilon)
+    centred = (rewards - rewards.nanmean(-1, keepdim=True)).nan_to_num(0.0)
+    return centred / (group_deviations(rewards)[..., None] + epsilon)
+
+
+def group_deviations(rewards: Tensor) -> Tensor:
+    """``[P]`` unbiased standard deviation of each group's rewards ``[P, G]``, NaN left out."""
+    squares = (rewards - rewards.nanmean(-1, keepdim=True)).nan_to_num(0.0).square()
+    return (squares.sum(-1) / ((~rewards.isnan()).sum(-1) - 1).clamp(min=1)).sqrt()
 
 
 def zero_variance(rewards: Tensor) -> Tensor:
-    """``[P]`` True where all rewards ``[P, G]`` of a group are equal: it teaches nothing."""
-    return rewards.amax(-1) - rewards.amin(-1) < 1e-6
+    """``[P]`` True where all rewards ``[P, G]`` of a group are equal, NaN left out: it teaches nothing."""
+    centred = (rewards - rewards.nanmean(-1, keepdim=True)).nan_to_num(0.0)
+    return centred.amax(-1) - centred.amin(-1) < 1e-6
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:

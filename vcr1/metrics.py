@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcr1.geometry import interval_iou
-from vcr1.records import Interval
+from vcr1.records import Box, Interval
 
 # Elements of one block of the candidates x targets table: 2 MB of float64 stays in the cache.
 _BLOCK = 1 << 18
@@ -186,3 +186,41 @@ def constant_baselines(
             interval_iou(by_duration.get(duration, constant), target) for duration, target in test
         ],
     }
+
+
+def best_constant_box(targets: Sequence[Box], step: float = 0.1) -> Box:
+    """The one box that earns the highest mean IoU over the targets, searched on a grid of corners.
+
+    Of more than 10,000 targets an even selection of so many decides.
+
+    Raises:
+        ValueError: no targets.
+    """
+    if not targets:
+        raise ValueError("best constant box for no targets")
+    chosen = targets[:: max(1, len(targets) // 10_000)]
+    edges = np.arange(0, 1 + step / 2, step)
+    first, second = np.triu_indices(len(edges), k=1)
+    spans = np.stack([edges[first], edges[second]], axis=-1)  # [S, 2]
+    corners = np.array([(box.x0, box.y0, box.x1, box.y1) for box in chosen])
+    areas = np.array([box.area for box in chosen])
+    wide = _overlap(spans, corners[:, 0], corners[:, 2])  # [S, targets]
+    high = _overlap(spans, corners[:, 1], corners[:, 3])
+    lengths = spans[:, 1] - spans[:, 0]
+    best, best_total = (0, 0), -1.0
+    for column in range(len(spans)):
+        shared = wide[column] * high
+        totals = (shared / (lengths[column] * lengths[:, None] + areas - shared)).sum(axis=1)
+        row = int(totals.argmax())
+        if totals[row] > best_total:
+            best, best_total = (column, row), float(totals[row])
+    (x0, x1), (y0, y1) = spans[best[0]], spans[best[1]]
+    return Box(float(x0), float(y0), float(x1), float(y1))
+
+
+def _overlap(
+    spans: NDArray[np.floating], starts: NDArray[np.floating], ends: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """``[S, targets]``: length that each of S spans shares with each target, along one axis."""
+    shared = np.minimum(spans[:, 1:], ends) - np.maximum(spans[:, :1], starts)
+    return np.maximum(shared, 0.0)

@@ -14,8 +14,10 @@ mpl.use("Agg")  # before pyplot: a training machine has no screen
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
-from vcr1.records import Interval, VideoClip
+from vcr1.records import Box, Interval, VideoClip
 
 COLORS = {"truth": "#2a9d5c", "before": "#b0b0b0", "after": "#2667c9"}
 STRIP_FRAMES = 10
@@ -23,11 +25,20 @@ STRIP_FRAMES = 10
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """One clip of a timeline picture: its frames, the question, and intervals by name (None: no answer)."""
+    """One clip of a timeline picture: its frames, the question, and spans by name (none: no answer)."""
 
     clip: VideoClip
     question: str
-    intervals: Mapping[str, Interval | None]
+    spans: Mapping[str, Sequence[Interval]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackEntry:
+    """One clip of a tracking picture: the asked frames, the object, and a box for each by name."""
+
+    clip: VideoClip
+    query: str
+    boxes: Mapping[str, Sequence[Box]]
 
 
 def timelines(entries: Sequence[TimelineEntry], path: Path) -> None:
@@ -59,18 +70,49 @@ def _strip(axis: Axes, entry: TimelineEntry) -> None:
 
 
 def _timeline(axis: Axes, entry: TimelineEntry) -> None:
-    names = list(entry.intervals)
-    for row, (name, interval) in enumerate(entry.intervals.items()):
-        if interval is None:
+    for row, (name, spans) in enumerate(entry.spans.items()):
+        if not spans:
             axis.text(0.05, -row, "no answer", fontsize=7, va="center", color="#c0392b")
-        else:
-            axis.barh(
-                -row, interval.length, left=interval.start, height=0.7, color=COLORS.get(name, "#888888")
-            )
-    axis.set(xlim=(0, entry.clip.duration), ylim=(-len(names) + 0.4, 0.6))
-    axis.set_yticks([-row for row in range(len(names))], names, fontsize=7)
+        for span in spans:
+            axis.barh(-row, span.length, left=span.start, height=0.7, color=COLORS.get(name, "#888888"))
+    axis.set(xlim=(0, entry.clip.duration), ylim=(-len(entry.spans) + 0.4, 0.6))
+    axis.set_yticks([-row for row in range(len(entry.spans))], list(entry.spans), fontsize=7)
     axis.tick_params(axis="x", labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def tracks(entries: Sequence[TrackEntry], path: Path) -> None:
+    """For each clip a row with the asked frames, and the true and the answered boxes drawn into them."""
+    columns = max(len(entry.clip.indices) for entry in entries)
+    figure, axes = plt.subplots(
+        len(entries),
+        columns,
+        figsize=(1.2 * columns, 1.4 * len(entries)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, entry in zip(axes, entries, strict=True):
+        for axis in row:
+            axis.set_axis_off()
+        for frame in range(len(entry.clip.indices)):
+            _boxes(row[frame], entry, frame)
+        row[0].set_title(entry.query, fontsize=8, loc="left")
+    names = dict.fromkeys(name for entry in entries for name in entry.boxes)
+    handles = [Line2D([], [], color=COLORS.get(name, "#888888"), label=name) for name in names]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
+    _save(figure, path)
+
+
+def _boxes(axis: Axes, entry: TrackEntry, frame: int) -> None:
+    pixels = entry.clip.frames[frame].permute(1, 2, 0)
+    height, width = pixels.shape[:2]
+    axis.imshow(pixels.numpy(), extent=(0.0, width, height, 0.0), interpolation="nearest")
+    for name, boxes in entry.boxes.items():
+        if frame < len(boxes):
+            box = boxes[frame]
+            corner = (box.x0 * width, box.y0 * height)
+            sides = ((box.x1 - box.x0) * width, (box.y1 - box.y0) * height)
+            axis.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=COLORS.get(name, "#888888")))
 
 
 def learning_curve(

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
-from vcr1.config import build, read_annotations
+from vcr1.config import build, build_budget, build_task, read_annotations
 from vcr1.errors import UserError
 from vcr1.policy import check_weights
-from vcr1.tasks import Annotations
+from vcr1.readers import Annotations
+from vcr1.records import Sample
+from vcr1.tasks import Task
 
 HINT = "To see everything run without data, weights or a GPU: python -m vcr1.train experiment=demo"
 
 
-def preflight(cfg: DictConfig) -> dict[str, Annotations]:
+def preflight(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
     """Check everything that a run needs, and read its annotations on the way.
 
     Returns:
-        The annotations of each split.
+        Task's name -> split -> annotations.
 
     Raises:
         UserError: all that is missing, in one message.
     """
-    annotations: dict[str, Annotations] = {}
+    annotations: dict[str, dict[str, Annotations]] = {}
     checks: list[Callable[[], object]] = [
         lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
         lambda: annotations.update(read_annotations(cfg)),
         lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
         lambda: check_checkpoint(cfg.ckpt_path),
-        lambda: build(cfg.data.video),
+        lambda: check_tasks(cfg, annotations),
         lambda: build(cfg.rollout),
     ]
     problems = []
@@ -43,6 +45,34 @@ def preflight(cfg: DictConfig) -> dict[str, Annotations]:
     if problems:
         raise UserError("\n".join([*problems, HINT]))
     return annotations
+
+
+def check_tasks(cfg: DictConfig, annotations: Mapping[str, Mapping[str, Annotations]]) -> None:
+    """See that the tasks can be built, that what they need from outside answers, and that their data fit.
+
+    Raises:
+        UserError: one cannot, or its samples have another number of boxes than it asks for.
+    """
+    for name in cfg.get("tasks") or {}:
+        task = build_task(cfg, name)
+        build_budget(cfg, name)
+        task.probe()
+        for split, found in annotations.get(name, {}).items():
+            check_frames(task, found.samples, f"data.sources.{name}.{split}")
+
+
+def check_frames(task: Task, samples: Sequence[Sample], place: str) -> None:
+    """See that a task that shows so many frames has a target for each of them.
+
+    Raises:
+        UserError: a sample with more or fewer.
+    """
+    for sample in samples if task.frames is not None else ():
+        if isinstance(sample.target, tuple) and len(sample.target) != task.frames:
+            raise UserError(
+                f"{place}: sample {sample.id} has {len(sample.target)} boxes, but tasks.{task.name}.boxes="
+                f"{task.frames} are asked; set the one or the other"
+            )
 
 
 def check_checkpoint(path: str | None) -> None:

@@ -19,7 +19,7 @@ Times are seconds from the start of the video; boxes are normalised corners in 0
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -84,24 +84,75 @@ Tracklet = tuple[Box, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class VideoSource:
+    """Where a sample's frames come from: a file, a part of one, or a folder of frames.
+
+    A sample's times count from the start of its part.
+
+    Attributes:
+        path: a video file, or a folder of pictures in the order of their names.
+        start: seconds into the file at which the part begins; 0 for the beginning.
+        end: seconds into the file at which it ends; None for the end.
+        fps: frames per second of a folder of frames; None for a file.
+
+    Raises:
+        ValueError: an end that does not lie after the start, or a frame rate that is not positive.
+    """
+
+    path: str
+    start: float = 0.0
+    end: float | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start) and self.start >= 0):
+            raise ValueError(f"a part of a video starts at 0 s or later, not at {self.start}")
+        if self.end is not None and not self.start < self.end < math.inf:
+            raise ValueError(f"a part of a video from {self.start} s that ends at {self.end} s")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"frames per second must be a positive number: {self.fps}")
+
+
+@dataclass(frozen=True, slots=True)
+class GroundedAnswer:
+    """An option and the time that shows it; in an answer either part may have failed on its own.
+
+    Attributes:
+        letter: the option.
+        intervals: the spans of time in seconds.
+    """
+
+    letter: str | ParseFailure
+    intervals: tuple[Interval, ...] | ParseFailure
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One question about one video, with its truth.
 
     Attributes:
         id: stable over runs and machines, unique in its data set.
-        video: path of the video file.
+        video: path of the video file, or where else the frames come from.
         query: what is asked, in the data set's own words.
         target: the truth, of the type that the sample's task parses answers into.
         duration: length of the video in seconds where the annotation states it.
-        extra: whatever else the annotation holds; custom rewards may read it.
+        options: what there is to choose from, without letters: options of a question, names of classes.
+        extra: whatever else the annotation holds; custom rewards may read it. ``category``: the group in
+            which a task counts the sample by itself.
     """
 
     id: str
-    video: str
+    video: str | VideoSource
     query: str
     target: Any
     duration: float | None = None
+    options: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> VideoSource:
+        """Where the frames come from."""
+        return self.video if isinstance(self.video, VideoSource) else VideoSource(self.video)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +162,16 @@ class VideoClip:
     Attributes:
         frames: ``[T, 3, H, W]`` uint8, RGB.
         indices: ``T`` frame numbers in the source.
-        timestamps: ``T`` presentation times in seconds.
-        duration: seconds of source that the frames stand for.
-        total_frames: frames of the source within that duration.
+        timestamps: ``T`` presentation times in seconds, from the beginning of the video or of its part.
+        duration: seconds of source that the frames stand for: their number times their spacing.
+        total_frames: frames of the source within that duration; a fraction where its borders cut frames.
     """
 
     frames: Tensor
     indices: tuple[int, ...]
     timestamps: tuple[float, ...]
     duration: float
-    total_frames: int
+    total_frames: float
 
     @property
     def source_fps(self) -> float:
@@ -169,15 +220,45 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class EventScores:
+    """How the events of two captions agree, each in 0..1.
+
+    Attributes:
+        recall: share of the reference's events that the prediction tells.
+        precision: share of the prediction's events that the reference tells; NaN where it was not asked for.
+    """
+
+    recall: float
+    precision: float
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeFailure:
+    """A judge that gave no verdict, and why: the completion is left out, not scored 0."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedCaption:
+    """A caption with its judge's verdict."""
+
+    text: str
+    verdict: EventScores | JudgeFailure
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """What a task says of one completion.
 
     Attributes:
         sample_id: the sample that was asked.
         completion: text and parsed value.
-        rewards: part -> value in 0..1, every part of the task, in the task's order.
-        total: weighted sum of the parts.
-        metrics: metric -> value of this sample (``iou`` for grounding).
+        rewards: part -> value in 0..1, every part of the task, in the task's order; NaN for a part whose
+            judge failed.
+        total: weighted sum of the parts; NaN where one is.
+        metrics: metric -> value of this sample (``iou`` for grounding); NaN where its judge failed.
+        category: the group in which the sample is counted by itself, if any.
     """
 
     sample_id: str
@@ -185,12 +266,19 @@ class Judgement:
     rewards: dict[str, float]
     total: float
     metrics: dict[str, float]
+    category: str | None = None
 
     @property
     def failure(self) -> str | None:
-        """Reason of the parse failure, or None."""
+        """Reason of the parse failure, or None; of the first part that failed where there are two."""
         value = self.completion.value
-        return value.reason if isinstance(value, ParseFailure) else None
+        parts = (value.letter, value.intervals) if isinstance(value, GroundedAnswer) else (value,)
+        return next((part.reason for part in parts if isinstance(part, ParseFailure)), None)
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether the judge failed, so that the total says nothing about the completion."""
+        return math.isnan(self.total)
 
 
 @dataclass(slots=True)
@@ -221,15 +309,20 @@ class RolloutGroups:
 
 @dataclass(frozen=True, slots=True)
 class LostSample:
-    """A sample that could not be loaded, and why: it is counted, never replaced."""
+    """A sample that could not be loaded, and why: it is counted, also in its category, never replaced."""
 
     sample_id: str
     reason: str
+    category: str | None = None
 
 
 def to_device(inputs: PromptInputs, device: torch.device) -> PromptInputs:
     """The same inputs on another device."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
+
+
+PendingJudgements = Callable[[], list[Judgement]]
+"""Judgements that are under way: the call waits for them."""
 
 
 class Judge(Protocol):
@@ -249,8 +342,8 @@ class Judge(Protocol):
     def reward_names(self) -> tuple[str, ...]:
         """The reward parts, in order."""
 
-    def judge(self, text: str, sample: Sample) -> Judgement:
-        """Parse and score one completion; never raises on model text."""
+    def judge(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingJudgements:
+        """Begin to parse and score completions, a sample for each; never raises on model text."""
 
     def answer(self, sample: Sample) -> str:
         """The completion that supervised fine-tuning shows the model."""

@@ -14,10 +14,10 @@ import lightning as L
 from rich.console import Console
 from rich.table import Table
 
-from vcr1.data import TaskDataModule
+from vcr1.data import MixtureDataModule, TaskDataModule
 from vcr1.module import PolicyModule
-from vcr1.pictures import TimelineEntry, learning_curve, timelines
-from vcr1.records import Interval, Judgement, Sample
+from vcr1.pictures import TimelineEntry, TrackEntry, learning_curve, timelines, tracks
+from vcr1.records import GroundedAnswer, Interval, Judgement, Sample, VideoSource
 from vcr1.video import read_clip
 
 Scores = dict[str, float]
@@ -25,14 +25,17 @@ Scores = dict[str, float]
 
 @dataclass(slots=True)
 class Evaluation:
-    """One pass over held-out samples: the task's metrics, and each sample's judgement by its id."""
+    """One pass over held-out samples: each task's metrics, and each sample's judgement by its id."""
 
-    scores: Scores
-    judgements: dict[str, Judgement]
+    scores: dict[str, Scores]
+    judgements: dict[str, dict[str, Judgement]]
 
     def __str__(self) -> str:
-        scores = ", ".join(f"{name} {value:.3f}" for name, value in self.scores.items())
-        return f"{scores} over {len(self.judgements)} held-out samples"
+        def listing(name: str) -> str:
+            scores = ", ".join(f"{metric} {value:.3f}" for metric, value in self.scores[name].items())
+            return f"{name}: {scores} over {len(self.judgements[name])} held-out samples"
+
+        return "; ".join(map(listing, self.scores))
 
 
 @dataclass(slots=True)
@@ -43,33 +46,38 @@ class Report:
         before: the held-out samples before training.
         after: the same after training.
         wrong_video: the same questions after training, about other videos.
-        baselines: answers that never look; name -> metrics.
+        baselines: answers that never look; task's name -> baseline -> metrics.
         seconds: stage -> ``wall`` and ``cpu`` (decoding processes included).
     """
 
     before: Evaluation | None = None
     after: Evaluation | None = None
     wrong_video: Evaluation | None = None
-    baselines: dict[str, Scores] = field(default_factory=dict)
+    baselines: dict[str, dict[str, Scores]] = field(default_factory=dict)
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def rows(self) -> dict[str, Scores]:
-        """Lines of the table, in order."""
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks that were measured."""
+        evaluations = (self.before, self.after, self.wrong_video)
+        return list(dict.fromkeys(name for one in evaluations if one for name in one.scores))
+
+    def rows(self, task: str) -> dict[str, Scores]:
+        """Lines of a task's table, in order."""
         measured = {"before": self.before, "after": self.after, "wrong video": self.wrong_video}
-        rows = {
-            name: evaluation.scores
-            for name, evaluation in measured.items()
-            if evaluation and evaluation.scores
-        }
-        return rows | {name.replace("_", " "): scores for name, scores in self.baselines.items()}
+        rows = {name: one.scores[task] for name, one in measured.items() if one and task in one.scores}
+        baselines = self.baselines.get(task, {})
+        return rows | {name.replace("_", " "): scores for name, scores in baselines.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """Content of report.json."""
-        wrong = {"wrong_video": self.wrong_video.scores} if self.wrong_video else {}
+        """Content of report.json; the metrics are by task."""
+        baselines = {name: dict(scores) for name, scores in self.baselines.items()}
+        for name, scores in (self.wrong_video.scores if self.wrong_video else {}).items():
+            baselines.setdefault(name, {})["wrong_video"] = scores
         return {
             "before": self.before.scores if self.before else None,
             "after": self.after.scores if self.after else None,
-            "baselines": self.baselines | wrong,
+            "baselines": baselines,
             "seconds": self.seconds,
         }
 
@@ -93,38 +101,54 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def evaluate(trainer: L.Trainer, module: PolicyModule, loader: Any, name: str = "val") -> Evaluation:
-    """Greedy answers to all samples of a loader, over all ranks; logged as ``name/...``."""
+def evaluate(trainer: L.Trainer, module: PolicyModule, loaders: Any, name: str = "val") -> Evaluation:
+    """Greedy answers to all samples of the loaders, over all ranks; logged as ``name/task/...``."""
     module.evaluation = name
-    module.judgements = {}  # a loader without samples would leave those of the evaluation before
+    module.judgements = {}  # loaders without samples would leave those of the evaluation before
     try:
-        trainer.validate(module, loader, verbose=False)
+        trainer.validate(module, loaders, verbose=False)
     finally:
         module.evaluation = "val"
-    judgements = dict(module.judgements)
-    if not judgements:
-        return Evaluation({}, {})
-    task = module.validated_task
-    ordered = [judgements[id_] for id_ in sorted(judgements)]
-    return Evaluation(task.summarise(ordered), judgements)
+    return Evaluation(module.summaries(), {name: dict(found) for name, found in module.judgements.items()})
+
+
+def baselines(data: MixtureDataModule, evaluation: Evaluation) -> dict[str, dict[str, Scores]]:
+    """What answers score that never look, on the samples that were answered; by task."""
+    found = {}
+    for name, judgements in evaluation.judgements.items():
+        part = data.parts[name]
+        answered = [sample for sample in part.samples("val") if sample.id in judgements]
+        found[name] = part.task.baselines(part.samples("train"), answered)
+    return found
 
 
 def show_table(report: Report, console: Console | None = None) -> None:
-    """Print the report's rows as a table."""
-    rows = report.rows()
-    if not rows:
-        return
-    columns = list(dict.fromkeys(name for scores in rows.values() for name in scores))
-    table = Table("held-out samples", *columns)
-    for name, scores in rows.items():
-        table.add_row(name, *(f"{scores[column]:.3f}" if column in scores else "" for column in columns))
-    (console or Console()).print(table)
+    """Print the report's rows, a table for each task."""
+    console = console or Console()
+    for task in report.tasks:
+        rows = report.rows(task)
+        columns = _columns(rows)
+        table = Table(f"{task}, held out", *columns)
+        for name, scores in rows.items():
+            table.add_row(name, *(_cell(scores, column) for column in columns))
+        console.print(table)
+
+
+def _columns(rows: Mapping[str, Scores]) -> list[str]:
+    """All metrics of some rows, in order."""
+    return list(dict.fromkeys(name for scores in rows.values() for name in scores))
+
+
+def _cell(scores: Scores, column: str) -> str:
+    return f"{scores[column]:.3f}" if column in scores else ""
 
 
 def write_report(
-    report: Report, folder: Path, data: TaskDataModule, clips: int, facts: Mapping[str, Any]
+    report: Report, folder: Path, data: MixtureDataModule, clips: int, facts: Mapping[str, Any]
 ) -> None:
     """Write report.json, report.md and the pictures into a run's folder, each whole or not at all.
+
+    With several tasks, each one's pictures bear its name.
 
     Args:
         report: what was measured.
@@ -135,57 +159,79 @@ def write_report(
     """
     _write(folder / "report.json", json.dumps(report.as_json() | dict(facts), indent=2) + "\n")
     pictures = []
-    task = data.task
-    if (folder / "metrics.csv").is_file():
-        learning_curve(
-            folder / "metrics.csv",
-            train=[f"train/{task.name}/{name}" for name in task.metric_names],
-            held_out=f"val/{task.name}/{task.headline}",
-            lines={name: scores[task.headline] for name, scores in report.baselines.items()},
-            path=folder / "learning_curve.png",
-        )
-        pictures.append("learning_curve.png")
-    if report.after and clips and _draw_timelines(report, folder / "timelines.png", data, clips):
-        pictures.append("timelines.png")
+    for name, part in data.parts.items():
+        suffix = f"_{name}" if len(data.parts) > 1 else ""
+        task, lines = part.task, report.baselines.get(name, {})
+        curve = folder / f"learning_curve{suffix}.png"
+        if (folder / "metrics.csv").is_file():
+            learning_curve(
+                folder / "metrics.csv",
+                train=[f"train/{name}/{task.metric_names[0]}"],
+                held_out=f"val/{name}/{task.headline}",
+                lines={line: scores[task.headline] for line, scores in lines.items()},
+                path=curve,
+            )
+            pictures.append(curve.name)
+        answers = folder / f"answers{suffix}.png"
+        if report.after and clips and _draw_answers(report, answers, part, clips):
+            pictures.append(answers.name)
     _write(folder / "report.md", _markdown(report, folder.name, pictures))
 
 
-def _draw_timelines(report: Report, path: Path, data: TaskDataModule, clips: int) -> bool:
-    """Timelines of the first clips whose videos differ; False where the task's answers are no intervals."""
-    chosen: dict[str, Sample] = {}
-    for sample in data.samples("val"):
-        if isinstance(sample.target, Interval) and report.after and not _lost(report.after, sample):
-            chosen.setdefault(sample.video, sample)
+def _draw_answers(report: Report, path: Path, data: TaskDataModule, clips: int) -> bool:
+    """The answers about the first clips whose videos differ; False where a task's answers are not drawn."""
+    name, chosen = data.task.name, dict[VideoSource, Sample]()
+    samples = data.samples("val") if "val" in data.annotations else []
+    for sample in samples:
+        if report.after and not _lost(report.after, name, sample):
+            chosen.setdefault(sample.source, sample)
         if len(chosen) == clips:
             break
-    entries = []
+    intervals, tracklets = [], []
     for sample in chosen.values():
-        intervals: dict[str, Interval | None] = {"truth": sample.target}
-        for name, evaluation in (("before", report.before), ("after", report.after)):
+        answers: dict[str, Any] = {"truth": sample.target}
+        for label, evaluation in (("before", report.before), ("after", report.after)):
             if evaluation:
-                value = evaluation.judgements[sample.id].completion.value
-                intervals[name] = value if isinstance(value, Interval) else None
-        clip = read_clip(sample.video, data.budget, data.grid)
-        entries.append(TimelineEntry(clip, sample.query, intervals))
-    if entries:
-        timelines(entries, path)
-    return bool(entries)
+                answers[label] = evaluation.judgements[name][sample.id].completion.value
+        drawn = {label: spans_of(answer) for label, answer in answers.items()}
+        if not any(drawn.values()) and not isinstance(sample.target, tuple):
+            continue
+        clip = read_clip(sample.source, data.budget, data.grid, frames=data.task.frames)
+        if isinstance(sample.target, tuple):
+            boxes = {label: answer if isinstance(answer, tuple) else () for label, answer in answers.items()}
+            tracklets.append(TrackEntry(clip, sample.query, boxes))
+        else:
+            intervals.append(TimelineEntry(clip, sample.query, drawn))
+    if intervals:
+        timelines(intervals, path)
+    if tracklets:
+        tracks(tracklets, path)
+    return bool(intervals or tracklets)
 
 
-def _lost(evaluation: Evaluation, sample: Sample) -> bool:
-    judgement = evaluation.judgements.get(sample.id)
+def spans_of(answer: Any) -> tuple[Interval, ...]:
+    """The spans of time that an answer names; none where it names none."""
+    if isinstance(answer, GroundedAnswer):
+        answer = answer.intervals
+    if isinstance(answer, Interval):
+        return (answer,)
+    is_spans = isinstance(answer, tuple) and all(isinstance(span, Interval) for span in answer)
+    return answer if is_spans else ()
+
+
+def _lost(evaluation: Evaluation, task: str, sample: Sample) -> bool:
+    judgement = evaluation.judgements.get(task, {}).get(sample.id)
     return judgement is None or judgement.failure == "lost_video"
 
 
 def _markdown(report: Report, name: str, pictures: list[str]) -> str:
-    rows = report.rows()
     lines = [f"# {name}", ""]
-    if rows:
-        columns = list(dict.fromkeys(column for scores in rows.values() for column in scores))
-        lines += ["| held-out samples | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for task in report.tasks:
+        rows = report.rows(task)
+        columns = _columns(rows)
+        lines += [f"| {task}, held out | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
         for row, scores in rows.items():
-            cells = [f"{scores[column]:.3f}" if column in scores else "" for column in columns]
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+            lines.append(f"| {row} | " + " | ".join(_cell(scores, column) for column in columns) + " |")
         lines.append("")
     lines += [f"![{picture}]({picture})" for picture in pictures]
     stages = [

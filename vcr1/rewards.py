@@ -6,11 +6,20 @@ A completion that could not be parsed earns 0 (paper, "Tasks, data, rewards"), n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from vcr1.geometry import box_iou, interval_iou, union_iou
-from vcr1.parsing import has_answer_format
-from vcr1.records import Completion, Interval, ParseFailure, Sample, Tracklet
+from vcr1.parsing import has_answer_format, has_glue_format
+from vcr1.records import (
+    Completion,
+    GroundedAnswer,
+    Interval,
+    JudgedCaption,
+    JudgeFailure,
+    ParseFailure,
+    Sample,
+    Tracklet,
+)
 
 Reward = Callable[[Completion, Sample], float]
 """``(completion, sample) -> value`` in 0..1."""
@@ -24,15 +33,32 @@ def temporal_iou(completion: Completion, sample: Sample) -> float:
     return interval_iou(completion.value, target)
 
 
-def union_interval_iou(completion: Completion, sample: Sample) -> float:
-    """IoU of the union of the answered intervals with the union of the target's; 0 where none could be read.
+def glue_iou(completion: Completion, sample: Sample) -> float:
+    """IoU of the union of the answered spans with the union of the true ones; 0 where none could be read.
 
-    Value and ``sample.target`` are sequences of intervals; see `union_iou`.
+    Value and ``sample.target`` are `GroundedAnswer`; see `union_iou`.
     """
-    if isinstance(completion.value, ParseFailure):
+    value, target = completion.value, sample.target
+    if isinstance(value, ParseFailure) or isinstance(value.intervals, ParseFailure):
         return 0.0
-    target: Sequence[Interval] = sample.target
-    return union_iou(completion.value, target)
+    return union_iou(value.intervals, target.intervals)
+
+
+def letter_accuracy(completion: Completion, sample: Sample) -> float:
+    """1 where the letter of a `GroundedAnswer` is the target's, whatever its spans, otherwise 0."""
+    value: GroundedAnswer | ParseFailure = completion.value
+    return float(not isinstance(value, ParseFailure) and value.letter == sample.target.letter)
+
+
+def event_recall(completion: Completion, sample: Sample) -> float:
+    """Share of the reference's events that a `JudgedCaption` tells; NaN where its judge failed.
+
+    The paper's caption reward. It is 0 where there is no caption.
+    """
+    value: JudgedCaption | ParseFailure = completion.value
+    if isinstance(value, ParseFailure):
+        return 0.0
+    return math.nan if isinstance(value.verdict, JudgeFailure) else value.verdict.recall
 
 
 def mean_box_iou(completion: Completion, sample: Sample) -> float:
@@ -64,8 +90,27 @@ def answer_format(completion: Completion, sample: Sample, *, think: bool = True)
     return float(has_answer_format(completion.text, think))
 
 
+def parsed_answer_format(completion: Completion, sample: Sample, *, think: bool = True) -> float:
+    """`answer_format`, and the answer could be read: the paper's format reward for structured answers."""
+    return (
+        0.0 if isinstance(completion.value, ParseFailure) else answer_format(completion, sample, think=think)
+    )
+
+
+def glue_format(completion: Completion, sample: Sample, *, think: bool = True) -> float:
+    """1 where the whole completion has a grounded answer's form and its spans could be read, otherwise 0.
+
+    See `has_glue_format`.
+    """
+    value: GroundedAnswer | ParseFailure = completion.value
+    failed = isinstance(value, ParseFailure) or isinstance(value.intervals, ParseFailure)
+    return float(not failed and has_glue_format(completion.text, think))
+
+
 def weighted_total(parts: Mapping[str, float], weights: Mapping[str, float]) -> float:
     """Weighted sum of reward parts, ``sum(weights[name] * parts[name])``; the paper's weights are all 1.
+
+    A part that is NaN, as its judge failed, makes the total NaN.
 
     Raises:
         ValueError: parts and weights that do not bear the same names. A default would hide a misspelt

@@ -25,11 +25,11 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vcr1.config import arguments_of, build, build_all, build_data, conf_dir
+from vcr1.config import arguments_of, build, build_all, build_data, conf_dir, expand_choices
 from vcr1.errors import UserError
 from vcr1.loggers import git_state
 from vcr1.preflight import preflight
-from vcr1.report import Clock, Report, evaluate, show_table, write_report
+from vcr1.report import Clock, Report, baselines, evaluate, show_table, write_report
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def train(cfg: DictConfig) -> Report:
         logger.log_hyperparams({"config": OmegaConf.to_container(cfg, resolve=True), "git": git_state()})
 
     report = Report()
-    held_out = "val" in annotations
+    held_out = any("val" in splits for splits in annotations.values())
     if cfg.report.before and held_out:
         report.before = evaluate(trainer, module, data.val_dataloader())
         log.info("before training: %s", report.before)
@@ -66,8 +66,7 @@ def train(cfg: DictConfig) -> Report:
     clock = Clock()
     if cfg.report.after and held_out:
         report.after = evaluate(trainer, module, data.val_dataloader())
-        answered = [sample for sample in data.samples("val") if sample.id in report.after.judgements]
-        report.baselines = data.task.baselines(data.samples("train"), answered)
+        report.baselines = baselines(data, report.after)
     if cfg.report.wrong_video and held_out:
         report.wrong_video = evaluate(trainer, module, data.wrong_video_dataloader(), "wrong_video")
     report.seconds["evaluation"] = clock.read()
@@ -140,7 +139,14 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run_job)
+_hydra_main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run_job)
+
+
+def main() -> None:
+    """The command line: ``task=a+b`` is written as Hydra wants it, then Hydra takes over."""
+    sys.argv[1:] = expand_choices(sys.argv[1:])
+    _hydra_main()
+
 
 if __name__ == "__main__":
     main()

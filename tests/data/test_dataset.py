@@ -1,13 +1,14 @@
 """Samples, batches, lost samples, wrong videos."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
 from vcr1.data import VideoDataset, with_wrong_videos
 from vcr1.policy import PromptEncoder, load_encoder
-from vcr1.records import Interval, LostSample, Sample
+from vcr1.records import Interval, LostSample, Sample, VideoSource
 from vcr1.tasks import GroundingTask
 from vcr1.video import ClipSpec, FrameBudget, ShapeEvent, write_clip
 
@@ -64,6 +65,13 @@ def test_a_video_that_cannot_be_read_loses_its_sample(dataset: VideoDataset, ind
     assert f"{name}.mp4" in lost.reason
 
 
+def test_a_lost_sample_keeps_its_category(samples: list[Sample], encoder: PromptEncoder) -> None:
+    missing = replace(samples[3], extra={"category": 4})
+    lost = VideoDataset([missing], GroundingTask(), encoder, BUDGET, encoder.grid)[0]
+    assert isinstance(lost, LostSample)
+    assert lost.category == "4"
+
+
 def test_a_batch_lists_what_was_lost_and_keeps_the_rest(dataset: VideoDataset, samples: list[Sample]) -> None:
     batch = dataset.collate([dataset[i] for i in range(4)])
     assert batch.task is dataset.task
@@ -117,7 +125,7 @@ def test_wrong_videos_are_others_of_the_same_length() -> None:
         assert [sample.id for sample in wrong] == ["a0", "a1", "b0", "c0", "d0", "e0"]
         for sample, own in zip(wrong, samples, strict=False):
             assert (sample.query, sample.target, sample.duration) == (own.query, own.target, own.duration)
-            seen.setdefault(sample.id, set()).add(sample.video)
+            seen.setdefault(sample.id, set()).add(sample.source.path)
     # 40 draws out of two miss one of them with probability 2^-39, and the seeds are fixed.
     assert seen == {
         "a0": {"b", "c"},
@@ -134,6 +142,12 @@ def test_wrong_videos_are_the_same_for_the_same_seed() -> None:
     assert with_wrong_videos(samples, 3) == with_wrong_videos(samples, 3)
     assert with_wrong_videos(samples, 3) != with_wrong_videos(samples, 4)
     assert [sample.video for sample in samples] == list("abcdef")  # the originals are as they were
+
+
+def test_a_part_of_a_file_is_a_video_of_its_own() -> None:
+    early, late = VideoSource("a", 0.0, 6.0), VideoSource("a", 6.0, 12.0)
+    samples = [Sample("a0", early, "q", Interval(0, 1), 6.0), Sample("a1", late, "q", Interval(0, 1), 6.0)]
+    assert [sample.video for sample in with_wrong_videos(samples)] == [late, early]
 
 
 def test_videos_of_unknown_length_have_no_wrong_video() -> None:

@@ -10,9 +10,14 @@ from vcr1.tasks import GroundingTask
 SAMPLE = Sample("s", "v.mp4", " A person opens the door. ", Interval(4, 10), duration=20.0)
 
 
+def judge(task: GroundingTask, text: str, sample: Sample) -> Judgement:
+    (judgement,) = task.judge([text], [sample])()
+    return judgement
+
+
 def judged(task: GroundingTask, answer: str, sample: Sample = SAMPLE) -> Judgement:
     thought = "<think>It opens early.</think>" if task.think else ""
-    return task.judge(f"{thought}<answer>{answer}</answer>", sample)
+    return judge(task, f"{thought}<answer>{answer}</answer>", sample)
 
 
 # ------------------------------------------------------------------------------------ prompt and answer
@@ -37,7 +42,7 @@ def test_the_form_that_the_prompt_asks_for_earns_the_format_reward() -> None:
     example = "<answer>12.5 to 17.8</answer>"
     no_think = GroundingTask(think=False)
     assert example in no_think.prompt(SAMPLE).text
-    found = no_think.judge(example, Sample("s", "v", "q", Interval(12.5, 17.8)))
+    found = judge(no_think, example, Sample("s", "v", "q", Interval(12.5, 17.8)))
     assert found.rewards == {"format": 1.0, "iou": 1.0}
 
 
@@ -49,13 +54,13 @@ def test_an_answer_reads_back_as_its_target(think: bool, target: Interval) -> No
     task = GroundingTask(think=think)
     sample = Sample("s", "v", "the door opens", target)
     text = task.answer(sample)
-    value = task.parse(text)
+    value = task.parse(text, sample)
     assert isinstance(value, Interval)
     assert (value.start, value.end) == (
         pytest.approx(target.start, abs=0.0501),
         pytest.approx(target.end, abs=0.0501),
     )
-    found = task.judge(text, sample)
+    found = judge(task, text, sample)
     assert found.rewards["format"] == 1.0
     assert found.rewards["iou"] > 0.9
 
@@ -86,7 +91,7 @@ def test_rewards_of_a_completion() -> None:
 def test_format_depends_on_whether_thought_was_asked_for() -> None:
     bare, thought = "<answer>4 to 10</answer>", "<think>hm</think><answer>4 to 10</answer>"
     think, no_think = GroundingTask(), GroundingTask(think=False)
-    assert [task.judge(text, SAMPLE).total for task in (think, no_think) for text in (bare, thought)] == [
+    assert [judge(task, text, SAMPLE).total for task in (think, no_think) for text in (bare, thought)] == [
         1.0,
         2.0,
         2.0,
@@ -121,7 +126,7 @@ def test_a_weight_of_an_unknown_reward_is_refused() -> None:
     ],
 )
 def test_a_parse_failure_scores_nothing_and_says_why(text: str, format_reward: float, reason: str) -> None:
-    found = GroundingTask().judge(text, SAMPLE)
+    found = judge(GroundingTask(), text, SAMPLE)
     assert found.failure == reason
     assert found.completion.value == ParseFailure(reason)
     assert found.rewards == {"format": format_reward, "iou": 0.0}
@@ -142,7 +147,7 @@ def test_summary_by_hand() -> None:
     task = GroundingTask(think=False)
     texts = ["4 to 10", "6 to 12", "4 to 7", "10 to 12", "never", "4 to 6.4"]
     judgements = [judged(task, text) for text in texts]
-    judgements.append(task.judge("It is <answer>4 to 10</answer>", SAMPLE))  # IoU 1, bad format
+    judgements.append(judge(task, "It is <answer>4 to 10</answer>", SAMPLE))  # IoU 1, bad format
     summary = task.summarise(judgements)
     assert summary["mIoU"] == pytest.approx((1 + 0.5 + 0.5 + 0 + 0 + 0.4 + 1) / 7)
     assert summary["R@0.3"] == pytest.approx(5 / 7)
@@ -170,5 +175,5 @@ def test_baselines_are_fitted_on_train_and_scored_on_test() -> None:
 def test_the_headline_is_one_of_the_metrics() -> None:
     task = GroundingTask()
     sample = Sample("s", "v", "q", Interval(1, 3))
-    judgement = task.judge("<think></think><answer>1.0 to 3.0</answer>", sample)
+    judgement = judge(task, "<think></think><answer>1.0 to 3.0</answer>", sample)
     assert task.summarise([judgement])[task.headline] == 1.0

@@ -10,6 +10,7 @@ from vcr1.video.sampling import (
     FrameBudget,
     PatchGrid,
     count_frames,
+    evenly_spaced,
     frame_size,
     sample_indices,
     sample_times,
@@ -116,6 +117,37 @@ def test_the_frame_on_screen_is_taken(gaps: list[float], count: int, start: floa
 def test_no_frame_is_not_a_sample() -> None:
     with pytest.raises(ValueError, match="at least one frame"):
         sample_indices([0.0], 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "expected"),
+    [
+        (100, 8, [0, 14, 28, 42, 57, 71, 85, 99]),  # 99 i / 7: 14.14, 28.29, 42.43, 56.57, 70.71, 84.86
+        (6, 3, [0, 3, 5]),  # 2.5 is rounded up
+        (8, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (3, 8, [0, 0, 1, 1, 1, 1, 2, 2]),  # 2 i / 7: 0.29, 0.57, 0.86, 1.14, 1.43, 1.71
+        (1, 4, [0, 0, 0, 0]),
+        (5, 2, [0, 4]),
+        (5, 1, [0]),
+    ],
+)
+def test_frames_are_evenly_spaced_by_number(total: int, count: int, expected: list[int]) -> None:
+    assert evenly_spaced(total, count) == expected
+
+
+@given(total=st.integers(1, 10**9), count=st.integers(2, 768))
+def test_evenly_spaced_frames_are_the_nearest(total: int, count: int) -> None:
+    numbers = evenly_spaced(total, count)
+    assert (len(numbers), numbers[0], numbers[-1]) == (count, 0, total - 1)
+    for place, number in enumerate(numbers):  # at most half a frame off, in whole numbers
+        assert -(count - 1) <= 2 * (place * (total - 1) - number * (count - 1)) < count - 1
+    assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize(("total", "count"), [(0, 4), (4, 0), (4, -2)])
+def test_nothing_cannot_be_spaced(total: int, count: int) -> None:
+    with pytest.raises(ValueError, match="at least one frame"):
+        evenly_spaced(total, count)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_an_interrupted_build_is_not_trusted(tmp_path: Path, monkeypatch: pytest
         write_clip(spec, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("vcr1.video.synthetic.write_clip", stop_at_the_third)
+        patch.setattr("vcr1.video.worlds.write_clip", stop_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             build_world(tmp_path, "train", 3, seed=1)
     assert list(tmp_path.iterdir()) == []
@@ -206,12 +206,12 @@ def test_two_processes_may_build_at_once(tmp_path: Path) -> None:
 
 def test_the_second_to_finish_drops_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def let_another_finish_first(spec: ClipSpec, path: Path) -> None:
-        monkeypatch.setattr("vcr1.video.synthetic.write_clip", write_clip)
+        monkeypatch.setattr("vcr1.video.worlds.write_clip", write_clip)
         build_world(tmp_path, "train", 2, seed=1)
         first.update(snapshot(tmp_path / "train-2-1-v1"))
         write_clip(spec, path)
 
     first: dict[str, tuple[int, bytes]] = {}
-    monkeypatch.setattr("vcr1.video.synthetic.write_clip", let_another_finish_first)
+    monkeypatch.setattr("vcr1.video.worlds.write_clip", let_another_finish_first)
     build_world(tmp_path, "train", 2, seed=1)
     assert snapshot(tmp_path) == {f"train-2-1-v1/{name}": file for name, file in first.items()}

@@ -1,6 +1,16 @@
 """Data sets, batches and the DataModules."""
 
-from vcr1.data.datamodule import TaskDataModule
-from vcr1.data.dataset import VideoDataset, with_wrong_videos
+from vcr1.data.datamodule import LoaderSettings, MixtureDataModule, TaskDataModule
+from vcr1.data.dataset import MixedDataset, VideoDataset, with_wrong_videos
+from vcr1.data.order import MixtureSampler, Order
 
-__all__ = ["TaskDataModule", "VideoDataset", "with_wrong_videos"]
+__all__ = [
+    "LoaderSettings",
+    "MixedDataset",
+    "MixtureDataModule",
+    "MixtureSampler",
+    "Order",
+    "TaskDataModule",
+    "VideoDataset",
+    "with_wrong_videos",
+]

@@ -1,26 +1,57 @@
-"""The LightningDataModule of a task."""
+"""The LightningDataModules: one for each task, and the mixture of them that a run trains on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from vcr1.data.dataset import Encode, VideoDataset, with_wrong_videos
+from vcr1.data.dataset import Encode, MixedDataset, VideoDataset, with_wrong_videos
+from vcr1.data.order import MixtureSampler, Order
 from vcr1.errors import UserError
+from vcr1.readers import Annotations
 from vcr1.records import Sample
-from vcr1.tasks.annotations import Annotations
 from vcr1.tasks.base import Task
 from vcr1.video import FrameBudget, PatchGrid
 
 
+@dataclass(frozen=True, slots=True)
+class LoaderSettings:
+    """How samples become batches.
+
+    Attributes:
+        batch_size: prompts per micro-batch and rank (P).
+        eval_batch_size: prompts per batch in evaluation.
+        num_workers: decoding processes per rank; they overlap the training step.
+        prefetch: batches that each worker prepares ahead.
+        decoder: ``auto`` (decord, PyAV where decord cannot), ``decord`` or ``pyav``.
+        shuffle: train in a random order, a new one in each epoch; else in that of the annotations.
+        seed: of that order.
+
+    Raises:
+        UserError: a size below 1, or workers below 0.
+    """
+
+    batch_size: int = 1
+    eval_batch_size: int = 1
+    num_workers: int = 4
+    prefetch: int = 2
+    decoder: str = "auto"
+    shuffle: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
+            if (value := getattr(self, name)) < least:
+                raise UserError(f"data.loader.{name}={value} is less than {least}")
+
+
 class TaskDataModule(L.LightningDataModule):
     """Training and held-out data of one task.
-
-    Decoding and encoding run in worker processes and overlap the training step.
 
     Args:
         task: the task.
@@ -28,13 +59,7 @@ class TaskDataModule(L.LightningDataModule):
         encode: from prompt and clip to model inputs.
         grid: frames and pixels per vision token of the model.
         budget: frames and pixels that a clip may cost.
-        batch_size: prompts per micro-batch and rank (P).
-        eval_batch_size: prompts per batch in evaluation.
-        num_workers: decoding processes per rank.
-        prefetch: batches that each worker prepares ahead.
-        decoder: ``auto`` (decord, PyAV where decord cannot), ``decord`` or ``pyav``.
-        shuffle: train in a random order, a new one in each epoch; else in that of the annotations.
-        seed: of that order.
+        settings: how samples become batches.
     """
 
     def __init__(
@@ -44,36 +69,15 @@ class TaskDataModule(L.LightningDataModule):
         encode: Encode,
         grid: PatchGrid,
         budget: FrameBudget | None = None,
-        *,
-        batch_size: int = 1,
-        eval_batch_size: int = 1,
-        num_workers: int = 4,
-        prefetch: int = 2,
-        decoder: str = "auto",
-        shuffle: bool = True,
-        seed: int = 0,
+        settings: LoaderSettings | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if value < least:
-                raise UserError(f"data.loader.{name}={value} is less than {least}")
         self.task = task
         self.annotations = dict(annotations)
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
-        self.prefetch = prefetch
-        self.shuffle = shuffle
-        self.seed = seed
-        self.budget = budget or FrameBudget()
+        self.encode = encode
         self.grid = grid
-        self._dataset = partial(
-            VideoDataset, task=task, encode=encode, budget=self.budget, grid=grid, decoder=decoder
-        )
+        self.budget = budget or FrameBudget()
+        self.settings = settings or LoaderSettings()
 
     def samples(self, split: str) -> list[Sample]:
         """Samples of ``train`` or ``val``.
@@ -85,36 +89,117 @@ class TaskDataModule(L.LightningDataModule):
             raise UserError(f"data.sources.{self.task.name}.{split} is not configured")
         return self.annotations[split].samples
 
-    def train_dataloader(self) -> DataLoader[object]:
-        """Training batches; an incomplete last one is left out, so that every update weighs the same."""
-        samples = self.samples("train")
-        if len(samples) < self.batch_size:
-            raise UserError(
-                f"data.loader.batch_size={self.batch_size} but there are only {len(samples)} training samples"
-            )
-        return self._loader(samples, self.batch_size, training=True)
-
-    def val_dataloader(self) -> DataLoader[object] | list[object]:
-        """All held-out samples in order; nothing where no ``val`` is configured."""
-        if "val" not in self.annotations:
-            return []
-        return self._loader(self.samples("val"), self.eval_batch_size)
-
-    def wrong_video_dataloader(self) -> DataLoader[object]:
-        """The held-out questions about other videos of the same length."""
-        return self._loader(with_wrong_videos(self.samples("val"), self.seed), self.eval_batch_size)
-
-    def _loader(self, samples: list[Sample], batch_size: int, training: bool = False) -> DataLoader[object]:
-        dataset = self._dataset(samples)
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            shuffle=training and self.shuffle,
-            drop_last=training,
-            generator=torch.Generator().manual_seed(self.seed) if training else None,
-            num_workers=self.num_workers,
-            collate_fn=dataset.collate,
-            pin_memory=torch.cuda.is_available(),
-            prefetch_factor=self.prefetch if self.num_workers else None,
-            persistent_workers=training and self.num_workers > 0,
+    def dataset(self, samples: Sequence[Sample]) -> VideoDataset:
+        """Samples of this task, to be decoded and encoded as its settings say."""
+        return VideoDataset(
+            samples, self.task, self.encode, self.budget, self.grid, decoder=self.settings.decoder
         )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training batches; an incomplete last one is left out, so that every update weighs the same."""
+        return training_loader([self], self.settings, trainer=self.trainer)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """All held-out samples in order; nothing where no ``val`` is configured."""
+        return self._loader(self.samples("val")) if "val" in self.annotations else []
+
+    def wrong_video_dataloader(self) -> DataLoader[Any]:
+        """The held-out questions about other videos of the same length."""
+        return self._loader(with_wrong_videos(self.samples("val"), self.settings.seed))
+
+    def _loader(self, samples: Sequence[Sample]) -> DataLoader[Any]:
+        dataset = self.dataset(samples)
+        size = self.settings.eval_batch_size
+        return DataLoader(dataset, size, collate_fn=dataset.collate, **_workers(self.settings))
+
+
+class MixtureDataModule(L.LightningDataModule):
+    """Several tasks in one run: each micro-batch holds one task, each task is evaluated by itself.
+
+    Args:
+        parts: the tasks' data, with distinct task names.
+        weights: task's name -> passes over its training samples per epoch; 1 where it is not named.
+        settings: how samples become batches.
+
+    Raises:
+        UserError: no task, or two of one name.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[TaskDataModule],
+        weights: Mapping[str, float] | None = None,
+        settings: LoaderSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.parts = {part.task.name: part for part in parts}
+        if len(self.parts) != len(parts) or not parts:
+            raise UserError(f"a mixture of the tasks {[part.task.name for part in parts]}")
+        self.weights = dict(weights or {})
+        self.settings = settings or LoaderSettings()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training batches of all tasks in a random, repeatable order; see :class:`Order`."""
+        return training_loader(list(self.parts.values()), self.settings, self.weights, self.trainer)
+
+    def val_dataloader(self) -> list[Any]:
+        """One loader for each task that has held-out samples."""
+        return [part.val_dataloader() for part in self.parts.values() if "val" in part.annotations]
+
+    def wrong_video_dataloader(self) -> list[Any]:
+        """The held-out questions about other videos of the same length, one loader for each task."""
+        return [part.wrong_video_dataloader() for part in self.parts.values() if "val" in part.annotations]
+
+
+def training_loader(
+    parts: Sequence[TaskDataModule],
+    settings: LoaderSettings,
+    weights: Mapping[str, float] | None = None,
+    trainer: L.Trainer | None = None,
+) -> DataLoader[Any]:
+    """Training batches of some tasks for one rank, from where the trainer's progress stands.
+
+    Args:
+        parts: the tasks' data.
+        settings: how samples become batches.
+        weights: task's name -> passes over its samples per epoch; 1 where it is not named.
+        trainer: knows the ranks, and how far a resumed run had come; None for a single process.
+    """
+    names = [part.task.name for part in parts]
+    order = Order(
+        sizes={part.task.name: len(part.samples("train")) for part in parts},
+        weights={name: (weights or {}).get(name, 1.0) for name in names},
+        batch_size=settings.batch_size,
+        world_size=1 if trainer is None else trainer.world_size,
+        shuffle=settings.shuffle,
+        seed=settings.seed,
+    )
+    dataset = MixedDataset({part.task.name: part.dataset(part.samples("train")) for part in parts})
+    start = None if trainer is None else batches_behind(trainer, len(order))
+    sampler = MixtureSampler(dataset, order, 0 if trainer is None else trainer.global_rank, start)
+    # The sampler's keys are whole micro-batches: nothing is left to collate.
+    workers = _workers(settings) | {"persistent_workers": settings.num_workers > 0}
+    return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **workers)
+
+
+def batches_behind(trainer: L.Trainer, epoch_length: int) -> int | None:
+    """Micro-batches that a run resumed within an epoch has behind it; None where an epoch begins."""
+    loop = trainer.fit_loop
+    if not loop.restarting:
+        return None
+    epochs: Any = loop.epoch_progress.current
+    batches: Any = loop.epoch_loop.batch_progress.current
+    return int(epochs.processed * epoch_length + batches.processed)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _workers(settings: LoaderSettings) -> dict[str, Any]:
+    """How a DataLoader employs its decoding processes."""
+    return {
+        "num_workers": settings.num_workers,
+        "prefetch_factor": settings.prefetch if settings.num_workers else None,
+        "pin_memory": torch.cuda.is_available(),
+    }

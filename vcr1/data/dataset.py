@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from torch.utils.data import Dataset
 
+from vcr1.data.order import Key
 from vcr1.errors import VideoError
-from vcr1.records import Batch, LostSample, Prompt, PromptInputs, Sample, VideoClip
+from vcr1.records import Batch, LostSample, Prompt, PromptInputs, Sample, VideoClip, VideoSource
 from vcr1.tasks.base import Task
 from vcr1.video import FrameBudget, PatchGrid, read_clip
 
@@ -53,9 +54,11 @@ class VideoDataset(Dataset[Loaded | LostSample]):
     def __getitem__(self, index: int) -> Loaded | LostSample:
         sample = self.samples[index]
         try:
-            clip = read_clip(sample.video, self.budget, self.grid, decoder=self.decoder)
+            clip = read_clip(
+                sample.source, self.budget, self.grid, decoder=self.decoder, frames=self.task.frames
+            )
         except VideoError as error:
-            return LostSample(sample.id, str(error))
+            return LostSample(sample.id, str(error), self.task.category(sample))
         return sample, clip.without_frames(), self.encode(self.task.prompt(sample), clip)
 
     def collate(self, items: list[Loaded | LostSample]) -> Batch:
@@ -70,22 +73,42 @@ class VideoDataset(Dataset[Loaded | LostSample]):
         )
 
 
+class MixedDataset(Dataset[Batch]):
+    """The data sets of several tasks; an item is a whole micro-batch of one of them.
+
+    Args:
+        parts: task's name -> its data set.
+    """
+
+    def __init__(self, parts: Mapping[str, VideoDataset]) -> None:
+        self.parts = dict(parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts.values()))
+
+    def __getitem__(self, keys: Sequence[Key]) -> Batch:
+        """The micro-batch of the samples with these keys, all of one task."""
+        (name,) = {name for name, _ in keys}
+        part = self.parts[name]
+        return part.collate([part[index] for _, index in keys])
+
+
 def with_wrong_videos(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
     """The same questions about another video of the same length: what a model scores without seeing.
 
     Samples of unknown duration, or of one that no other video has, are left out.
     """
     rng = random.Random(seed)
-    videos: dict[float, set[str]] = {}
+    videos: dict[float, set[VideoSource]] = {}
     for sample in samples:
         if sample.duration is not None:
-            videos.setdefault(sample.duration, set()).add(sample.video)
-    ordered = {duration: sorted(names) for duration, names in videos.items()}
+            videos.setdefault(sample.duration, set()).add(sample.source)
+    ordered = {duration: sorted(sources, key=str) for duration, sources in videos.items()}
     result = []
     for sample in samples:
         others = [] if sample.duration is None else ordered[sample.duration]
         if len(others) > 1:
             # The place of another one, counted from the sample's own.
-            place = others.index(sample.video) + rng.randrange(1, len(others))
+            place = others.index(sample.source) + rng.randrange(1, len(others))
             result.append(replace(sample, video=others[place % len(others)]))
     return result

@@ -36,8 +36,8 @@ class PolicyModule(L.LightningModule):
         seed: source of all sampling.
 
     Attributes:
-        judgements: sample id -> judgement of the last evaluation, over all ranks.
-        validated_task: the task of that evaluation.
+        judgements: task's name -> sample id -> judgement of the last evaluation, over all ranks.
+        validated: task's name -> task of that evaluation.
         evaluation: first part of the keys under which an evaluation is logged.
     """
 
@@ -72,14 +72,14 @@ class PolicyModule(L.LightningModule):
         self.eval_sampling = Sampling(max_new_tokens=self.sampling.max_new_tokens, temperature=0.0)
         self.seed = seed
         self.phase = PhaseTimer()
-        self.judgements: dict[str, Judgement] = {}
-        self.validated_task: Judge
+        self.judgements: dict[str, dict[str, Judgement]] = {}
+        self.validated: dict[str, Judge] = {}
         self.evaluation = "val"
         self.logged_update = 0  # what the last logged numbers belong to
         self._step_metrics: dict[str, float] = {}
         self._micro_batches: list[dict[str, float]] = []
         self._updates = False
-        self._lost = 0
+        self._lost = self._unjudged = 0
         self._lr = lr
 
     def configure_optimizers(self) -> Any:
@@ -120,18 +120,16 @@ class PolicyModule(L.LightningModule):
 
     def task_metrics(self, task: Judge, judgements: Sequence[Judgement]) -> dict[str, float]:
         """Means over completions of rewards, metrics and failures, under the task's name; always all keys."""
-        count = len(judgements)
-
-        def mean(values: Sequence[float]) -> float:
-            return sum(values) / count if count else math.nan
-
-        metrics = {"reward": mean([judgement.total for judgement in judgements])}
+        self._unjudged += sum(judgement.unjudged for judgement in judgements)
+        reward = nan_mean([judgement.total for judgement in judgements])
+        metrics = {"reward": reward, f"{task.name}/reward/total": reward}
         for name in task.reward_names:
-            metrics[f"{task.name}/reward/{name}"] = mean([j.rewards[name] for j in judgements])
+            metrics[f"{task.name}/reward/{name}"] = nan_mean([j.rewards[name] for j in judgements])
         for name in task.metric_names:
-            metrics[f"{task.name}/{name}"] = mean([j.metrics[name] for j in judgements])
+            metrics[f"{task.name}/{name}"] = nan_mean([j.metrics[name] for j in judgements])
         for reason in task.failure_reasons:
-            metrics[f"{task.name}/failed/{reason}"] = mean([float(j.failure == reason) for j in judgements])
+            failed = [float(judgement.failure == reason) for judgement in judgements]
+            metrics[f"{task.name}/failed/{reason}"] = nan_mean(failed)
         return metrics
 
     def on_fit_start(self) -> None:
@@ -177,14 +175,16 @@ class PolicyModule(L.LightningModule):
 
     def _log_update(self) -> None:
         """Means over the micro-batches and the ranks, NaN left out; seconds are sums over micro-batches."""
-        columns = zip(*(metrics.values() for metrics in self._micro_batches), strict=True)
-        means = dict(zip(self._step_metrics, map(nan_mean, columns), strict=True))
+        # A micro-batch has the keys of its own task; all ranks have the same tasks in the same order.
+        names = dict.fromkeys(name for metrics in self._micro_batches for name in metrics)
+        means = {name: nan_mean([m.get(name, math.nan) for m in self._micro_batches]) for name in names}
         means |= {f"seconds/{name}": seconds for name, seconds in self.phase.take().items()}
-        means |= {"lr": self._lr, "lost_samples": float(self._lost)}
-        means = self._mean_over_ranks(means)
+        counts = {"lost_samples": float(self._lost), "unjudged": float(self._unjudged)}
+        means = self._mean_over_ranks(means | {"lr": self._lr} | counts)
         # All ranks together, since the run began: a count that is not logged at every step misses none.
-        means["lost_samples"] *= self.trainer.world_size
-        self.log_dict({f"train/{name}": value for name, value in means.items()}, on_step=True, batch_size=1)
+        means |= {name: means[name] * self.trainer.world_size for name in counts}
+        logged = {f"train/{name}": value for name, value in means.items() if not math.isnan(value)}
+        self.log_dict(logged, on_step=True, batch_size=1)
         self.logged_update = self.trainer.global_step
         self._micro_batches, self._updates = [], False
 
@@ -199,26 +199,32 @@ class PolicyModule(L.LightningModule):
         """Forget the judgements of the evaluation before."""
         self.judgements = {}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Greedy answers, judged by the batch's own task."""
-        self.validated_task = batch.task
-        for judgement in self.answer(batch):
-            self.judgements[judgement.sample_id] = judgement
+        self.validated[batch.task.name] = batch.task
+        judgements = self.judgements.setdefault(batch.task.name, {})
+        judgements |= {judgement.sample_id: judgement for judgement in self.answer(batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all ranks; a sample that padding gave to two ranks counts once."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            ranks: list[dict[str, Judgement]] = [{} for _ in range(self.trainer.world_size)]
+            ranks: list[dict[str, dict[str, Judgement]]] = [{} for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(ranks, self.judgements)
-            self.judgements = {id_: judgement for rank in ranks for id_, judgement in rank.items()}
-        if not self.judgements:
-            return
-        task = self.validated_task
-        judgements = [self.judgements[id_] for id_ in sorted(self.judgements)]
-        metrics = {f"{task.name}/{name}": value for name, value in task.summarise(judgements).items()}
-        # The ranks agree already; sync_dist only tells Lightning so.
-        logged = {f"{self.evaluation}/{name}": value for name, value in metrics.items()}
-        self.log_dict(logged, sync_dist=True, batch_size=len(judgements))
+            names = sorted({name for rank in ranks for name in rank})
+            self.judgements = {
+                name: {id_: j for rank in ranks for id_, j in rank.get(name, {}).items()} for name in names
+            }
+        for name, scores in self.summaries().items():
+            # The ranks agree already; sync_dist only tells Lightning so.
+            logged = {f"{self.evaluation}/{name}/{metric}": value for metric, value in scores.items()}
+            self.log_dict(logged, sync_dist=True, batch_size=len(self.judgements[name]))
+
+    def summaries(self) -> dict[str, dict[str, float]]:
+        """Task's name -> its metrics over the last evaluation's judgements."""
+        return {
+            name: self.validated[name].summarise([judgements[id_] for id_ in sorted(judgements)])
+            for name, judgements in self.judgements.items()
+        }
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> list[Judgement]:
@@ -228,8 +234,7 @@ class PolicyModule(L.LightningModule):
             groups = self.policy.rollout(
                 batch.inputs, self.policy.vision(batch.inputs), 1, self.eval_sampling
             )
-            pairs = zip(groups.texts, batch.samples, strict=True)
-            judgements += [batch.task.judge(texts[0], sample) for texts, sample in pairs]
+            judgements += batch.task.judge([texts[0] for texts in groups.texts], batch.samples)()
         return judgements
 
 
@@ -247,4 +252,5 @@ def lost_judgement(task: Judge, lost: LostSample) -> Judgement:
         rewards=dict.fromkeys(task.reward_names, 0.0),
         total=0.0,
         metrics=dict.fromkeys(task.metric_names, 0.0),
+        category=lost.category,
     )

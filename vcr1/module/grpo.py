@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vcr1.errors import UserError
-from vcr1.grpo import group_advantages, grpo_loss, masked_mean, zero_variance
+from vcr1.grpo import group_advantages, group_deviations, grpo_loss, masked_mean, zero_variance
 from vcr1.module.base import PolicyModule
 from vcr1.policy import VideoPolicy
 from vcr1.records import Batch, Judgement, RolloutGroups
@@ -80,16 +80,19 @@ class GRPOModule(PolicyModule):
             groups = self.policy.rollout(
                 batch.inputs, features, self.num_generations, self.sampling, self.generator(batch_idx)
             )
-        with self.phase("reward"):
-            judgements = judge_groups(batch, groups)
-            totals = [[judgement.total for judgement in group] for group in judgements]
-            # Named, as half-precision training changes the default type.
-            rewards = torch.tensor(totals, dtype=torch.float32, device=self.device)
-            advantages = group_advantages(rewards)
+        with self.phase("reward"):  # a judge that is far away works while the passes below are computed
+            pending = judge_groups(batch, groups)
         with self.phase("reference"):
             reference = self._reference_logprobs(groups, features)
         with self.phase("policy"):
             scores = self.policy.logprobs(groups, features, self.sampling.temperature)
+        with self.phase("reward"):
+            judgements = pending()
+            totals = [[judgement.total for judgement in group] for group in judgements]
+            # Named, as half-precision training changes the default type.
+            rewards = torch.tensor(totals, dtype=torch.float32, device=self.device)
+            advantages = group_advantages(rewards)
+        with self.phase("policy"):
             result = grpo_loss(
                 scores.logprobs,
                 advantages,
@@ -106,7 +109,7 @@ class GRPOModule(PolicyModule):
                 "kl": result.kl,
                 "clip_fraction": result.clip_fraction,
                 "entropy": masked_mean(scores.entropy, groups.completion_mask),
-                "reward_std": rewards.std(-1).mean(),
+                "reward_std": group_deviations(rewards).mean(),
                 "advantage_spread": (advantages.amax(-1) - advantages.amin(-1)).mean(),
                 "zero_variance_groups": zero_variance(rewards).float().mean(),
                 "completion_tokens": groups.lengths.float().mean(),
@@ -150,7 +153,14 @@ class GRPOModule(PolicyModule):
             checkpoint["state_dict"] |= own
 
 
-def judge_groups(batch: Batch, groups: RolloutGroups) -> list[list[Judgement]]:
-    """``P x G`` judgements of a rollout by the batch's own task."""
-    pairs = zip(groups.texts, batch.samples, strict=True)
-    return [[batch.task.judge(text, sample) for text in texts] for texts, sample in pairs]
+def judge_groups(batch: Batch, groups: RolloutGroups) -> Callable[[], list[list[Judgement]]]:
+    """Begin to judge a rollout by the batch's own task; the call waits for ``P x G`` judgements."""
+    count = len(groups.texts[0])
+    samples = [sample for sample in batch.samples for _ in range(count)]
+    pending = batch.task.judge([text for texts in groups.texts for text in texts], samples)
+
+    def collect() -> list[list[Judgement]]:
+        judgements = pending()
+        return [judgements[start : start + count] for start in range(0, len(judgements), count)]
+
+    return collect

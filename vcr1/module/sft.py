@@ -14,7 +14,7 @@ from vcr1.module.base import PolicyModule
 from vcr1.policy import VideoPolicy
 from vcr1.records import Batch
 
-Auxiliary = Callable[[VideoPolicy, Batch, list[Tensor | None]], Tensor]
+Auxiliary = Callable[[VideoPolicy, Batch, Tensor], Tensor]
 SFT_METRICS = ("loss", "cross_entropy", "auxiliary_loss", "entropy")
 
 
@@ -23,7 +23,8 @@ class SFTModule(PolicyModule):
 
     Args:
         policy: the model that is trained.
-        auxiliary: a further loss, a function of (policy, batch, features).
+        auxiliary: a further loss, a function of (policy, batch, last hidden states of the prompts
+            ``[P, L, D]``, padded on the left).
         auxiliary_weight: its weight.
         common: arguments of :class:`PolicyModule`.
     """
@@ -54,7 +55,7 @@ class SFTModule(PolicyModule):
             cross_entropy = -masked_mean(scores.logprobs, groups.completion_mask)
             auxiliary = torch.zeros_like(cross_entropy)
             if self.auxiliary is not None:
-                auxiliary = self.auxiliary(self.policy, batch, features)
+                auxiliary = self.auxiliary(self.policy, batch, scores.prompt_hidden)
             loss = cross_entropy + self.auxiliary_weight * auxiliary
         values = (loss, cross_entropy, auxiliary, masked_mean(scores.entropy, groups.completion_mask))
         self._step_metrics = dict(zip(SFT_METRICS, torch.stack(values).tolist(), strict=True))

@@ -5,7 +5,15 @@ takes time linear in the text. Texts over `MAX_TEXT` characters are refused whol
 their tail: no completion within the token limit is near that long, so such a text is a runaway.
 """
 
-from vcr1.parsing.blocks import MAX_TEXT, answer_block, glue_block, has_answer_format, has_glue_format
+from vcr1.parsing.blocks import (
+    CAPTION_FAILURES,
+    MAX_TEXT,
+    answer_block,
+    glue_block,
+    has_answer_format,
+    has_glue_format,
+    parse_caption,
+)
 from vcr1.parsing.boxes import BOX_FAILURES, format_boxes, parse_boxes
 from vcr1.parsing.choices import CLASS_FAILURES, LETTER_FAILURES, parse_class, parse_letter
 from vcr1.parsing.intervals import (
@@ -22,6 +30,7 @@ from vcr1.parsing.intervals import (
 
 __all__ = [
     "BOX_FAILURES",
+    "CAPTION_FAILURES",
     "CLASS_FAILURES",
     "GLUE_FAILURES",
     "INTERVAL_FAILURES",
@@ -38,6 +47,7 @@ __all__ = [
     "has_answer_format",
     "has_glue_format",
     "parse_boxes",
+    "parse_caption",
     "parse_class",
     "parse_interval",
     "parse_intervals",

@@ -10,6 +10,13 @@ from vcr1.records import ParseFailure
 MAX_TEXT = 100_000
 """Longest text that is read, in characters."""
 
+CAPTION_FAILURES: tuple[str, ...] = (
+    "too_long",  # the text is over MAX_TEXT
+    "no_answer",  # no closed <answer> block
+    "empty",  # nothing in it
+)
+"""All the reasons for which `parse_caption` fails."""
+
 # ASCII only: in Unicode mode, ignoring case would let the long s of "an\u017fwer" pass.
 _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE | re.ASCII)
 _GLUE_TAG = re.compile(r"<(/?)glue>", re.IGNORECASE | re.ASCII)
@@ -27,6 +34,14 @@ def answer_block(text: str) -> str | ParseFailure:
         The content, which may be empty, or a failure: ``too_long``, ``no_answer``.
     """
     return _last_block(text, _ANSWER_TAG, "no_answer")
+
+
+def parse_caption(text: str) -> str | ParseFailure:
+    """The words of the text's last answer block, or a failure with one of `CAPTION_FAILURES`."""
+    answer = answer_block(text)
+    if isinstance(answer, ParseFailure):
+        return answer
+    return answer or ParseFailure("empty")
 
 
 def glue_block(text: str) -> str | ParseFailure:

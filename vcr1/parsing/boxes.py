@@ -28,13 +28,15 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]
 _QUOTES = "\"'`*"
 
 
-def format_boxes(boxes: Tracklet) -> str:
-    """Boxes as answers write them, ``"[[0.100, 0.200, 0.300, 0.400], …]"``: three decimals, on one line.
+def format_boxes(boxes: Tracklet, decimals: int = 3) -> str:
+    """Boxes as answers write them, ``"[[0.100, 0.200, 0.300, 0.400], …]"``, on one line.
 
-    `parse_boxes` reads them back within 0.0005, where they lie in the frame and are more than 0.001 wide
-    and high.
+    `parse_boxes` reads them back within half a unit of the last decimal, where they lie in the frame and are
+    more than one unit wide and high.
     """
-    corners = (", ".join(f"{value:z.3f}" for value in (box.x0, box.y0, box.x1, box.y1)) for box in boxes)
+    corners = (
+        ", ".join(f"{value:z.{decimals}f}" for value in (box.x0, box.y0, box.x1, box.y1)) for box in boxes
+    )
     return "[" + ", ".join(f"[{four}]" for four in corners) + "]"
 
 

@@ -33,10 +33,13 @@ class TokenScores:
     Attributes:
         logprobs: ``[P, G, C]`` float32 log-probability of each completion token; 0 at padding.
         entropy: ``[P, G, C]`` float32 entropy of the distribution it came from, in nats; 0 at padding.
+        prompt_hidden: ``[P, L, D]`` last hidden states of the prompts, padded on the left: what an auxiliary
+            loss may ask for without another pass.
     """
 
     logprobs: Tensor
     entropy: Tensor
+    prompt_hidden: Tensor
 
 
 class VideoPolicy(nn.Module):
@@ -168,6 +171,7 @@ class VideoPolicy(nn.Module):
         return TokenScores(
             logprobs=logprobs.view(shape).masked_fill(~groups.completion_mask, 0.0),
             entropy=entropy.view(shape).masked_fill(~groups.completion_mask, 0.0),
+            prompt_hidden=hidden[:, : prompt_end + 1],
         )
 
     def _attention_mask(self, mask: Tensor, dtype: torch.dtype) -> Tensor:

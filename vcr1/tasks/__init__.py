@@ -1,7 +1,19 @@
-"""The tasks: one file each. A task is a prompt, a parser, rewards, metrics and readers."""
+"""The tasks: one file each. A task is a prompt, a parser, rewards and metrics."""
 
-from vcr1.tasks.annotations import Annotations
 from vcr1.tasks.base import Task
+from vcr1.tasks.captioning import CaptioningTask
+from vcr1.tasks.grounded_qa import GroundedQATask
 from vcr1.tasks.grounding import GroundingTask
+from vcr1.tasks.qa import QATask
+from vcr1.tasks.quality import QualityTask
+from vcr1.tasks.tracking import TrackingTask
 
-__all__ = ["Annotations", "GroundingTask", "Task"]
+__all__ = [
+    "CaptioningTask",
+    "GroundedQATask",
+    "GroundingTask",
+    "QATask",
+    "QualityTask",
+    "Task",
+    "TrackingTask",
+]

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.records import Completion, Judgement, ParseFailure, Prompt, Sample
+from vcr1.metrics import accuracy_by, mean
+from vcr1.records import Completion, Judgement, ParseFailure, PendingJudgements, Prompt, Sample
 from vcr1.rewards import Reward, weighted_total
+
+THINK = "First write down your reasoning between <think> and </think>. Then give"
+NO_THINK = "Give"
+
+PendingCompletions = Callable[[], list[Completion]]
+"""Completions whose values are being found: the call waits for them."""
 
 
 class Task(ABC):
     """Base of the tasks. Training, evaluation and prediction use the same object.
 
     A subclass sets ``name``, ``metric_names``, ``failure_reasons`` and ``headline`` (the one of its metrics
-    that stands for it in a picture), and writes the abstract methods.
+    that stands for it in a picture), and writes the abstract methods. Objects travel into the processes that
+    decode videos and come back with the batches: keep them small, and picklable.
+
+    Attributes:
+        name: part of the keys under which the task is logged; a run sets it to the task's place in ``tasks``.
+        frames: how many frames the model is shown of a video, the first and the last among them; None leaves
+            it to the frame budget.
 
     Args:
         rewards: part -> pure function of (completion, sample), in the order in which they are logged.
         weights: part -> weight in the total; a part that is not named counts 1.
+        think: whether the model is asked to reason before it answers.
 
     Raises:
         UserError: a weight for a part that the task does not have.
@@ -29,8 +44,14 @@ class Task(ABC):
     metric_names: tuple[str, ...]
     failure_reasons: tuple[str, ...]
     headline: str
+    frames: int | None = None
 
-    def __init__(self, rewards: Mapping[str, Reward], weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        rewards: Mapping[str, Reward],
+        weights: Mapping[str, float] | None = None,
+        think: bool = True,
+    ) -> None:
         self.rewards = dict(rewards)
         unknown = set(weights or {}) - set(self.rewards)
         if unknown:
@@ -39,6 +60,7 @@ class Task(ABC):
                 f"the rewards of this task are {', '.join(self.rewards)}"
             )
         self.weights = dict.fromkeys(self.rewards, 1.0) | dict(weights or {})
+        self.think = think
 
     @property
     def reward_names(self) -> tuple[str, ...]:
@@ -50,8 +72,8 @@ class Task(ABC):
         """The question in the task's own words."""
 
     @abstractmethod
-    def parse(self, text: str) -> Any | ParseFailure:
-        """The answer that a completion gives; never raises on model text."""
+    def parse(self, text: str, sample: Sample) -> Any | ParseFailure:
+        """The answer that a completion gives to a sample's question; never raises on model text."""
 
     @abstractmethod
     def answer(self, sample: Sample) -> str:
@@ -69,9 +91,41 @@ class Task(ABC):
         """What answers score on ``test`` that never look at the video; name -> the task's metrics."""
         return {}
 
-    def judge(self, text: str, sample: Sample) -> Judgement:
-        """Parse and score one completion."""
-        completion = Completion(text, self.parse(text))
+    def probe(self) -> None:  # noqa: B027 - most tasks need nothing
+        """See that what the task needs from outside, such as a judge, answers; called before a run begins.
+
+        Raises:
+            UserError: it does not.
+        """
+
+    def category(self, sample: Sample) -> str | None:
+        """The group in which a sample is counted by itself, if any."""
+        category = sample.extra.get("category")
+        return None if category is None else str(category)
+
+    def instruct(self, form: str) -> str:
+        """How to answer: reasoning first where the task thinks, then ``form``, which continues "Give"."""
+        return f"{THINK if self.think else NO_THINK} {form}"
+
+    def reasoned(self, sample: Sample, answer: str) -> str:
+        """An answer to learn from; where the task thinks, the sample's ``rationale`` stands before it."""
+        if not self.think:
+            return answer
+        return f"<think>{sample.extra.get('rationale', sample.query.strip())}</think>{answer}"
+
+    def complete(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingCompletions:
+        """Begin to find the values of completions, one per sample; parsing is all that it takes here."""
+        pairs = zip(texts, samples, strict=True)
+        completions = [Completion(text, self.parse(text, sample)) for text, sample in pairs]
+        return lambda: completions
+
+    def judge(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingJudgements:
+        """Begin to parse and score completions, one per sample."""
+        pending = self.complete(texts, samples)
+        return lambda: [self.score(*pair) for pair in zip(pending(), samples, strict=True)]
+
+    def score(self, completion: Completion, sample: Sample) -> Judgement:
+        """Rewards and metrics of one completion."""
         parts = {name: reward(completion, sample) for name, reward in self.rewards.items()}
         return Judgement(
             sample_id=sample.id,
@@ -79,4 +133,33 @@ class Task(ABC):
             rewards=parts,
             total=weighted_total(parts, self.weights),
             metrics=self.measure(completion, sample),
+            category=self.category(sample),
         )
+
+
+def mean_of(judgements: Sequence[Judgement], metric: str) -> float:
+    """Mean of a metric over the samples that could be judged; NaN where none could."""
+    values = [judgement.metrics[metric] for judgement in judgements]
+    numbers = [value for value in values if not math.isnan(value)]
+    return mean(numbers) if numbers else math.nan
+
+
+def format_share(judgements: Sequence[Judgement]) -> dict[str, float]:
+    """Share of well-formed answers."""
+    return {"format": mean([judgement.rewards["format"] for judgement in judgements])}
+
+
+def accuracies(judgements: Sequence[Judgement]) -> dict[str, float]:
+    """``accuracy``, and where samples have categories, that of each as ``accuracy/category``."""
+    grouped = [judgement for judgement in judgements if judgement.category is not None]
+    groups = accuracy_by(
+        [judgement.metrics["accuracy"] for judgement in grouped],
+        [str(judgement.category) for judgement in grouped],
+    )
+    by_category = {f"accuracy/{category}": value for category, value in groups.items()}
+    return {"accuracy": mean_of(judgements, "accuracy")} | by_category
+
+
+def most_frequent(answers: Sequence[Any]) -> Any:
+    """The answer that occurs most often; of equals the first."""
+    return max(dict.fromkeys(answers), key=list(answers).count)

@@ -1,35 +1,48 @@
 """From a video file to the frames that the model sees, with their real times.
 
-``sampling`` decides which frames and what size, ``timeline`` when each frame is shown, ``readers`` decodes,
-``writing`` and ``synthetic`` make the clips of the embedded demo and of the tests.
+``sampling`` decides which frames and what size, ``timeline`` when each frame is shown, ``parts`` which of
+them a part of a video has, ``frames`` reads folders of pictures, ``readers`` decodes; ``writing`` and
+``synthetic`` make the clips of the embedded demo and of the tests.
 """
 
-from vcr1.video.readers import DECODERS, read_clip
+from vcr1.video.readers import DECODERS, read_clip, video_duration
 from vcr1.video.sampling import (
     FrameBudget,
     PatchGrid,
     count_frames,
+    evenly_spaced,
     frame_size,
     sample_indices,
     sample_times,
 )
 from vcr1.video.synthetic import (
     COLORS,
+    DEGRADATIONS,
     SHAPES,
     ClipSpec,
     ShapeEvent,
-    build_world,
-    draw_spec,
     render,
     write_clip,
 )
-from vcr1.video.timeline import Timeline, read_timeline, video_duration
+from vcr1.video.timeline import Timeline, read_timeline
+from vcr1.video.worlds import (
+    DIRECTIONS,
+    WORLDS,
+    build_world,
+    direction_of,
+    draw_motion,
+    draw_quality,
+    draw_spec,
+)
 from vcr1.video.writing import write_mp4
 
 __all__ = [
     "COLORS",
     "DECODERS",
+    "DEGRADATIONS",
+    "DIRECTIONS",
     "SHAPES",
+    "WORLDS",
     "ClipSpec",
     "FrameBudget",
     "PatchGrid",
@@ -37,7 +50,11 @@ __all__ = [
     "Timeline",
     "build_world",
     "count_frames",
+    "direction_of",
+    "draw_motion",
+    "draw_quality",
     "draw_spec",
+    "evenly_spaced",
     "frame_size",
     "read_clip",
     "read_timeline",

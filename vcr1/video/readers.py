@@ -1,4 +1,4 @@
-"""Reading sampled clips from video files.
+"""Reading sampled clips from video files, parts of them and folders of frames.
 
 =======  =======================================================================================
 decord   first choice: H.264, H.265, VP8, VP9, MPEG-4; seeks, so that sparse frames are cheap
@@ -26,8 +26,17 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as image
 
 from vcr1.errors import UserError, VideoError
-from vcr1.records import VideoClip
-from vcr1.video.sampling import FrameBudget, PatchGrid, count_frames, frame_size, sample_indices
+from vcr1.records import VideoClip, VideoSource
+from vcr1.video.frames import decode_frames, frames_timeline, list_frames
+from vcr1.video.parts import Part, cut
+from vcr1.video.sampling import (
+    FrameBudget,
+    PatchGrid,
+    count_frames,
+    evenly_spaced,
+    frame_size,
+    sample_indices,
+)
 from vcr1.video.timeline import Timeline, open_video, read_timeline
 
 Decoder = Callable[[Path, Timeline, Sequence[int]], Iterator[Tensor]]
@@ -40,36 +49,100 @@ _CHUNK_BYTES = 16 * 2**20
 720p: 16 MiB cost 160 MB, 64 MiB 420 MB and 256 MiB 1.8 GB), and larger chunks are no faster."""
 
 
-def read_clip(path: str | Path, budget: FrameBudget, grid: PatchGrid, *, decoder: str = "auto") -> VideoClip:
+def read_clip(
+    source: str | Path | VideoSource,
+    budget: FrameBudget,
+    grid: PatchGrid,
+    *,
+    decoder: str = "auto",
+    frames: int | None = None,
+) -> VideoClip:
     """Sample a video within a budget.
 
     Args:
-        path: the video file.
+        source: a video file, a folder of frames, or a part of either.
         budget: frame rate, frames and pixels allowed.
         grid: what one vision token covers.
-        decoder: ``decord``, ``pyav``, or ``auto`` for decord with PyAV as its fallback.
+        decoder: ``decord``, ``pyav``, or ``auto`` for decord with PyAV as its fallback; for files.
+        frames: show exactly so many frames, evenly spaced by number, the first and the last among them,
+            whatever the budget's frame rate; None leaves number and times to the budget.
 
     Returns:
-        Frames ``[T, 3, H, W]`` uint8 with their real times, counted from the first frame.
+        Frames ``[T, 3, H, W]`` uint8 with their real times, counted from the first frame or the beginning of
+        the part; ``indices`` count from the first frame of the file or folder.
 
     Raises:
         VideoError: a file that is missing, empty, damaged, cut short or without video, or whose wanted
-            frames cannot be decoded; the message names the file, the cause and what to do.
-        UserError: a decoder that is unknown or not installed.
+            frames cannot be decoded; a folder without pictures or with broken ones; a part beyond the end.
+            The message names the file, the cause and what to do.
+        UserError: a decoder that is unknown or not installed; a number of frames that does not fill whole
+            temporal patches.
     """
-    path = Path(path)
+    if frames is not None and frames % grid.temporal:
+        multiple = f"a multiple of {grid.temporal}, the frames that the model joins in one"
+        raise UserError(f"tasks.<task>.boxes must be {multiple}; got {frames}")
     decoders = _decoders(decoder)
-    timeline = read_timeline(path)
-    timestamps = timeline.timestamps
-    count = count_frames(timeline.duration, len(timestamps), budget, grid)
-    indices = sample_indices(timestamps, timeline.duration, count)
+    source = _source(source)
+    timeline, names = _timeline(source)
+    if names:
+        decoders = [lambda folder, _, wanted: decode_frames(folder, names, wanted)]
+    part = cut(source, timeline.timestamps, timeline.duration)
+    chosen, duration, total_frames = _choose(part, frames, budget, grid)
+    indices = [part.first + place for place in chosen]
     return VideoClip(
-        frames=_decode(path, timeline, indices, decoders, budget, grid),
+        frames=_decode(Path(source.path), timeline, indices, decoders, budget, grid),
         indices=tuple(indices),
-        timestamps=tuple(timestamps[index] for index in indices),
-        duration=timeline.duration,
-        total_frames=len(timestamps),
+        timestamps=tuple(part.timestamps[place] for place in chosen),
+        duration=duration,
+        total_frames=total_frames,
     )
+
+
+def video_duration(source: str | Path | VideoSource) -> float:
+    """Length of a video, or of a part of one, in seconds; no picture is decoded.
+
+    The same number as a clip's ``duration`` where the budget chooses its frames: container headers may say
+    otherwise, since they count sound.
+
+    Raises:
+        VideoError: as :func:`read_clip`, for all that shows without decoding.
+    """
+    source = _source(source)
+    timeline, _ = _timeline(source)
+    return cut(source, timeline.timestamps, timeline.duration).duration
+
+
+def _source(source: str | Path | VideoSource) -> VideoSource:
+    """A path as a whole file."""
+    return source if isinstance(source, VideoSource) else VideoSource(str(source))
+
+
+def _timeline(source: VideoSource) -> tuple[Timeline, list[str]]:
+    """When the frames of the whole file or folder are shown; and the pictures' names, of a folder."""
+    if source.fps is None:
+        return read_timeline(source.path), []
+    names = list_frames(source.path)
+    return frames_timeline(len(names), source.fps), names
+
+
+def _choose(
+    part: Part, frames: int | None, budget: FrameBudget, grid: PatchGrid
+) -> tuple[list[int], float, float]:
+    """Places of the wanted frames in a part, and ``duration`` and ``total_frames`` of the clip they make.
+
+    A clip of ``frames`` frames has ``frames - 1`` gaps between the first and the last of the part. Its clock
+    ticks right if each frame stands for one gap; the last one's share then reaches past the end. A single
+    frame stands for all there is.
+    """
+    if frames is None:
+        count = count_frames(part.duration, len(part.times), budget, grid)
+        return sample_indices(part.timestamps, part.duration, count), part.duration, part.total_frames
+    chosen = evenly_spaced(len(part.times), frames)
+    span = part.times[-1] - part.times[0]
+    if frames == 1 or span <= 0:
+        return chosen, part.duration, part.total_frames
+    duration = span * frames / (frames - 1)
+    return chosen, duration, duration * (len(part.times) - 1) / span
 
 
 def _decoders(name: str) -> list[Decoder]:

@@ -145,6 +145,30 @@ def sample_indices(timestamps: Sequence[float], duration: float, count: int) -> 
     return [max(bisect_right(timestamps, origin + time) - 1, 0) for time in sample_times(duration, count)]
 
 
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """Frame numbers spread over the whole source, the first and the last among them.
+
+    The i-th is ``i * (total - 1) / (count - 1)``, rounded half up. Unlike :func:`sample_indices` it heeds no
+    time: it names the frames that an annotation of every frame counts.
+
+    Args:
+        total: frames of the source.
+        count: frames wanted; where the source holds fewer, frames repeat. One frame is the first.
+
+    Returns:
+        ``count`` frame numbers in ``0 .. total - 1``, ascending.
+
+    Raises:
+        ValueError: a source without frames, or a count below 1.
+    """
+    if total < 1:
+        raise ValueError(f"a clip holds at least one frame, got {total}")
+    if count < 1:
+        raise ValueError(f"at least one frame must be sampled, got {count}")
+    gaps = max(count - 1, 1)
+    return [(2 * place * (total - 1) + gaps) // (2 * gaps) for place in range(count)]
+
+
 def frame_size(height: int, width: int, count: int, budget: FrameBudget, grid: PatchGrid) -> tuple[int, int]:
     """Height and width in pixels to which each of ``count`` frames is resized.
 

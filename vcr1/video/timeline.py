@@ -97,24 +97,16 @@ def read_timeline(path: str | Path) -> Timeline:
         )
 
 
-def video_duration(path: str | Path) -> float:
-    """Length of a video in seconds; no picture is decoded.
-
-    The same number as a clip's ``duration``: container headers may say otherwise, since they count sound.
-
-    Raises:
-        VideoError: as :func:`read_timeline`.
-    """
-    return read_timeline(path).duration
-
-
 def _check_file(path: Path) -> None:
     """Raise VideoError where the path is not a file with content."""
     try:
         if not path.exists():
             raise VideoError(f"{path}: no such file; check data.root and the annotation's video name")
         if not path.is_file():
-            raise VideoError(f"{path}: not a file; the annotation must name a video file")
+            raise VideoError(
+                f"{path}: not a file; the annotation must name a video file, or give the frames per second "
+                "(fps) of a folder of frames"
+            )
         if path.stat().st_size == 0:
             raise VideoError(f"{path}: the file is empty; fetch it again")
     except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte in the name

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from vcr1.errors import UserError
-from vcr1.records import Interval, Sample
-from vcr1.tasks.annotations import (
+from vcr1.readers import read_activitynet, read_charades_sta, read_synthetic
+from vcr1.readers.annotations import (
     Annotations,
     VideoFolder,
     concatenate,
@@ -21,7 +21,7 @@ from vcr1.tasks.annotations import (
     read_json,
     read_lines,
 )
-from vcr1.tasks.grounding import read_activitynet, read_charades_sta, read_synthetic
+from vcr1.records import Interval, Sample
 from vcr1.video import write_mp4
 
 REAL = Path(__file__).parents[3] / "shared" / "annotations"

@@ -134,7 +134,8 @@ def read_json(path: str | Path) -> Any:
 
 def read_lines(path: str | Path) -> list[tuple[int, str]]:
     """(line number, text) of the lines that are not blank."""
-    return [(number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
+    # Not splitlines, which also splits at U+2028 and its like: JSON's texts may hold them as they are.
+    return [(number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
 
 
 def _text(path: str | Path) -> str:
@@ -180,3 +181,32 @@ class VideoFolder:
         yield self.folder / name
         for extension in self.extensions:
             yield self.folder / f"{name}{extension}"
+
+
+def add_span(
+    result: Annotations,
+    id_: str,
+    path: str | None,
+    sentence: str,
+    start: float,
+    end: float,
+    duration: float | None,
+) -> None:
+    """Add one sample of temporal grounding, or count why it is left out.
+
+    Args:
+        result: where the sample or the reason goes.
+        id_: id of the sample.
+        path: of the video; None where it is missing.
+        sentence: the query.
+        start: seconds.
+        end: seconds.
+        duration: of the video in seconds, where it is known.
+    """
+    query = sentence.strip() if isinstance(sentence, str) else ""
+    if path is None:
+        result.dropped["missing_video"] += 1
+    elif not query:
+        result.dropped["empty_query"] += 1
+    elif (interval := mend_interval(start, end, duration, result)) is not None:
+        result.samples.append(Sample(id_, path, query, interval, duration))

@@ -1,0 +1,121 @@
+import faulthandler
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from video_files import stripes
+
+from vcr1.records import VideoSource
+from vcr1.video import FrameBudget, PatchGrid, write_mp4
+from vcr1.video.probing import Outcome, Trial, probe, probe_all
+
+
+def trial(path: Path | str, **more: object) -> Trial:
+    return Trial(VideoSource(str(path)), FrameBudget(), PatchGrid(), **more)  # type: ignore[arg-type]
+
+
+def behave(trial: Trial) -> Outcome:
+    """What a decoder may do, by the file's name."""
+    name = Path(trial.source.path).stem
+    if name == "hangs":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as if it stuck in a driver
+        time.sleep(600)
+    if name == "segfaults":
+        faulthandler.disable()  # pytest's, which would print a stack
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "exits":
+        os._exit(3)
+    return Outcome("ok", name, duration=float(os.getpid()))
+
+
+def test_a_clip_is_as_training_sees_it(clip: Path) -> None:
+    assert probe(trial(clip)) == Outcome("ok", "", 4.0, frames=8, height=84, width=168)
+    # 4 of 40 frames span 4 · 3.9 / 3 s to the model, but the video lasts 4 s.
+    assert probe(trial(clip, frames=4)).duration == 4.0
+    part = Trial(VideoSource(str(clip), 1.0, 3.0), FrameBudget(), PatchGrid())
+    assert (probe(part).duration, probe(part).frames) == (2.0, 4)
+
+
+def test_what_is_wrong_is_told_apart(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    assert probe(trial(empty)) == Outcome("unreadable", f"{empty}: the file is empty; fetch it again")
+    assert probe(trial(tmp_path / "none.mp4")).status == "missing"
+    assert probe(trial("zero\0byte.mp4")).status == "missing"
+    assert probe(trial(clip, decoder="opencv")).message.startswith("data.loader.decoder must be one of")
+    assert probe(trial(clip, decoder="opencv")).status == probe(trial(clip, frames=3)).status == "refused"
+
+    def exhausted(*args: object, **kwargs: object) -> None:
+        raise MemoryError("no\nroom\x1b\ud800" + "x" * 1000)
+
+    monkeypatch.setattr("vcr1.video.probing.read_clip", exhausted)
+    failed = probe(trial(clip))
+    assert failed.status == "failed"
+    assert failed.message.startswith(f"{clip}: MemoryError: no?room??xxx")
+    assert len(failed.message) == 300
+
+
+def test_a_pipe_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.mp4"
+    os.mkfifo(path)  # to open it would wait for a writer
+    assert [outcome.status for _, outcome in probe_all([trial(path)], 1, 30)] == ["unreadable"]
+
+
+def test_each_video_is_tried_once_and_in_parallel() -> None:
+    trials = [trial(f"{number}.mp4") for number in range(50)]
+    results = list(probe_all(trials, 3, 30, behave))
+    assert sorted(int(outcome.message) for _, outcome in results) == list(range(50))
+    assert all(Path(given.source.path).stem == outcome.message for given, outcome in results)
+    processes = {outcome.duration for _, outcome in results}
+    assert 1 <= len(processes) <= 3
+    assert os.getpid() not in processes
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_process_that_hangs_or_dies_costs_its_file_only(workers: int) -> None:
+    names = ["a", "hangs", "b", "segfaults", "c", "exits", "d"]
+    results = {
+        Path(given.source.path).stem: outcome
+        for given, outcome in probe_all([trial(f"{name}.mp4") for name in names], workers, 1.0, behave)
+    }
+    assert {name: outcome.status for name, outcome in results.items()} == {
+        "a": "ok",
+        "b": "ok",
+        "c": "ok",
+        "d": "ok",
+        "hangs": "timeout",
+        "segfaults": "crashed",
+        "exits": "crashed",
+    }
+    assert results["hangs"].message == "hangs.mp4: not decoded within 1 s"
+    assert results["segfaults"].message == "segfaults.mp4: the decoder died (SIGSEGV)"
+    assert results["exits"].message == "exits.mp4: the decoder died (exit status 3)"
+
+
+def test_no_process_is_left_behind() -> None:
+    results = probe_all([trial(f"{number}.mp4") for number in range(4)], 2, 30, behave)
+    process = int(next(results)[1].duration)
+    results.close()  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+def test_nothing_to_do_starts_nothing() -> None:
+    assert list(probe_all([], 4, 1.0, behave)) == []
+
+
+def test_real_files_are_tried(clip: Path, tmp_path: Path) -> None:
+    good = tmp_path / "good.mp4"
+    write_mp4(good, stripes(8), fps=4)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(good.read_bytes()[:500])
+    found = {
+        Path(given.source.path).name: outcome for given, outcome in probe_all(map(trial, (good, cut)), 2, 60)
+    }
+    assert {name: outcome.status for name, outcome in found.items()} == {
+        "good.mp4": "ok",
+        "cut.mp4": "unreadable",
+    }
+    assert (found["good.mp4"].frames, found["good.mp4"].duration) == (4, 2.0)

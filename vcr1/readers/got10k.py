@@ -1,0 +1,299 @@
+"""GOT-10k (arXiv 1810.11981) as it is published, and tracking rows in JSON as VideoChat-R1 ships them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vcr1.errors import UserError, VideoError
+from vcr1.geometry import box_from_xywh, clip_box
+from vcr1.readers.annotations import Annotations, VideoFolder, read_json, read_lines
+from vcr1.records import Box, Sample, Tracklet, VideoSource
+from vcr1.video.frames import SUFFIXES, list_frames
+from vcr1.video.sampling import evenly_spaced
+from vcr1.video.timeline import open_video
+
+FORMS = ("corners", "xywh_pixels")  # what four numbers of a JSON row may mean
+
+Rectangle = tuple[float, float, float, float]
+Size = tuple[float, float]  # width and height of a frame in pixels
+Meta = dict[str, tuple[int, str]]  # key -> (line number, value) of a meta_info.ini
+
+_SEQUENCE = re.compile(r"\w[\w. -]{0,199}")
+_META_ROW = re.compile(r"([^:=]{1,100})[:=](.{0,2000})")
+_RESOLUTION = re.compile(r"\( {0,4}([1-9][0-9]{0,4}) {0,4}, {0,4}([1-9][0-9]{0,4}) {0,4}\)")
+_FPS = re.compile(r"([1-9][0-9]{0,3}(?:\.[0-9]{1,6})?) ?Hz", re.IGNORECASE)
+_EXTRA = ("object_class", "major_class", "root_class", "motion_class", "motion_adverb")
+_LONGEST_LINE = 200  # characters that four numbers may take
+_SLACK = 1e-6  # part of the frame by which the rounding of decimals may move an edge
+
+
+def read_got10k(
+    folder: str, list_file: str | None = None, boxes: int = 8, fps: float = 10.0, limit: int | None = None
+) -> Annotations:
+    """A split of GOT-10k: a folder with ``list.txt`` and a folder of frames per sequence.
+
+    Beside its frames a sequence holds ``groundtruth.txt`` (a line ``x,y,w,h`` in pixels per frame), and it
+    may hold ``absence.label`` (0 or 1 per frame, 1 where the object is absent) and ``meta_info.ini`` (class
+    of the object, frame rate, resolution). Without a resolution there, the first frame's is taken; without a
+    class, the query is "the object", which counts as mended.
+
+    Asked are ``boxes`` evenly spaced frames, the first and the last among them. A sequence is left out, with
+    its reason counted, where its folder is missing, where it has no frames, another number of them than
+    lines, or fewer than are asked, and where in an asked frame the object is absent or its box has no area.
+    Boxes that reach over the frame are clipped.
+
+    Args:
+        folder: of the split, such as ``got10k/train``.
+        list_file: names of the sequences to read, one per line; None for the folder's ``list.txt``.
+        boxes: how many frames are asked; as many as ``tasks.tracking.boxes``.
+        fps: frames per second of a sequence that does not state its own.
+        limit: read the first so many sequences only.
+
+    Raises:
+        UserError: a missing folder or file, a broken line (names file and line), no usable sequence.
+    """
+    _check_arguments(boxes, fps)
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"folder {folder} does not exist; unpack a split of GOT-10k there")
+    names = list_file or str(root / "list.txt")
+    result = Annotations(str(folder))
+    counts: Counter[str] = Counter()
+    for number, line in read_lines(names)[:limit]:
+        name = line.strip()
+        if not _SEQUENCE.fullmatch(name):
+            raise UserError(f"{names}, line {number}: expected the name of a sequence, not {name[:80]!r}")
+        _add_sequence(result, _numbered(name, counts), root / name, boxes, fps)
+    return result.checked()
+
+
+def read_tracking_json(
+    annotations: str,
+    videos: str,
+    boxes: int = 8,
+    fps: float = 10.0,
+    form: str = "corners",
+    limit: int | None = None,
+) -> Annotations:
+    """Tracking rows ``[{path, object, gt: [[x0, y0, x1, y1], ...]}]``, as VideoChat-R1 ships GOT-10k.
+
+    A row's boxes stand for evenly spaced frames of its video, the first and the last among them. Boxes that
+    reach over the frame are clipped. A row is left out, with its reason counted, where its video is missing,
+    its folder holds fewer frames than are asked, its object has no name, or it holds another number of boxes,
+    one without area in the frame (reversed or not finite, too), or corners that are no fractions.
+
+    Args:
+        annotations: the JSON file.
+        videos: where ``path`` starts: a folder of frames, or a video file with or without its extension.
+        boxes: how many boxes a row holds; as many as ``tasks.tracking.boxes``.
+        fps: frames per second of the folders of frames.
+        form: ``corners``, normalised; or ``xywh_pixels``, left, top, width and height in pixels, for which
+            each row states the ``width`` and ``height`` of its frames.
+        limit: read the first so many rows only.
+
+    Raises:
+        UserError: a missing or broken file (names the row), a missing folder, no usable row.
+    """
+    _check_arguments(boxes, fps)
+    if form not in FORMS:
+        raise UserError(f"form={form} of {annotations}: choose from {', '.join(FORMS)}")
+    rows = read_json(annotations)
+    if not isinstance(rows, list):
+        raise UserError(f"{annotations}: expected a list of rows, found a {type(rows).__name__}")
+    folder, result = VideoFolder(videos), Annotations(annotations)
+    counts: Counter[str] = Counter()
+    for number, row in enumerate(rows[:limit], 1):
+        path, name, rectangles, size = _read_row(row, f"{annotations}, row {number}", form)
+        id_, found = _numbered(path, counts), _find_video(folder, path, boxes, fps)
+        if isinstance(found, str):
+            result.dropped[found] += 1
+        elif len(rectangles) != boxes:
+            result.dropped["other_number_of_boxes"] += 1
+        elif not (query := name.replace("_", " ").strip()):
+            result.dropped["empty_query"] += 1
+        elif (target := _tracklet(rectangles, size, result)) is not None:
+            extra = {"object_class": name.strip()}
+            result.samples.append(Sample(id_, found[0], query, target, found[1], extra=extra))
+    return result.checked()
+
+
+def _check_arguments(boxes: int, fps: float) -> None:
+    if boxes < 2 or not 0 < fps < math.inf:
+        raise UserError(f"boxes={boxes} and fps={fps}: at least 2 boxes and a positive frame rate are needed")
+
+
+def _numbered(name: str, counts: Counter[str]) -> str:
+    """The name where it comes first, then ``name#2``, ``name#3``, passing over names already given."""
+    id_ = name
+    while id_ in counts:
+        counts[name] += 1
+        id_ = f"{name}#{counts[name]}"
+    counts[id_] = 1
+    return id_
+
+
+def _count_frames(folder: Path) -> int:
+    """Number of pictures. `list_frames` finds the same ones, but sorting 1.4 million names takes its time."""
+    with os.scandir(folder) as entries:
+        return sum(entry.name.lower().endswith(SUFFIXES) and entry.name[0] != "." for entry in entries)
+
+
+def _tracklet(rectangles: Sequence[Rectangle], size: Size | None, result: Annotations) -> Tracklet | None:
+    """Boxes, or None where one is unusable; of ``x, y, w, h`` in pixels with a size, else of corners."""
+    # Pixels taken for fractions; else most of them would count as boxes outside the frame.
+    if size is None and any(2 < max(map(abs, rectangle)) < math.inf for rectangle in rectangles):
+        result.dropped["box_not_normalised"] += 1
+        return None
+    boxes, clipped = [], False
+    for a, b, c, d in rectangles:
+        try:
+            if size is None:
+                box, edges = clip_box(Box(a, b, c, d)), (a, b, 1 - c, 1 - d)  # edges: from the frame's
+            else:
+                width, height = size
+                box = box_from_xywh(a, b, c, d, width, height)
+                edges = (a / width, b / height, 1 - (a + c) / width, 1 - (b + d) / height)
+        except ValueError:  # not finite, or the second corner before the first
+            box, edges = Box(0, 0, 0, 0), (0, 0, 0, 0)
+        if not box.area:
+            result.dropped["box_without_area"] += 1
+            return None
+        clipped = clipped or min(edges) < -_SLACK
+        boxes.append(box)
+    if clipped:
+        result.mended["clipped_to_the_frame"] += 1
+    return tuple(boxes)
+
+
+def _add_sequence(result: Annotations, id_: str, folder: Path, boxes: int, fps: float) -> None:
+    """Add one sequence, or count why it is left out."""
+    if not folder.is_dir():
+        result.dropped["missing_folder"] += 1
+        return
+    rectangles, meta = _read_groundtruth(folder / "groundtruth.txt"), _read_meta(folder / "meta_info.ini")
+    absent = _read_absence(folder / "absence.label") or [False] * len(rectangles)
+    asked, frames = evenly_spaced(len(rectangles), boxes), _count_frames(folder)
+    reason = None
+    if not frames:
+        reason = "no_frames"
+    elif frames != len(rectangles):
+        reason = "other_number_of_frames_than_boxes"
+    elif frames != len(absent):
+        reason = "other_number_of_labels_than_frames"
+    elif frames < boxes:
+        reason = "fewer_frames_than_asked"
+    elif any(absent[index] for index in asked):
+        reason = "object_absent"
+    elif not (size := _stated(folder, meta, "resolution", _RESOLUTION) or _size_of_first(folder)):
+        reason = "unreadable_frame"
+    if reason is not None:
+        result.dropped[reason] += 1
+    elif (target := _tracklet([rectangles[i] for i in asked], (size[0], size[1]), result)) is not None:
+        extra = {key: meta[key][1] for key in _EXTRA if key in meta and meta[key][1]}
+        query = extra.get("object_class", "").replace("_", " ").strip()
+        if not query:
+            result.mended["object_not_named"] += 1
+        (rate,) = _stated(folder, meta, "anno_fps", _FPS) or [fps]
+        video, duration = VideoSource(str(folder), fps=rate), frames / rate
+        result.samples.append(Sample(id_, video, query or "the object", target, duration, extra=extra))
+
+
+def _read_groundtruth(path: Path) -> list[Rectangle]:
+    """``x, y, w, h`` in pixels per frame; NaN where the file has it."""
+    rectangles: list[Rectangle] = []
+    for number, line in read_lines(path):
+        try:
+            x, y, w, h = map(float, line.split(",") if len(line) <= _LONGEST_LINE else ())
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: expected 'x,y,w,h', not {line[:80]!r}") from error
+        rectangles.append((x, y, w, h))
+    return rectangles
+
+
+def _read_absence(path: Path) -> list[bool]:
+    """Whether the object is absent, per frame; empty without such a file."""
+    lines = read_lines(path) if path.is_file() else []
+    for number, line in lines:
+        if line.strip() not in ("0", "1"):
+            raise UserError(f"{path}, line {number}: expected 0 or 1, not {line[:80]!r}")
+    return [line.strip() == "1" for _, line in lines]
+
+
+def _read_meta(path: Path) -> Meta:
+    """The section ``METAINFO``; empty without such a file. No `configparser`: its patterns are quadratic."""
+    meta: Meta = {}
+    inside = False
+    for number, line in read_lines(path) if path.is_file() else []:
+        row = line.strip()
+        if row.startswith("["):
+            inside = row == "[METAINFO]"
+        elif inside and not row.startswith(("#", ";")):
+            if (match := _META_ROW.fullmatch(row)) is None:
+                raise UserError(f"{path}, line {number}: expected 'key: value', not {row[:80]!r}")
+            meta[match[1].strip().lower()] = (number, match[2].strip())
+    return meta
+
+
+def _stated(folder: Path, meta: Meta, key: str, grammar: re.Pattern[str]) -> list[float]:
+    """The numbers of a value; none where the key is missing."""
+    if key not in meta:
+        return []
+    number, value = meta[key]
+    if (match := grammar.fullmatch(value)) is None:
+        where, form = folder / "meta_info.ini", "(1920, 1080)" if key == "resolution" else "10Hz"
+        raise UserError(f"{where}, line {number}: expected '{key}: {form}', not {value[:80]!r}")
+    return [float(text) for text in match.groups()]
+
+
+def _size_of_first(folder: Path) -> list[float]:
+    """Width and height of the first frame in pixels; empty where it is no picture."""
+    try:
+        with open_video(folder / list_frames(folder)[0]) as (_, stream):
+            size = (stream.codec_context.width, stream.codec_context.height)
+    except VideoError:
+        return []
+    return [float(side) for side in size] if all(size) else []  # FFmpeg opens what is named .jpg
+
+
+def _read_row(row: Any, where: str, form: str) -> tuple[str, str, list[Rectangle], Size | None]:
+    """Path, name of the object, boxes and, for pixels, size of the frame."""
+    sides = ("width", "height") if form == "xywh_pixels" else ()
+    try:
+        path, name, gt = row["path"], row["object"], row["gt"]
+        if not (isinstance(path, str) and path.strip() and isinstance(name, str) and isinstance(gt, list)):
+            raise TypeError("path and object are texts, gt is a list")
+        rectangles = [(_number(a), _number(b), _number(c), _number(d)) for a, b, c, d in gt]
+        size = [_number(row[side]) for side in sides]
+        if not all(0 < side < math.inf for side in size):
+            raise ValueError(f"no size of a frame: {size}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        needs = ", ".join(("path", "object", *sides))
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{where}: needs {needs} and gt [[four numbers], ...] ({reason})") from error
+    return path, name, rectangles, (size[0], size[1]) if size else None
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"a {type(value).__name__} where a number should be")
+    return float(value)
+
+
+def _find_video(
+    folder: VideoFolder, name: str, boxes: int, fps: float
+) -> tuple[VideoSource, float | None] | str:
+    """A row's video and its length in seconds where that is known; or why there is none."""
+    if (file := folder.find(name)) is not None:
+        return VideoSource(file), None
+    path = folder.folder / name
+    try:
+        frames = _count_frames(path)
+    except (OSError, ValueError):  # no folder, no name that a folder can have
+        return "missing_video"
+    return "fewer_frames_than_asked" if frames < boxes else (VideoSource(str(path), fps=fps), frames / fps)

@@ -1,0 +1,216 @@
+"""The synthetic world as a data set, for every task.
+
+============  ========  =================================================================================
+task          clips     asks
+============  ========  =================================================================================
+grounding     events    when a shape appears
+tracking      motion    where the shape goes
+grounded_qa   events    which shape appears first, or last, and when
+qa            both      the colour or form of what appears first or last; which way a shape moves
+captioning    events    what happens, in order
+quality       quality   whether the picture is clean, noisy or blurred
+============  ========  =================================================================================
+
+Where a model reasons before it answers, a sample's ``rationale`` is the word that decides the answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from vcr1.errors import UserError
+from vcr1.geometry import clip_box
+from vcr1.readers.annotations import Annotations
+from vcr1.records import Box, GroundedAnswer, Interval, Sample, Tracklet
+from vcr1.video import (
+    COLORS,
+    DEGRADATIONS,
+    DIRECTIONS,
+    SHAPES,
+    ClipSpec,
+    ShapeEvent,
+    build_world,
+    direction_of,
+    evenly_spaced,
+)
+from vcr1.video.synthetic import SOURCE_FPS
+
+BOXES = 8
+NUM_OPTIONS = 4
+
+Ask = Callable[[ClipSpec, random.Random, float], list[dict[str, Any]]]
+"""The questions about a clip, as fields of samples; the number is how careless the annotator is."""
+
+
+def read_synthetic(
+    folder: str,
+    split: str,
+    count: int,
+    seed: int,
+    task: str = "grounding",
+    loosen: float = 0.0,
+    limit: int | None = None,
+) -> Annotations:
+    """Questions about clips of coloured shapes; the clips are written on first use.
+
+    Args:
+        folder: where the worlds are kept.
+        split: name of the split.
+        count: number of clips of each kind that the task asks about; each gives one sample or more.
+        seed: makes the split what it is.
+        task: what is asked, see the module's table.
+        loosen: how careless the annotator is; 0 keeps the truth. Grounding: every end of the target moves
+            outwards by up to so many seconds, in half seconds. Tracking: so does every edge of the boxes, by
+            so much of the frame or not at all, the same edges in all of a clip's boxes. The others know no
+            carelessness.
+        limit: take the first so many samples only.
+
+    Raises:
+        UserError: an unknown task, or a ``loosen`` that it cannot do.
+    """
+    if task not in _QUESTIONS:
+        raise UserError(f"task={task} is none of {', '.join(_QUESTIONS)}")
+    if loosen and (task not in ("grounding", "tracking") or loosen < 0):
+        raise UserError(f"loosen={loosen} cannot be done for {task}")
+    if task == "grounding" and loosen * 2 % 1:
+        raise UserError(f"loosen={loosen} is no number of half seconds")
+    result = Annotations(f"synthetic {split}")
+    for kind in _QUESTIONS[task]:
+        for number, (path, spec) in enumerate(build_world(Path(folder), split, count, seed, kind)):
+            prefix = split if kind == "events" else f"{split}-{kind}"
+            rng = random.Random(f"{seed}-{number}")
+            result.samples += ask_about(spec, task, kind, str(path), f"{prefix}-{number:05d}", rng, loosen)
+    result.samples = result.samples[:limit]
+    return result.checked()
+
+
+def ask_about(
+    spec: ClipSpec, task: str, kind: str, video: str, prefix: str, rng: random.Random, loosen: float = 0.0
+) -> list[Sample]:
+    """The samples of a task about one clip.
+
+    Args:
+        spec: the clip.
+        task: what is asked, see the module's table.
+        kind: the world that the clip was drawn from.
+        video: path of the clip.
+        prefix: of the samples' ids.
+        rng: the only source of chance.
+        loosen: how careless the annotator is.
+    """
+    samples = []
+    for position, fields in enumerate(_QUESTIONS[task][kind](spec, rng, loosen)):
+        extra = {"spec": spec} | fields.pop("extra")
+        id_ = f"{prefix}-{position}"
+        samples.append(Sample(id=id_, video=video, duration=spec.duration, extra=extra, **fields))
+    return samples
+
+
+def kinds_of(task: str) -> list[str]:
+    """The worlds that a task asks about."""
+    return list(_QUESTIONS[task])
+
+
+def _name(event: ShapeEvent) -> str:
+    return f"{event.color} {event.shape}"
+
+
+def _ask_when(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+    fields = []
+    for event in spec.events:
+        start = max(0.0, event.start - rng.randint(0, int(2 * loosen)) / 2)
+        end = min(spec.duration, event.end + rng.randint(0, int(2 * loosen)) / 2)
+        query, extra = f"the {_name(event)} appears", {"rationale": event.color}
+        fields.append({"query": query, "target": Interval(start, end), "extra": extra})
+    return fields
+
+
+def _ask_where(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+    (event,) = spec.events
+    frames = evenly_spaced(round(spec.duration * SOURCE_FPS), BOXES)
+    boxes = tuple(clip_box(Box(*event.box(frame / SOURCE_FPS))) for frame in frames)
+    extra = {"rationale": direction_of(event), "first_box": boxes[0]}
+    return [{"query": f"the {_name(event)}", "target": _widen(boxes, rng, loosen), "extra": extra}]
+
+
+def _widen(boxes: Tracklet, rng: random.Random, loosen: float) -> Tracklet:
+    """The boxes with some of their edges moved outwards, the same ones in all boxes."""
+    left, top, right, bottom = (rng.choice((0.0, loosen)) for _ in range(4))
+    return tuple(clip_box(Box(box.x0 - left, box.y0 - top, box.x1 + right, box.y1 + bottom)) for box in boxes)
+
+
+def _ordered(spec: ClipSpec) -> list[ShapeEvent]:
+    return sorted(spec.events, key=lambda event: (event.start, event.end))
+
+
+def _first_or_last(spec: ClipSpec, rng: random.Random) -> tuple[str, ShapeEvent] | None:
+    """Which of a clip's events is asked about; None where they begin together."""
+    events = _ordered(spec)
+    if events[0].start == events[-1].start:
+        return None
+    return rng.choice((("first", events[0]), ("last", events[-1])))
+
+
+def _choose(right: str, others: list[str], rng: random.Random) -> dict[str, Any]:
+    """Options in a random order, and the letter of the right one."""
+    options = [right, *rng.sample(others, min(NUM_OPTIONS - 1, len(others)))]
+    rng.shuffle(options)
+    return {"options": tuple(options), "target": ascii_uppercase[options.index(right)]}
+
+
+def _ask_which_and_when(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+    if (asked := _first_or_last(spec, rng)) is None:
+        return []
+    place, event = asked
+    shown = [_name(other) for other in spec.events if other != event]
+    absent = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
+    absent = [name for name in absent if name not in shown and name != _name(event)]
+    fields = _choose(_name(event), [*shown, *rng.sample(absent, NUM_OPTIONS - 1 - len(shown))], rng)
+    fields["target"] = GroundedAnswer(fields["target"], (Interval(event.start, event.end),))
+    extra = {"rationale": _name(event), "category": place}
+    return [fields | {"query": f"Which shape appears {place}?", "extra": extra}]
+
+
+def _ask_what(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+    fields = []
+    for category, values in (("color", list(COLORS)), ("shape", list(SHAPES))):
+        if (asked := _first_or_last(spec, rng)) is not None:
+            place, event = asked
+            right = getattr(event, category)
+            choice = _choose(right, [value for value in values if value != right], rng)
+            extra = {"rationale": right, "category": category}
+            fields.append(choice | {"query": f"What {category} appears {place}?", "extra": extra})
+    return fields
+
+
+def _ask_which_way(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+    right = direction_of(spec.events[0])
+    fields = _choose(right, [way for way in DIRECTIONS if way != right], rng)
+    extra = {"rationale": right, "category": "direction"}
+    return [fields | {"query": "Which way does the shape move?", "extra": extra}]
+
+
+def _ask_what_happens(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+    events = tuple(f"a {_name(event)} appears" for event in _ordered(spec))
+    caption = ". ".join(events) + "."
+    extra = {"rationale": ", ".join(event.color for event in _ordered(spec)), "events": events}
+    return [{"query": "What happens in the video, in order?", "target": caption, "extra": extra}]
+
+
+def _ask_how_good(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+    fields = {"query": "How good is the picture of this video?", "options": DEGRADATIONS}
+    return [fields | {"target": spec.degradation, "extra": {"rationale": spec.degradation}}]
+
+
+_QUESTIONS: dict[str, dict[str, Ask]] = {
+    "grounding": {"events": _ask_when},
+    "tracking": {"motion": _ask_where},
+    "grounded_qa": {"events": _ask_which_and_when},
+    "qa": {"events": _ask_what, "motion": _ask_which_way},
+    "captioning": {"events": _ask_what_happens},
+    "quality": {"quality": _ask_how_good},
+}

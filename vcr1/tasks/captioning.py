@@ -1,0 +1,123 @@
+"""Captioning: what happens in a video? A judge says which events of the reference the answer tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from vcr1.judges import CaptionPair, EventJudge, LexicalJudge, f1
+from vcr1.parsing import CAPTION_FAILURES, parse_caption
+from vcr1.records import (
+    Completion,
+    EventScores,
+    JudgedCaption,
+    Judgement,
+    ParseFailure,
+    Prompt,
+    Sample,
+)
+from vcr1.rewards import Reward, answer_format, event_recall
+from vcr1.tasks.base import PendingCompletions, Task, format_share, mean_of, most_frequent
+
+FORM = "the description between <answer> and </answer>."
+
+
+class CaptioningTask(Task):
+    """Captioning, rewarded by the recall of the reference's events (paper, "Tasks, data, rewards").
+
+    A sample's ``query`` is the instruction and its ``target`` the reference caption; ``extra["events"]`` may
+    list the reference's events, else the judge does.
+
+    Args:
+        judge: compares captions; by default by their words alone.
+        think: whether the model is asked to reason before it answers.
+        weights: weights of the rewards ``format`` and ``event_recall``.
+    """
+
+    name = "captioning"
+    metric_names = ("event_recall", "event_precision", "event_f1")
+    failure_reasons = CAPTION_FAILURES
+    headline = "event recall"
+
+    def __init__(
+        self,
+        judge: EventJudge | None = None,
+        think: bool = True,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        rewards: dict[str, Reward] = {
+            "format": partial(answer_format, think=think),
+            "event_recall": event_recall,
+        }
+        super().__init__(rewards, weights, think)
+        self.event_judge = judge or LexicalJudge()
+
+    def probe(self) -> None:
+        """See that the judge answers."""
+        self.event_judge.probe()
+
+    def prompt(self, sample: Sample) -> Prompt:
+        """The instruction, then the form of the answer."""
+        return Prompt(f"{sample.query.strip()}\n{self.instruct(FORM)}")
+
+    def parse(self, text: str, sample: Sample) -> str | ParseFailure:
+        """The words of the last answer block."""
+        return parse_caption(text)
+
+    def answer(self, sample: Sample) -> str:
+        """The reference caption; with ``think``, a sample's ``rationale`` stands before it."""
+        return self.reasoned(sample, f"<answer>{sample.target.strip()}</answer>")
+
+    def complete(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingCompletions:
+        """Send the captions to the judge; those that could not be read need none."""
+        captions = [self.parse(text, sample) for text, sample in zip(texts, samples, strict=True)]
+        pairs = [
+            CaptionPair(sample.target, caption, _events(sample))
+            for caption, sample in zip(captions, samples, strict=True)
+            if not isinstance(caption, ParseFailure)
+        ]
+        pending = self.event_judge.begin(pairs)
+
+        def collect() -> list[Completion]:
+            verdicts = iter(pending())
+            values = [
+                caption if isinstance(caption, ParseFailure) else JudgedCaption(caption, next(verdicts))
+                for caption in captions
+            ]
+            return [Completion(text, value) for text, value in zip(texts, values, strict=True)]
+
+        return collect
+
+    def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
+        """Recall, precision and F1 of the events; NaN where the judge failed."""
+        value: JudgedCaption | ParseFailure = completion.value
+        recall = event_recall(completion, sample)
+        precision = recall if isinstance(value, ParseFailure) else _precision(value)
+        return {"event_recall": recall, "event_precision": precision, "event_f1": f1(recall, precision)}
+
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        """Mean recall, precision and F1 of the events, over the samples that could be judged.
+
+        Also the shares of well-formed answers, and of samples that the judge gave no verdict on.
+        """
+        scores = {
+            name.replace("_", " "): mean_of(judgements, name) for name in self.metric_names
+        } | format_share(judgements)
+        return scores | {"unjudged": sum(j.unjudged for j in judgements) / len(judgements)}
+
+    def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
+        """The training set's most frequent caption."""
+        caption = most_frequent([sample.target for sample in train])
+        judgements = self.judge([f"<answer>{caption}</answer>"] * len(test), test)()
+        scores = self.summarise(judgements)
+        return {"constant": {name: scores[name] for name in scores if name.startswith("event")}}
+
+
+def _events(sample: Sample) -> tuple[str, ...] | None:
+    """The events of the reference, where the annotation lists them."""
+    events = sample.extra.get("events")
+    return None if events is None else tuple(map(str, events))
+
+
+def _precision(value: JudgedCaption) -> float:
+    return value.verdict.precision if isinstance(value.verdict, EventScores) else float("nan")

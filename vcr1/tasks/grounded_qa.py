@@ -1,0 +1,113 @@
+"""Grounded question answering: which option is right, and which spans of time show it?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from vcr1.geometry import intersection_over_prediction, interval_iou, union_iou
+from vcr1.metrics import gqa_summary, mean
+from vcr1.parsing import (
+    GLUE_FAILURES,
+    LETTER_FAILURES,
+    format_intervals,
+    parse_intervals,
+    parse_letter,
+)
+from vcr1.records import Completion, GroundedAnswer, Interval, Judgement, ParseFailure, Prompt, Sample
+from vcr1.rewards import Reward, glue_format, glue_iou, letter_accuracy
+from vcr1.tasks.base import Task, accuracies, format_share
+from vcr1.tasks.options import letters_of, list_options
+
+FORM = (
+    "the letter of the right option between <answer> and </answer>, and the spans of time in the video that"
+    " show it, in seconds with one decimal, between <glue> and </glue>,"
+    " for example <answer>B</answer><glue>[(5.2, 10.4), (12.0, 13.5)]</glue>."
+)
+
+
+class GroundedQATask(Task):
+    """Grounded question answering; the letter and the spans are parsed and rewarded each on its own.
+
+    Args:
+        think: whether the model is asked to reason before it answers.
+        weights: weights of the rewards ``format``, ``accuracy`` and ``iou``.
+    """
+
+    name = "grounded_qa"
+    metric_names = ("accuracy", "iou", "iop", "union_iou")
+    failure_reasons = tuple(dict.fromkeys([*LETTER_FAILURES, *GLUE_FAILURES]))
+    headline = "Acc@GQA"
+
+    def __init__(self, think: bool = True, weights: Mapping[str, float] | None = None) -> None:
+        form = partial(glue_format, think=think)
+        rewards: dict[str, Reward] = {"format": form, "accuracy": letter_accuracy, "iou": glue_iou}
+        super().__init__(rewards, weights, think)
+
+    def prompt(self, sample: Sample) -> Prompt:
+        """Question and options, then the form of the answer."""
+        return Prompt(f"{sample.query.strip()}\n{list_options(sample.options)}\n{self.instruct(FORM)}")
+
+    def parse(self, text: str, sample: Sample) -> GroundedAnswer | ParseFailure:
+        """The letter of the last answer block, the spans of the last glue block; a failure if both fail."""
+        letter, intervals = parse_letter(text, len(sample.options)), parse_intervals(text)
+        if isinstance(letter, ParseFailure) and isinstance(intervals, ParseFailure):
+            return letter
+        return GroundedAnswer(letter, intervals)
+
+    def answer(self, sample: Sample) -> str:
+        """The right letter and the true spans; with ``think``, a ``rationale`` stands before them."""
+        target: GroundedAnswer = sample.target
+        assert not isinstance(target.intervals, ParseFailure)
+        spans = format_intervals(target.intervals)
+        return self.reasoned(sample, f"<answer>{target.letter}</answer><glue>{spans}</glue>")
+
+    def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
+        """Accuracy of the letter, and three measures of the spans.
+
+        ``iou`` and ``iop`` are the best over the true spans, as NExT-GQA's own evaluation takes them;
+        ``union_iou`` is that of all answered against all true time, as the reward has it.
+        """
+        answered, true = _spans(completion.value), _spans(sample.target)
+        return {
+            "accuracy": letter_accuracy(completion, sample),
+            "iou": max((_iou(answered, span) for span in true), default=0.0),
+            "iop": max((intersection_over_prediction(answered, [span]) for span in true), default=0.0),
+            "union_iou": glue_iou(completion, sample),
+        }
+
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        """The metrics of NExT-GQA (arXiv 2309.01327), and accuracy per category.
+
+        Also the share of well-formed answers, and ``mIoU(union)``, of all answered against all true time.
+        """
+        columns = ([j.metrics[name] for j in judgements] for name in ("accuracy", "iou", "iop"))
+        categories = {name: value for name, value in accuracies(judgements).items() if "/" in name}
+        union = {"mIoU(union)": mean([judgement.metrics["union_iou"] for judgement in judgements])}
+        return gqa_summary(*columns) | union | format_share(judgements) | categories
+
+    def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
+        """The training set's most frequent letter, with the whole video as its span."""
+        return {"constant": self._constant(letters_of(train), test)}
+
+    def _constant(self, letters: Sequence[str], test: Sequence[Sample]) -> dict[str, float]:
+        letter = max(sorted(set(letters)), key=letters.count)
+        judgements = []
+        for sample in test:
+            last = max((span.end for span in _spans(sample.target)), default=0.0)
+            whole = Interval(0.0, last if sample.duration is None else sample.duration)
+            judgements.append(self.score(Completion("", GroundedAnswer(letter, (whole,))), sample))
+        scores = self.summarise(judgements)
+        return {name: value for name, value in scores.items() if name != "format" and "/" not in name}
+
+
+def _spans(value: GroundedAnswer | ParseFailure) -> tuple[Interval, ...]:
+    """The spans of an answer; none where they could not be read."""
+    if isinstance(value, ParseFailure) or isinstance(value.intervals, ParseFailure):
+        return ()
+    return value.intervals
+
+
+def _iou(answered: Sequence[Interval], span: Interval) -> float:
+    """IoU of one true span with an answer; of one answered span it is NExT-GQA's own."""
+    return interval_iou(answered[0], span) if len(answered) == 1 else union_iou(answered, [span])

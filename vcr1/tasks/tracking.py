@@ -1,0 +1,138 @@
+"""Object tracking: where is an object in each of a few frames? The answer is one box per frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from vcr1.errors import UserError
+from vcr1.geometry import box_iou
+from vcr1.metrics import average_overlap, best_constant_box, mean, recall_at, success_rate
+from vcr1.parsing import BOX_FAILURES, format_boxes, parse_boxes
+from vcr1.records import Box, Completion, Judgement, ParseFailure, Prompt, Sample, Tracklet
+from vcr1.rewards import mean_box_iou, parsed_answer_format
+from vcr1.tasks.base import Task, format_share, mean_of
+
+QUESTION = (
+    "The video shows {count} frames, evenly spaced in time. In the first frame, {object} is in the box {box}:"
+    " left, top, right and bottom edge as fractions of the frame's width and height."
+    " Where is it in each of the {count} frames?"
+)
+FORM = (
+    "the {count} boxes in the order of the frames, with {decimals}, between <answer> and </answer>,"
+    " for example <answer>{example}</answer>."
+)
+EXAMPLE = (Box(0.1, 0.2, 0.4, 0.6), Box(0.2, 0.2, 0.5, 0.6))
+NUMBERS = {1: "one decimal", 2: "two decimals", 3: "three decimals"}
+
+
+class TrackingTask(Task):
+    """Object tracking with a given first box.
+
+    The frames that the model is shown are the frames whose boxes are asked: ``boxes`` of them, evenly spaced,
+    the first and the last frame of the video among them. A sample's ``target`` holds one box for each. Where
+    ``extra`` has a ``first_box``, the prompt gives that one instead of the target's first.
+
+    Args:
+        boxes: how many frames are shown and asked.
+        decimals: digits after the point in boxes that the prompt and the true answers show.
+        think: whether the model is asked to reason before it answers.
+        weights: weights of the rewards ``format`` and ``iou``.
+
+    Raises:
+        UserError: fewer than 2 boxes, or more than 3 decimals or none.
+    """
+
+    name = "tracking"
+    metric_names = ("iou", "overlap", "success@0.5", "success@0.75")
+    failure_reasons = BOX_FAILURES
+    headline = "AO"
+
+    def __init__(
+        self,
+        boxes: int = 8,
+        decimals: int = 3,
+        think: bool = True,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        form = partial(parsed_answer_format, think=think)
+        super().__init__({"format": form, "iou": mean_box_iou}, weights, think)
+        if not isinstance(boxes, int) or boxes < 2:
+            raise UserError(f"tasks.{self.name}.boxes={boxes}: tracking asks for at least 2 boxes")
+        if decimals not in NUMBERS:
+            raise UserError(f"tasks.{self.name}.decimals={decimals}; choose from 1, 2, 3")
+        self.frames: int = boxes
+        self.decimals = decimals
+
+    def prompt(self, sample: Sample) -> Prompt:
+        """The object and its first box, then the form of the answer."""
+        box = format_boxes((_first_box(sample),), self.decimals)[1:-1]
+        question = QUESTION.format(count=self.frames, object=sample.query.strip().rstrip("."), box=box)
+        example = format_boxes(EXAMPLE, self.decimals)[:-1] + ", ...]"
+        form = FORM.format(count=self.frames, decimals=NUMBERS[self.decimals], example=example)
+        return Prompt(f"{question}\n{self.instruct(form)}")
+
+    def parse(self, text: str, sample: Sample) -> Tracklet | ParseFailure:
+        """The boxes of the last answer block, as many as were asked for."""
+        return parse_boxes(text, self.frames)
+
+    def answer(self, sample: Sample) -> str:
+        """The true boxes; with ``think``, a sample's ``rationale`` stands before them."""
+        return self.reasoned(sample, f"<answer>{format_boxes(sample.target, self.decimals)}</answer>")
+
+    def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
+        """``iou`` is the mean over all boxes, as the reward has it.
+
+        The others leave the given first box out, as GOT-10k compares trackers: the mean ``overlap``, and the
+        shares of frames with an overlap over 0.5 and 0.75.
+        """
+        target: Tracklet = sample.target
+        value: Tracklet | ParseFailure = completion.value
+        overlaps = [0.0] * (len(target) - 1)
+        if not isinstance(value, ParseFailure) and len(value) == len(target):
+            overlaps = [box_iou(*pair) for pair in zip(value, target, strict=True)][1:]
+        return {
+            "iou": mean_box_iou(completion, sample),
+            "overlap": average_overlap([overlaps]),
+            "success@0.5": success_rate([overlaps], 0.5),
+            "success@0.75": success_rate([overlaps], 0.75),
+        }
+
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        """Metrics of GOT-10k and of the paper, and the share of well-formed answers.
+
+        AO, SR@0.5 and SR@0.75 (arXiv 1810.11981) leave the given first box out; mIoU, R@0.5 and R@0.7 are of
+        the mean over all boxes (arXiv 2504.06958).
+        """
+        ious = [judgement.metrics["iou"] for judgement in judgements]
+        return {
+            "AO": mean_of(judgements, "overlap"),
+            "SR@0.5": mean_of(judgements, "success@0.5"),
+            "SR@0.75": mean_of(judgements, "success@0.75"),
+            "mIoU": mean(ious),
+            "R@0.5": recall_at(ious, 0.5),
+            "R@0.7": recall_at(ious, 0.7),
+        } | format_share(judgements)
+
+    def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
+        """The given first box everywhere; and the one box that fits the training boxes best."""
+        constant = best_constant_box([box for sample in train for box in sample.target])
+        answers = {
+            "first_box": [
+                (sample.extra.get("first_box", sample.target[0]),) * len(sample.target) for sample in test
+            ],
+            "constant": [(constant,) * len(sample.target) for sample in test],
+        }
+        return {name: self._scores(tracklets, test) for name, tracklets in answers.items()}
+
+    def _scores(self, tracklets: Sequence[Tracklet], samples: Sequence[Sample]) -> dict[str, float]:
+        """The metrics of given tracklets; their form is no matter here."""
+        pairs = zip(tracklets, samples, strict=True)
+        scores = self.summarise([self.score(Completion("", boxes), sample) for boxes, sample in pairs])
+        return {name: value for name, value in scores.items() if name != "format"}
+
+
+def _first_box(sample: Sample) -> Box:
+    """The box that the prompt gives."""
+    first: Box = sample.extra.get("first_box", sample.target[0])
+    return first
