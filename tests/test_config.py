@@ -168,6 +168,7 @@ def test_without_overrides_the_run_is_the_paper_s() -> None:
     assert cfg.tasks.grounding == {
         "_target_": "vcr1.tasks.GroundingTask",
         "think": True,
+        "rewards": {},
         "weights": {"format": 1.0, "iou": 1.0},
     }
     assert cfg.report == {"before": False, "after": True, "wrong_video": False, "clips": 8}

@@ -1,10 +1,12 @@
 """The training modules, in real runs of the embedded model on a few synthetic clips."""
 
 import copy
+import itertools
 import math
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +17,14 @@ import torch
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
 
-from vcr1.data import TaskDataModule
+from vcr1.data import LoaderSettings, MixtureDataModule, TaskDataModule
 from vcr1.errors import UserError
+from vcr1.grpo import GRPOLoss, grpo_loss
 from vcr1.module import GRPOModule, PolicyModule, SFTModule, lr_factor
 from vcr1.policy import Sampling, VideoPolicy, load_policy
 from vcr1.readers import Annotations
-from vcr1.records import Batch, Interval, RolloutGroups, Sample
-from vcr1.tasks import GroundingTask
+from vcr1.records import Batch, Completion, Interval, Judge, Judgement, RolloutGroups, Sample
+from vcr1.tasks import GroundingTask, QATask, Task
 from vcr1.video import ClipSpec, FrameBudget, ShapeEvent, write_clip
 
 torch.set_num_threads(1)
@@ -100,18 +103,38 @@ def policy() -> VideoPolicy:
     return load_policy("builtin:tiny", dtype="float32")
 
 
-def data(policy: VideoPolicy, samples: list[Sample], batch_size: int, think: bool = True) -> TaskDataModule:
+def part(
+    task: Task, policy: VideoPolicy, samples: list[Sample], batch_size: int, shuffle: bool = True
+) -> TaskDataModule:
     annotations = {"train": Annotations("train", samples), "val": Annotations("val", samples)}
-    return TaskDataModule(
-        GroundingTask(think=think),
-        annotations,
-        policy.encoder,
-        policy.encoder.grid,
-        BUDGET,
-        batch_size=batch_size,
-        eval_batch_size=2,
-        num_workers=0,
-    )
+    settings = LoaderSettings(batch_size=batch_size, eval_batch_size=2, num_workers=0, shuffle=shuffle)
+    return TaskDataModule(task, annotations, policy.encoder, policy.encoder.grid, BUDGET, settings)
+
+
+def data(
+    policy: VideoPolicy, samples: list[Sample], batch_size: int, think: bool = True, shuffle: bool = True
+) -> TaskDataModule:
+    return part(GroundingTask(think=think), policy, samples, batch_size, shuffle)
+
+
+def two_tasks(
+    policy: VideoPolicy, samples: list[Sample], batch_size: int = 1, shuffle: bool = False
+) -> MixtureDataModule:
+    """When an event happens, and which colour it has: as many samples of each, in turns."""
+    questions = [
+        replace(sample, options=("red", "blue", "green"), target="A", extra={"category": sample.id[0]})
+        for sample in samples
+    ]
+    parts = [
+        part(GroundingTask(), policy, samples, batch_size, shuffle),
+        part(QATask(), policy, questions, batch_size, shuffle),
+    ]
+    settings = LoaderSettings(batch_size=batch_size, num_workers=0, shuffle=shuffle)
+    return MixtureDataModule(parts, settings=settings)
+
+
+def judge(task: Judge, texts: list[str], samples: list[Sample]) -> list[Judgement]:
+    return task.judge(texts, samples)()
 
 
 def trainer(**settings: Any) -> L.Trainer:
@@ -129,7 +152,7 @@ def trainer(**settings: Any) -> L.Trainer:
     return L.Trainer(**defaults | settings)
 
 
-def fit(module: PolicyModule, source: TaskDataModule, **settings: Any) -> list[dict[str, float]]:
+def fit(module: PolicyModule, source: L.LightningDataModule, **settings: Any) -> list[dict[str, float]]:
     """Train and return the logged rows."""
     records = Records()
     torch.manual_seed(0)
@@ -206,10 +229,16 @@ def test_a_run_changes_the_policy_and_not_the_reference(policy: VideoPolicy, sam
 def test_all_that_is_promised_is_logged(policy: VideoPolicy, samples: list[Sample]) -> None:
     module = GRPOModule(policy, num_generations=4, lr=1e-3, sampling=SHORT)
     rows = fit(module, data(policy, samples[:4], 2), max_steps=2)
-    parts = ("reward/format", "reward/iou", "iou", *(f"failed/{reason}" for reason in REASONS))
+    parts = (
+        "reward/total",
+        "reward/format",
+        "reward/iou",
+        "iou",
+        *(f"failed/{reason}" for reason in REASONS),
+    )
     plain = (
         "loss kl clip_fraction entropy reward reward_std advantage_spread zero_variance_groups "
-        "completion_tokens truncated lost_samples lr"
+        "completion_tokens truncated lost_samples unjudged lr"
     )
     expected = {f"train/{name}" for name in plain.split()}
     expected |= {f"train/grounding/{name}" for name in parts}
@@ -220,11 +249,12 @@ def test_all_that_is_promised_is_logged(policy: VideoPolicy, samples: list[Sampl
         assert all(math.isfinite(value) for value in row.values())
         assert all(row[f"train/seconds/{name}"] > 0 for name in PHASES)
         assert row["train/clip_fraction"] == 0  # one update per rollout
-        assert row["train/lost_samples"] == 0
+        assert (row["train/lost_samples"], row["train/unjudged"]) == (0, 0)
         assert row["train/grounding/iou"] == row["train/grounding/reward/iou"]
         assert row["train/reward"] == pytest.approx(
             row["train/grounding/reward/format"] + row["train/grounding/reward/iou"], abs=1e-6
         )
+        assert row["train/grounding/reward/total"] == row["train/reward"]
     assert rows[0]["train/kl"] < 1e-6  # the policy still is the reference
     assert rows[1]["train/kl"] > 1e-4  # and now it is not
 
@@ -257,7 +287,7 @@ def test_the_loss_of_a_step_is_the_formula(policy: VideoPolicy, samples: list[Sa
     ((groups,), (batch,)) = rollouts, batches
     costs, spreads, kls, lengths, totals = [], [], [], [], []
     for prompt, sample in enumerate(batch.samples):
-        rewards = [source.task.judge(text, sample).total for text in groups.texts[prompt]]
+        rewards = [one.total for one in judge(source.task, groups.texts[prompt], [sample] * 4)]
         mean = sum(rewards) / 4
         std = math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / 3)
         advantages = [(reward - mean) / (std + 1e-4) for reward in rewards]
@@ -290,7 +320,7 @@ def test_the_first_update_favours_the_better_completions(policy: VideoPolicy, sa
     source = data(policy, samples[:1], 1)
     fit(module, source)
     (groups,) = rollouts
-    rewards = [source.task.judge(text, samples[0]).total for text in groups.texts[0]]
+    rewards = [one.total for one in judge(source.task, groups.texts[0], samples[:1] * 8)]
     assert len(set(rewards)) > 1
     mean = sum(rewards) / 8
     gain = 0.0
@@ -341,20 +371,32 @@ def test_a_batch_without_samples_teaches_nothing(
     (row,) = fit(module, data(policy, samples[4:], 1), callbacks=[gradients])
     assert same(state(policy), before)
     assert row["train/lost_samples"] == 1
-    assert math.isnan(row["train/loss"])  # this rank has no value: it is left out of the mean over ranks
+    assert "train/loss" not in row  # no rank has a value
+    assert all(math.isfinite(value) for value in row.values())
     # Every parameter takes part, so that ranks that wait for one another all go on.
     assert gradients.gradients[0].keys() == {name for name, _ in policy.named_parameters()}
     assert all(bool((gradient == 0).all()) for gradient in gradients.gradients[0].values())
 
 
-@pytest.mark.filterwarnings("ignore:sample lost lost")
-def test_a_lost_batch_logs_the_same_keys(samples: list[Sample]) -> None:
-    keys = []
+def test_a_lost_batch_sends_the_same_numbers_to_the_other_ranks(samples: list[Sample]) -> None:
+    sent, logged = [], []
     for chosen in (samples[:1], samples[4:]):
         policy = load_policy("builtin:tiny", dtype="float32")
-        (row,) = fit(GRPOModule(policy, num_generations=2, sampling=SHORT), data(policy, chosen, 1))
-        keys.append(list(row))
-    assert keys[0] == keys[1]  # in order, too: the mean over the ranks is taken position by position
+        module = GRPOModule(policy, num_generations=2, sampling=SHORT)
+        keys: list[str] = []
+        mean = module._mean_over_ranks
+        module._mean_over_ranks = lambda m, keys=keys, mean=mean: keys.extend(m) or mean(m)  # type: ignore[method-assign]
+        (row,) = fit(module, data(policy, chosen, 1))
+        sent.append(keys)
+        logged.append(set(row))
+    assert sent[0] == sent[1]  # in order, too: the mean over the ranks is taken position by position
+    known = {"lr", "lost_samples", "unjudged", *(f"seconds/{name}" for name in logged_phases(logged[1]))}
+    assert logged[1] - {"epoch"} == {f"train/{name}" for name in known}
+    assert {"train/loss", "train/reward", "train/grounding/iou"} <= logged[0]
+
+
+def logged_phases(keys: set[str]) -> set[str]:
+    return {key.rsplit("/", 1)[1] for key in keys if "/seconds/" in key}
 
 
 # --------------------------------------------------------------------------------------------- batches
@@ -392,13 +434,133 @@ def test_accumulated_micro_batches_are_one_batch(samples: list[Sample]) -> None:
 def test_an_update_logs_all_of_its_micro_batches(policy: VideoPolicy, samples: list[Sample]) -> None:
     # One prompt at a time, in order: a good one, then the lost one; both orders make one update of two.
     for order in ([samples[0], samples[4]], [samples[4], samples[0]]):
-        source = data(policy, order, 1)
-        source.shuffle = False
+        source = data(policy, order, 1, shuffle=False)
         module = GRPOModule(policy, num_generations=2, sampling=SHORT)
         (row,) = fit(module, source, max_steps=1, accumulate_grad_batches=2)
         assert row["train/lost_samples"] == 1.0
         assert math.isfinite(row["train/loss"])
         assert math.isfinite(row["train/reward"])
+
+
+# --------------------------------------------------------------------------------------- several tasks
+
+GROUNDING_KEYS = {"reward/total", "reward/format", "reward/iou", "iou"}
+QA_KEYS = {"reward/total", "reward/format", "reward/accuracy", "accuracy"}
+
+
+def test_an_update_over_two_tasks_logs_both(policy: VideoPolicy, samples: list[Sample]) -> None:
+    module = GRPOModule(policy, num_generations=2, lr=1e-3, sampling=SHORT)
+    source = two_tasks(policy, samples[:2])
+    rows = fit(module, source, max_steps=2, accumulate_grad_batches=2)
+    assert len(rows) == 2
+    for row in rows:
+        assert {f"train/grounding/{name}" for name in GROUNDING_KEYS} <= set(row)
+        assert {f"train/qa/{name}" for name in QA_KEYS} <= set(row)
+        assert {f"train/qa/failed/{name}" for name in source.parts["qa"].task.failure_reasons} <= set(row)
+        assert [name for name, value in row.items() if math.isnan(value)] == []
+        # A micro-batch of each task makes an update: what both have is the mean, what one has is its own.
+        totals = [row[f"train/{name}/reward/total"] for name in ("grounding", "qa")]
+        assert row["train/reward"] == pytest.approx(sum(totals) / 2, abs=1e-6)
+        for name, parts in (("grounding", ("format", "iou")), ("qa", ("format", "accuracy"))):
+            own = sum(row[f"train/{name}/reward/{one}"] for one in parts)
+            assert row[f"train/{name}/reward/total"] == pytest.approx(own, abs=1e-6)
+
+
+def test_an_update_of_one_task_says_nothing_of_the_other(policy: VideoPolicy, samples: list[Sample]) -> None:
+    module = GRPOModule(policy, num_generations=2, lr=1e-3, sampling=SHORT)
+    rows = fit(module, two_tasks(policy, samples[:1]), max_steps=2)
+    named = [{key.split("/")[1] for key in row} & {"grounding", "qa"} for row in rows]
+    assert named == [{"grounding"}, {"qa"}]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_each_task_teaches_with_its_own_answers(policy: VideoPolicy, samples: list[Sample]) -> None:
+    source = two_tasks(policy, samples[:1])
+    taught: list[list[str]] = []
+    groups_of = policy.teacher_groups
+
+    def spy(inputs: Any, answers: list[str]) -> RolloutGroups:
+        taught.append(answers)
+        return groups_of(inputs, answers)
+
+    policy.teacher_groups = spy  # type: ignore[method-assign]
+    rows = fit(SFTModule(policy, lr=1e-3), source, max_steps=2)
+    assert taught == [
+        ["<think>red</think><answer>1.0 to 2.5</answer>"],
+        [source.parts["qa"].task.answer(source.parts["qa"].samples("train")[0])],
+    ]
+    assert taught[1][0].endswith("<answer>A</answer>")
+    assert all(math.isfinite(row["train/loss"]) for row in rows)
+
+
+# -------------------------------------------------------------------------------------- failed judges
+
+
+class EveryOther:
+    """A reward whose judge fails at every second completion, or at all but every ``n``-th."""
+
+    def __init__(self, n: int = 2) -> None:
+        self.n, self.asked = n, itertools.count()
+        self.judged: list[float] = []
+
+    def __call__(self, completion: Completion, sample: Sample) -> float:
+        place = next(self.asked)
+        if place % self.n:
+            return math.nan
+        self.judged.append(place / 100)
+        return self.judged[-1]
+
+
+def test_unjudged_completions_are_counted_and_teach_nothing(
+    policy: VideoPolicy, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+
+    def spy(logprobs: Tensor, advantages: Tensor, mask: Tensor, **others: Any) -> GRPOLoss:
+        seen.append(advantages)
+        return grpo_loss(logprobs, advantages, mask, **others)
+
+    monkeypatch.setattr("vcr1.module.grpo.grpo_loss", spy)
+    reward = EveryOther()
+    source = part(
+        GroundingTask(rewards={"own": reward}, weights={"format": 0, "iou": 0}), policy, samples[:2], 2
+    )
+    module = GRPOModule(policy, num_generations=4, lr=1e-3, sampling=SHORT)
+    rows = fit(module, source, max_steps=2)
+    assert [row["train/unjudged"] for row in rows] == [4.0, 8.0]  # of eight completions each, added up
+    # Groups of x, x + 0.02 and two that are not judged: std 0.02 / sqrt(2).
+    high = 0.01 / (0.02 / math.sqrt(2) + 1e-4)
+    for advantages, row, first in zip(seen, rows, (0.0, 0.08), strict=True):
+        assert advantages.tolist() == [pytest.approx([-high, 0, high, 0], rel=1e-4)] * 2
+        # first, + 0.02, + 0.04, + 0.06
+        assert row["train/grounding/reward/own"] == pytest.approx(first + 0.03, abs=1e-6)
+        assert row["train/reward"] == row["train/grounding/reward/total"] == row["train/grounding/reward/own"]
+        assert row["train/reward_std"] == pytest.approx(0.02 / math.sqrt(2), rel=1e-4)
+        assert row["train/zero_variance_groups"] == 0
+        assert all(math.isfinite(value) for value in row.values())
+
+
+def test_a_judge_that_fails_all_but_once_changes_nothing(policy: VideoPolicy, samples: list[Sample]) -> None:
+    # One judged completion of a group of four has nothing to be compared with.
+    before = state(policy)
+    task = GroundingTask(rewards={"own": EveryOther(4)})
+    module = GRPOModule(policy, num_generations=4, kl_weight=0.0, lr=1e-3, sampling=SHORT)
+    (row,) = fit(module, part(task, policy, samples[:2], 2))
+    assert same(state(policy), before)
+    assert row["train/unjudged"] == 6
+    assert (row["train/zero_variance_groups"], row["train/reward_std"], row["train/loss"]) == (1, 0, 0)
+
+
+def test_a_judge_that_fails_always_logs_no_reward(policy: VideoPolicy, samples: list[Sample]) -> None:
+    before = state(policy)
+    task = GroundingTask(rewards={"own": lambda completion, sample: math.nan})
+    module = GRPOModule(policy, num_generations=2, kl_weight=0.0, lr=1e-3, sampling=SHORT)
+    (row,) = fit(module, part(task, policy, samples[:1], 1))
+    assert same(state(policy), before)
+    missing = {"train/reward", "train/grounding/reward/total", "train/grounding/reward/own"}
+    assert missing & set(row) == set()
+    assert "train/grounding/reward/iou" in row
+    assert (row["train/unjudged"], row["train/loss"]) == (2, 0)
 
 
 def test_a_place_in_the_run_has_its_own_draws(policy: VideoPolicy) -> None:
@@ -550,9 +712,8 @@ def test_the_loss_of_sft_is_the_cross_entropy(policy: VideoPolicy, samples: list
     longer = copy.copy(samples[1])
     object.__setattr__(longer, "extra", samples[1].extra | {"rationale": "blue blue blue red circle"})
     source.annotations["train"].samples[1] = longer
-    (row,) = fit(SFTModule(policy, lr=1e-3), source)
-    torch.manual_seed(0)
     (batch,) = source.train_dataloader()
+    (row,) = fit(SFTModule(policy, lr=1e-3), source)
     logs = []
     for sample, inputs in zip(batch.samples, batch.inputs, strict=True):
         ids = policy.encoder.tokenizer(source.task.answer(sample))["input_ids"]
@@ -574,13 +735,14 @@ def test_sft_learns_its_answers(policy: VideoPolicy, samples: list[Sample]) -> N
 def test_an_auxiliary_loss_has_its_weight(policy: VideoPolicy, samples: list[Sample]) -> None:
     seen = []
 
-    def auxiliary(given: VideoPolicy, batch: Batch, features: list[Tensor | None]) -> Tensor:
-        seen.append((given is policy, [sample.id for sample in batch.samples], len(features)))
+    def auxiliary(given: VideoPolicy, batch: Batch, hidden: Tensor) -> Tensor:
+        length = batch.inputs[0]["input_ids"].shape[1]
+        seen.append((given is policy, [s.id for s in batch.samples], list(hidden.shape[:2]) == [1, length]))
         return 2.0 + 0.0 * given.model.lm_head.weight.sum()
 
     module = SFTModule(policy, auxiliary=auxiliary, auxiliary_weight=0.25)
     (row,) = fit(module, data(policy, samples[:1], 1))
-    assert seen == [(True, ["0-red"], 1)]
+    assert seen == [(True, ["0-red"], True)]
     assert row["train/auxiliary_loss"] == 2.0
     assert row["train/loss"] == pytest.approx(row["train/cross_entropy"] + 0.25 * 2.0)
 
@@ -606,29 +768,61 @@ def test_validation_counts_lost_samples_with_zero(policy: VideoPolicy, samples: 
     assert {len(texts) for groups in rollouts for texts in groups.texts} == {1}
     # The four good samples come in their order, in batches of 2, 2 and the lost one alone.
     texts = [texts[0] for groups in rollouts for texts in groups.texts]
-    judged = [source.task.judge(text, sample) for text, sample in zip(texts, samples[:4], strict=True)]
+    judged = judge(source.task, texts, samples[:4])
     ious = [judgement.metrics["iou"] for judgement in judged] + [0.0]
     assert sum(ious) > 0.5
     assert metrics["val/grounding/mIoU"] == pytest.approx(sum(ious) / 5)
     assert metrics["val/grounding/R@0.5"] == pytest.approx(sum(iou >= 0.5 for iou in ious) / 5)
     assert metrics["val/grounding/format"] <= 4 / 5 + 1e-6
     assert set(metrics) == {f"val/grounding/{name}" for name in ("mIoU", "R@0.3", "R@0.5", "R@0.7", "format")}
-    assert list(module.judgements) == [sample.id for sample in samples]
-    assert [module.judgements[sample.id] for sample in samples[:4]] == judged
-    lost = module.judgements["lost"]
+    (name, found), *others = module.judgements.items()
+    assert (name, others) == ("grounding", [])
+    assert list(found) == [sample.id for sample in samples]
+    assert [found[sample.id] for sample in samples[:4]] == judged
+    lost = found["lost"]
     assert (lost.total, lost.rewards, lost.metrics) == (0.0, {"format": 0.0, "iou": 0.0}, {"iou": 0.0})
     assert lost.failure == "lost_video"
-    assert module.validated_task is source.task
+    assert module.validated == {"grounding": source.task}
+    assert module.summaries() == {"grounding": source.task.summarise([*sorted(judged, key=by_id), lost])}
+
+
+def by_id(judgement: Judgement) -> str:
+    return judgement.sample_id
+
+
+def test_each_task_is_validated_by_itself(policy: VideoPolicy, samples: list[Sample]) -> None:
+    module = GRPOModule(policy, num_generations=2, sampling=SHORT)
+    source = two_tasks(policy, samples)
+    run = trainer(limit_val_batches=None)
+    rows = run.validate(module, source, verbose=False)
+    found = {name: value for row in rows for name, value in row.items()}
+    assert set(found) == {
+        *(f"val/grounding/{name}" for name in ("mIoU", "R@0.3", "R@0.5", "R@0.7", "format")),
+        *(f"val/qa/{name}" for name in ("accuracy", "accuracy/0", "accuracy/1", "accuracy/l", "format")),
+    }
+    # Both tasks ask about the same ids; neither takes the other's place.
+    ids = [sample.id for sample in samples]
+    assert {name: list(judged) for name, judged in module.judgements.items()} == {"grounding": ids, "qa": ids}
+    assert {set(one.metrics).pop() for one in module.judgements["qa"].values()} == {"accuracy"}
+    assert module.judgements["qa"]["lost"].category == "l"  # a lost sample counts in its category
+    scores = module.summaries()
+    assert found == pytest.approx(
+        {f"val/{name}/{metric}": value for name, one in scores.items() for metric, value in one.items()}
+    )
+    assert scores["qa"]["accuracy/l"] == 0
+    run.validate(module, source.parts["qa"], verbose=False)
+    assert list(module.judgements) == list(module.summaries()) == ["qa"]
 
 
 def test_validation_is_greedy_and_forgets_the_one_before(policy: VideoPolicy, samples: list[Sample]) -> None:
     module = GRPOModule(policy, num_generations=2, sampling=SHORT)
     run = trainer(limit_val_batches=None)
     run.validate(module, data(policy, samples[:4], 1), verbose=False)
-    first = dict(module.judgements)
+    first = dict(module.judgements["grounding"])
     run.validate(module, data(policy, samples[:2], 1), verbose=False)
-    assert list(module.judgements) == ["0-red", "0-blue"]
-    assert all(module.judgements[id_].completion == first[id_].completion for id_ in module.judgements)
+    found = module.judgements["grounding"]
+    assert list(found) == ["0-red", "0-blue"]
+    assert all(found[id_].completion == first[id_].completion for id_ in found)
 
 
 def test_validation_between_updates_leaves_training_as_it_is(samples: list[Sample]) -> None:

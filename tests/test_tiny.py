@@ -5,15 +5,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import vcr1
 from vcr1.data import VideoDataset
+from vcr1.parsing import format_boxes
 from vcr1.policy import VideoPolicy, load_policy
-from vcr1.records import Batch, Interval, Sample, VideoClip
+from vcr1.records import Batch, Box, Interval, Sample, VideoClip
 from vcr1.tasks import GroundingTask
 from vcr1.tiny import DenseVideoLabels, build_policy
-from vcr1.tiny.pretraining import token_spans
-from vcr1.video import COLORS, ClipSpec, FrameBudget, ShapeEvent, write_clip
+from vcr1.tiny.pretraining import label, token_spans
+from vcr1.video import (
+    COLORS,
+    DEGRADATIONS,
+    DIRECTIONS,
+    SHAPES,
+    ClipSpec,
+    FrameBudget,
+    ShapeEvent,
+    write_clip,
+)
 
 torch.set_num_threads(1)
 
@@ -58,6 +69,12 @@ def only(batch: Batch, place: int) -> Batch:
     return Batch(batch.task, [batch.samples[place]], [batch.clips[place]], [batch.inputs[place]], [])
 
 
+def hidden(policy: VideoPolicy, batch: Batch) -> Tensor:
+    """Last hidden states of the prompts, as supervised fine-tuning hands them on."""
+    groups = policy.teacher_groups(batch.inputs, [batch.task.answer(sample) for sample in batch.samples])
+    return policy.logprobs(groups, policy.vision(batch.inputs)).prompt_hidden
+
+
 # ------------------------------------------------------------------------------------------- the model
 
 
@@ -76,15 +93,29 @@ def test_it_is_tiny(fresh: VideoPolicy) -> None:
     assert {parameter.dtype for parameter in fresh.parameters()} == {torch.float32}
 
 
-def test_digits_and_colours_are_single_tokens(fresh: VideoPolicy) -> None:
+def test_digits_and_the_words_of_answers_are_single_tokens(fresh: VideoPolicy) -> None:
     tokenizer = fresh.encoder.tokenizer
-    for text in [*"0123456789.", *(f" {color}" for color in COLORS)]:
+    words = (*COLORS, *SHAPES, *DIRECTIONS, *DEGRADATIONS)
+    for text in [*"0123456789.", *(f" {word}" for word in words)]:
         assert len(tokenizer(text)["input_ids"]) == 1, text
     assert tokenizer.tokenize("12.5") == ["1", "2", ".", "5"]
 
 
+def test_what_stands_between_the_digits_of_boxes_is_one_token(fresh: VideoPolicy) -> None:
+    text = format_boxes((Box(0.1, 0.2, 0.3, 0.4),) * 2, 1)
+    expected = "[[0.|1|, 0.|2|, 0.|3|, 0.|4|], [0.|1|, 0.|2|, 0.|3|, 0.|4|]]"
+    tokenizer = fresh.encoder.tokenizer
+    assert [tokenizer.decode([id_]) for id_ in tokenizer(text)["input_ids"]] == expected.split("|")
+
+
 def test_text_survives_the_tokenizer(fresh: VideoPolicy) -> None:
-    for text in ("<think>red</think><answer>12.5 to 17.8</answer>", "Où est le café? 😀\n"):
+    boxes = f"<answer>{format_boxes((Box(0.1, 0.25, 0.9, 1.0), Box(0, 0, 1, 1)), 2)}</answer>"
+    for text in (
+        "<think>red</think><answer>12.5 to 17.8</answer>",
+        boxes,
+        "[[0.1,0.2]], [[ 0.3",
+        "Où est le café? 😀\n",
+    ):
         ids = fresh.encoder.completion_ids(text)
         assert ids[-1] == fresh.encoder.end_of_turn
         assert fresh.encoder.decode(ids) == text
@@ -115,15 +146,52 @@ def test_spans_of_video_tokens() -> None:
     clip = VideoClip(torch.empty(0), tuple(range(8)), tuple(i * 0.75 for i in range(8)), 6.0, 24)
     # 8 frames in pairs are 4 steps of 1.5 s; 8 tokens are 2 per step.
     steps = [(0.0, 1.5), (1.5, 3.0), (3.0, 4.5), (4.5, 6.0)]
-    assert token_spans(clip, 2, 8) == [steps[i // 2] for i in range(8)]
-    assert token_spans(clip, 2, 4) == steps
-    assert token_spans(clip, 4, 2) == [(0.0, 3.0), (3.0, 6.0)]
+    assert token_spans(clip, 2, 8) == [(*steps[i // 2], i % 2, 2) for i in range(8)]
+    assert token_spans(clip, 2, 4) == [(*step, 0, 1) for step in steps]
+    assert token_spans(clip, 4, 2) == [(0.0, 3.0, 0, 1), (3.0, 6.0, 0, 1)]
+
+
+def test_a_token_is_asked_for_what_is_visible_and_for_its_second() -> None:
+    circle = ShapeEvent("blue", "circle", 1.0, 2.0, x=50, y=50, vx=0, vy=0, radius=20)
+    spec = ClipSpec(4.0, (30, 30, 30), 0, (event("red", 0.0, 1.5), circle))
+    # Half the words, half the digit. A shape that goes before the span, or comes after it, is not seen.
+    assert label(spec, 0.0, 1.0, 0, 1) == {" red": 0.25, " square": 0.25, "0": 0.5}
+    both = {" red": 0.125, " square": 0.125, " blue": 0.125, " circle": 0.125}
+    assert label(spec, 1.0, 2.0, 0, 1) == both | {"1": 0.5}
+    assert label(spec, 2.0, 3.0, 0, 1) == {".": 0.5, "2": 0.5}
+    # A word for two shapes counts twice.
+    squares = ClipSpec(4.0, (30, 30, 30), 0, (event("red", 0.0, 1.0), event("blue", 0.0, 1.0)))
+    assert label(squares, 0.5, 1.0, 0, 1) == {" red": 0.125, " blue": 0.125, " square": 0.25, "0": 0.5}
+
+
+def test_a_token_of_a_motion_is_asked_where_the_shape_is() -> None:
+    # In a world of 112 pixels the centre goes from (28, 56) to (84, 56) in 8 s: 0.25 to 0.75, and 0.5.
+    shape = ShapeEvent("red", "square", 0.0, 8.0, x=28, y=56, vx=7, vy=0, radius=14)
+    spec = ClipSpec(8.0, (30, 30, 30), 0, (shape,))
+    # At 4 s the centre is (0.5, 0.5): half the words, half the digits, of which both are 5.
+    assert label(spec, 4.0, 5.0, 0, 1) == {" red": 0.25, " square": 0.25, "5": 0.5}
+    # At 6 s x = 70 / 112 = 0.625, which rounds to 6; y = 0.5.
+    assert label(spec, 6.0, 7.0, 0, 1).keys() == {" red", " square", "6", "5"}
+    # Four tokens: left, top, right, bottom at the span's start and middle. At 0 and 1.6 s the centre is at
+    # 28 and 39.2, the edges 14 pixels away: left 0.125 and 0.225, right 0.375 and 0.475; top 0.375 and
+    # bottom 0.625.
+    edges = [label(spec, 0.0, 3.2, place, 4) for place in range(4)]
+    assert edges == [{"1": 0.5, "2": 0.5}, {"4": 1.0}, {"4": 0.5, "5": 0.5}, {"6": 1.0}]
+
+
+@pytest.mark.parametrize("places", [2, 3, 5])
+def test_other_numbers_of_tokens_have_no_labels(places: int) -> None:
+    spec = ClipSpec(4.0, (30, 30, 30), 0, (event("red", 0.0, 1.5), event("blue", 1.0, 2.0)))
+    with pytest.raises(ValueError, match=f"{places} video tokens per step have no labels"):
+        label(spec, 0.0, 1.0, 0, places)
 
 
 @torch.no_grad()
 def test_labels_by_hand(trained: VideoPolicy, batch: Batch) -> None:
-    # One token per second. Busy: red in [0, 1), red and blue in [1, 2), then nothing. Empty: nothing.
-    colors = [[" red"], [" red", " blue"], ["."], ["."], *[["."]] * 6]
+    # One token per second. Busy: a red square in [0, 1), a red and a blue one in [1, 2), then nothing.
+    # Empty: nothing.
+    red, both = {" red": 0.25, " square": 0.25}, {" red": 0.125, " blue": 0.125, " square": 0.25}
+    words = [red, both, *[{".": 0.5}] * (2 + 6)]
     seconds = [*"0123", *"012345"]
 
     def id_of(text: str) -> int:
@@ -135,21 +203,20 @@ def test_labels_by_hand(trained: VideoPolicy, batch: Batch) -> None:
         is_video = inputs["input_ids"][0] == trained.model.config.video_token_id
         logs += list(trained.model(**inputs, use_cache=False).logits[0, is_video].log_softmax(-1))
     assert len(logs) == 4 + 6
-    color = -sum(
-        sum(log[id_of(word)].item() for word in words) / len(words)
-        for log, words in zip(logs, colors, strict=True)
-    )
-    second = -sum(log[id_of(digit)].item() for log, digit in zip(logs, seconds, strict=True))
-    found = DenseVideoLabels()(trained, batch, trained.vision(batch.inputs))
-    assert found.item() == pytest.approx((color / 10 + second / 10) / 2, rel=1e-4)
+    expected = 0.0
+    for log, weighted, second in zip(logs, words, seconds, strict=True):
+        asked = weighted | {second: 0.5}
+        expected -= sum(weight * log[id_of(word)].item() for word, weight in asked.items()) / 10
+    found = DenseVideoLabels()(trained, batch, hidden(trained, batch))
+    assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 @torch.no_grad()
 def test_the_mean_is_over_tokens_not_clips(trained: VideoPolicy, batch: Batch) -> None:
     labels = DenseVideoLabels()
-    both = labels(trained, batch, trained.vision(batch.inputs)).item()
+    both = labels(trained, batch, hidden(trained, batch)).item()
     busy, empty = (
-        labels(trained, one, trained.vision(one.inputs)).item() for one in (only(batch, 0), only(batch, 1))
+        labels(trained, one, hidden(trained, one)).item() for one in (only(batch, 0), only(batch, 1))
     )
     assert both == pytest.approx((4 * busy + 6 * empty) / 10, rel=1e-4)
     assert both != pytest.approx((busy + empty) / 2, rel=1e-2)
@@ -160,7 +227,7 @@ def test_labels_teach_the_eyes(batch: Batch) -> None:
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
     losses = []
     for _ in range(6):
-        loss = DenseVideoLabels()(policy, batch, policy.vision(batch.inputs))
+        loss = DenseVideoLabels()(policy, batch, hidden(policy, batch))
         optimizer.zero_grad()
         loss.backward()
         vision = policy.model.model.visual.patch_embed.proj.weight.grad
@@ -175,19 +242,19 @@ def test_labels_teach_the_eyes(batch: Batch) -> None:
 @torch.no_grad()
 def test_the_carried_model_sees(trained: VideoPolicy, batch: Batch) -> None:
     labels, one = DenseVideoLabels(), only(batch, 0)
-    assert labels(trained, batch, trained.vision(batch.inputs)).item() < 1.0
+    assert labels(trained, batch, hidden(trained, batch)).item() < 1.0
     (inputs,) = one.inputs
     black = [inputs | {"pixel_values_videos": torch.zeros_like(inputs["pixel_values_videos"])}]
     blind = Batch(one.task, one.samples, one.clips, black, [])
-    sighted = labels(trained, one, trained.vision(one.inputs)).item()
-    assert labels(trained, blind, trained.vision(black)).item() > sighted + 0.3
+    sighted = labels(trained, one, hidden(trained, one)).item()
+    assert labels(trained, blind, hidden(trained, blind)).item() > sighted + 0.3
 
 
 def test_labels_of_a_clip_over_ten_seconds(fresh: VideoPolicy, tmp_path: Path) -> None:
-    spec = ClipSpec(12.0, (30, 30, 30), 0, (event("red", 2.0, 4.0),))
+    spec = ClipSpec(12.0, (30, 30, 30), 0, (event("red", 2.0, 4.0), event("blue", 3.0, 5.0)))
     write_clip(spec, tmp_path / "long.mp4")
     sample = Sample("long", str(tmp_path / "long.mp4"), "q", Interval(2, 4), extra={"spec": spec})
     dataset = VideoDataset([sample], GroundingTask(), fresh.encoder, BUDGET, fresh.encoder.grid)
     one = dataset.collate([dataset[0]])
-    with pytest.raises(ValueError, match=r"long: .* lasts 12\.0 s"):
-        DenseVideoLabels()(fresh, one, fresh.vision(one.inputs))
+    with pytest.raises(ValueError, match=r"^long: seconds are labelled .* a token begins at 10\.0 s"):
+        DenseVideoLabels()(fresh, one, hidden(fresh, one))

@@ -32,6 +32,7 @@ PROMISED = {
     f"train/{key}"
     for key in (
         "reward",
+        "grounding/reward/total",
         "grounding/reward/format",
         "grounding/reward/iou",
         "grounding/iou",
@@ -46,11 +47,13 @@ PROMISED = {
         "completion_tokens",
         "truncated",
         "lost_samples",
+        "unjudged",
         *(f"grounding/failed/{reason}" for reason in FAILURES),
         *(f"seconds/{phase}" for phase in PHASES),
     )
 }
 SCORES = {"mIoU", "R@0.3", "R@0.5", "R@0.7", "format"}
+TRACKING_SCORES = {"AO", "SR@0.5", "SR@0.75", "mIoU", "R@0.5", "R@0.7", "format"}
 FEW = [
     "algorithm.num_generations=2",
     "logger=csv",
@@ -122,9 +125,12 @@ def test_every_experiment_runs(small: list[str], tmp_path: Path, experiment: str
     )
     assert report.after is not None
     assert report.wrong_video is not None
-    assert set(report.after.scores) == SCORES
-    assert len(report.after.judgements) == 12  # two questions about each of 6 clips
-    assert set(report.baselines) == {"constant", "constant_per_duration"}
+    tasks = [*load_config([f"experiment={experiment}"]).tasks]
+    assert list(report.after.scores) == list(report.after.judgements) == list(report.baselines) == tasks
+    assert set(report.after.scores["grounding"]) == SCORES
+    # fast_dev_run: one batch of each task, of at most 50; two questions about each of 6 clips.
+    assert len(report.after.judgements["grounding"]) == 12
+    assert set(report.baselines["grounding"]) == {"constant", "constant_per_duration"}
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["after"] == report.after.scores
     assert stored["steps"] == 1
@@ -170,7 +176,7 @@ def test_published_data_sets_run(world: Path, tmp_path: Path, name: str, samples
     ]
     report = train(load_config(overrides, tmp_path / "run"))
     assert report.after is not None
-    assert len(report.after.judgements) == samples
+    assert len(report.after.judgements["grounding"]) == samples
     assert (tmp_path / "run" / "report.md").is_file()
 
 
@@ -271,8 +277,8 @@ def test_wrong_videos_that_do_not_exist_are_not_scored(small: list[str], tmp_pat
     report = run(tmp_path, small, "experiment=demo", *FEW, *one, "trainer.max_steps=1")
     assert report.after is not None
     assert report.after.scores
-    assert not report.rows().get("wrong video")
-    assert not report.as_json()["baselines"].get("wrong_video")
+    assert "wrong video" not in report.rows("grounding")
+    assert "wrong_video" not in report.as_json()["baselines"]["grounding"]
 
 
 # ------------------------------------------------------------------------------------- the command line
@@ -300,13 +306,13 @@ def test_the_demo_s_folder_is_named_after_it_and_holds_everything(demo: Any) -> 
     held = {path.name for path in folder.iterdir()}
     expected = {
         ".hydra",
+        "answers.png",
         "checkpoints",
         "huggingface",
         "learning_curve.png",
         "metrics.csv",
         "report.json",
         "report.md",
-        "timelines.png",
         "wandb",
     }
     assert expected - held == set()
@@ -319,16 +325,17 @@ def test_the_demo_s_folder_is_named_after_it_and_holds_everything(demo: Any) -> 
 def test_the_demo_s_report_compares_with_the_blind(demo: Any) -> None:
     folder, _ = demo
     report = json.loads((folder / "report.json").read_text())
-    assert set(report["before"]) == set(report["after"]) == SCORES
-    assert set(report["baselines"]) == {"constant", "constant_per_duration", "wrong_video"}
-    values = [*report["after"].values(), *(scores["mIoU"] for scores in report["baselines"].values())]
+    assert set(report["before"]["grounding"]) == set(report["after"]["grounding"]) == SCORES
+    baselines = report["baselines"]["grounding"]
+    assert set(baselines) == {"constant", "constant_per_duration", "wrong_video"}
+    values = [*report["after"]["grounding"].values(), *(scores["mIoU"] for scores in baselines.values())]
     assert [value for value in values if not 0 <= value <= 1] == []
     assert 0 < report["seconds"]["training"]["cpu"] < 100
     assert (report["seed"], report["steps"]) == (0, 2)
     markdown = (folder / "report.md").read_text().splitlines()
     assert markdown[0] == f"# {folder.name}"
     assert [line.split("|")[1].strip() for line in markdown if line.startswith("| ")] == [
-        "held-out samples",
+        "grounding, held out",
         "before",
         "after",
         "wrong video",
@@ -340,7 +347,7 @@ def test_the_demo_s_report_compares_with_the_blind(demo: Any) -> None:
 @pytest.mark.slow
 def test_the_demo_s_pictures_are_of_a_size_to_look_at(demo: Any) -> None:
     folder, _ = demo
-    for name in ("learning_curve.png", "timelines.png"):
+    for name in ("learning_curve.png", "answers.png"):
         height, width, _ = matplotlib.image.imread(folder / name).shape
         assert 300 < height < 2000, name
         assert 600 < width < 2000, name
@@ -366,7 +373,7 @@ def test_the_demo_logs_every_promised_number_at_every_update(demo: Any) -> None:
         total = float(row["train/grounding/reward/format"]) + float(row["train/grounding/reward/iou"])
         assert float(row["train/reward"]) == pytest.approx(total, abs=1e-5)
         assert 0 < float(row["train/completion_tokens"]) <= 32
-        assert float(row["train/lost_samples"]) == 0
+        assert float(row["train/lost_samples"]) == float(row["train/unjudged"]) == 0
     held_out = [row for row in rows(folder) if row.get("val/grounding/mIoU")]
     assert len(held_out) == 2  # before and after
     assert len([row for row in rows(folder) if row.get("wrong_video/grounding/mIoU")]) == 1
@@ -386,10 +393,71 @@ def test_the_demo_keeps_a_wandb_run_offline_and_asks_nobody(demo: Any) -> None:
 @pytest.mark.slow
 def test_the_demo_prints_one_table_and_where_everything_is(demo: Any) -> None:
     folder, done = demo
-    assert done.stdout.count("┃ held-out samples") == 1
+    assert done.stdout.count("┃ grounding, held out") == 1
     assert f"Everything is in {folder}" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert [line for line in done.stderr.splitlines() if "Warning" in line] == []
+
+
+# ---------------------------------------------------------------------------------------- several tasks
+
+QUICK = ["trainer.fast_dev_run=true", "callbacks=none", "algorithm.num_generations=2", "logger=csv"]
+BOTH = {"grounding": SCORES, "tracking": TRACKING_SCORES}
+
+
+def test_two_tasks_are_trained_and_reported_each_by_itself(small: list[str], tmp_path: Path) -> None:
+    overrides = [
+        "task=grounding+tracking",
+        "trainer.max_steps=3",
+        "trainer.accumulate_grad_batches=2",
+        "data.loader.shuffle=false",  # the tasks take turns as far as their sizes allow
+        "data.loader.batch_size=1",
+        "callbacks=none",
+        "report.clips=2",
+    ]
+    report = run(tmp_path, small, "experiment=demo", *FEW, *overrides)
+    for evaluation in (report.before, report.after):
+        assert evaluation is not None
+        assert {name: set(scores) for name, scores in evaluation.scores.items()} == BOTH
+        assert {name: len(judged) for name, judged in evaluation.judgements.items()} == {
+            "grounding": 12,
+            "tracking": 6,
+        }
+    assert set(report.baselines["tracking"]) == {"first_box", "constant"}
+    stored = updates(tmp_path)
+    assert [row["step"] for row in stored] == ["0", "1", "2"]
+    # 24 and 12 samples one at a time: tracking is every third micro-batch, the second and the fifth of six.
+    assert [bool(row["train/tracking/reward/total"]) for row in stored] == [True, False, True]
+    assert all(row["train/grounding/reward/total"] for row in stored)
+    assert [name for row in stored for name, value in row.items() if "nan" in value] == []
+    held_out = [row for row in rows(tmp_path) if row.get("val/tracking/AO")]
+    assert len(held_out) == 2
+    assert all(row["val/grounding/mIoU"] for row in held_out)
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {
+        f"{kind}_{task}.png" for kind in ("answers", "learning_curve") for task in ("grounding", "tracking")
+    }
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| grounding, held out | mIoU |" in markdown
+    assert "| tracking, held out | AO |" in markdown
+
+
+@pytest.mark.slow
+def test_two_tasks_are_one_option_away_on_the_command_line(
+    small: list[str], tmp_path: Path, command_line: CommandLine
+) -> None:
+    folder = f"hydra.run.dir={tmp_path / 'run'}"
+    done = command_line(tmp_path, "experiment=demo", *small, "task=grounding+tracking", *QUICK, folder)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert {name: set(scores) for name, scores in report["after"].items()} == BOTH
+    assert [done.stdout.count(f"┃ {name}, held out") for name in BOTH] == [1, 1]
+    cfg = OmegaConf.load(tmp_path / "run" / ".hydra" / "config.yaml")
+    assert list(cfg.tasks) == ["grounding", "tracking"]
+    # What Hydra keeps of the command line can be given again.
+    kept = OmegaConf.to_container(OmegaConf.load(tmp_path / "run" / ".hydra" / "overrides.yaml"))
+    assert "task=[grounding,tracking]" in kept
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 # ---------------------------------------------------------------------------------------- two processes
@@ -448,10 +516,10 @@ def test_two_processes_learn_one_model(
     stored = updates(tmp_path / "run")
     assert len(stored) == 2
     assert all(math.isfinite(float(row[key])) for row in stored for key in PROMISED)
-    assert done.stdout.count("┃ held-out samples") == 1
+    assert done.stdout.count("┃ grounding, held out") == 1
     assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*"))) == 1
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert set(report["after"]) == SCORES
+    assert set(report["after"]["grounding"]) == SCORES
 
 
 def python_path(*folders: Path) -> str:
@@ -533,6 +601,25 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     yield start
     HydraConfig.instance().cfg = None
+
+
+def test_a_sweep_may_compare_single_tasks_with_their_mixture(
+    small: list[str], tmp_path: Path, in_process: Callable[..., None]
+) -> None:
+    tasks = "task=grounding,tracking,grounding+tracking"
+    folder = f"hydra.sweep.dir={tmp_path}"
+    settings = [*small, *QUICK, "report.wrong_video=false", "report.before=false", "report.clips=0"]
+    in_process("-m", tasks, "experiment=demo", *settings, *NO_LOGS, folder)
+    wanted = {"0": ["grounding"], "1": ["tracking"], "2": ["grounding", "tracking"]}
+    folders = {path.name: path for path in tmp_path.iterdir() if path.is_dir()}
+    assert {
+        name: list(OmegaConf.load(path / ".hydra" / "config.yaml").tasks) for name, path in folders.items()
+    } == wanted
+    assert {
+        name: list(json.loads((path / "report.json").read_text())["after"]) for name, path in folders.items()
+    } == wanted
+    # What Lightning would repeat for the other ranks of the last job.
+    assert "task=[grounding,tracking]" in sys.argv
 
 
 def test_the_shipped_sweep_starts_a_job_for_each_learning_rate(

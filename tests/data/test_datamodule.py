@@ -129,7 +129,7 @@ def test_a_split_may_be_missing(annotations: dict[str, Annotations], encoder: Pr
 def test_a_batch_larger_than_the_data_is_refused(
     annotations: dict[str, Annotations], encoder: PromptEncoder
 ) -> None:
-    problem = r"data\.loader\.batch_size=6 on 1 rank\(s\), but there are only 5 training samples of grounding \(weight 1\)"
+    problem = r"batch_size=6 on 1 rank\(s\), but there are only 5 training samples of grounding \(weight 1\)"
     with pytest.raises(UserError, match=problem):
         data(annotations, encoder, batch_size=6).train_dataloader()
     assert len(data(annotations, encoder, batch_size=5).train_dataloader()) == 1
@@ -178,11 +178,8 @@ def test_each_task_is_evaluated_by_itself(
     assert wrong == found
     blind = data({"train": annotations["train"]}, encoder)
     assert len(MixtureDataModule([blind, questions(annotations, encoder)]).val_dataloader()) == 1
-    assert (
-        MixtureDataModule([blind]).val_dataloader()
-        == MixtureDataModule([blind]).wrong_video_dataloader()
-        == []
-    )
+    assert MixtureDataModule([blind]).val_dataloader() == []
+    assert MixtureDataModule([blind]).wrong_video_dataloader() == []
 
 
 def test_a_mixture_has_tasks_of_different_names(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -175,21 +176,20 @@ def training_loader(
         seed=settings.seed,
     )
     dataset = MixedDataset({part.task.name: part.dataset(part.samples("train")) for part in parts})
-    start = None if trainer is None else batches_behind(trainer, len(order))
-    sampler = MixtureSampler(dataset, order, 0 if trainer is None else trainer.global_rank, start)
+    progress = None if trainer is None else partial(batches_trained, trainer)
+    sampler = MixtureSampler(dataset, order, 0 if trainer is None else trainer.global_rank, progress)
     # The sampler's keys are whole micro-batches: nothing is left to collate.
     workers = _workers(settings) | {"persistent_workers": settings.num_workers > 0}
     return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **workers)
 
 
-def batches_behind(trainer: L.Trainer, epoch_length: int) -> int | None:
-    """Micro-batches that a run resumed within an epoch has behind it; None where an epoch begins."""
-    loop = trainer.fit_loop
-    if not loop.restarting:
-        return None
-    epochs: Any = loop.epoch_progress.current
-    batches: Any = loop.epoch_loop.batch_progress.current
-    return int(epochs.processed * epoch_length + batches.processed)
+def batches_trained(trainer: L.Trainer) -> int:
+    """Micro-batches that a run has trained, those before a resume included.
+
+    Of all that Lightning keeps of its progress, this alone is saved in every checkpoint and never reset.
+    """
+    total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    return int(total.processed)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,13 @@ class Order:
         for name in self._tasks(epoch):
             yield [(name, next(streams[name])) for _ in range(step)]
 
+    def batches_from(self, place: int) -> Iterator[list[Key]]:
+        """The endless sequence from micro-batch ``place`` on, epoch after epoch."""
+        first, skip = divmod(place, len(self))
+        for number in itertools.count(first):
+            yield from itertools.islice(self.epoch(number), skip, None)
+            skip = 0
+
     def _tasks(self, epoch: int) -> list[str]:
         """The task of each micro-batch of an epoch."""
         names = [name for name, count in self.batches.items() for _ in range(count)]
@@ -111,23 +119,28 @@ class MixtureSampler(DistributedSampler[Any]):
         dataset: what the keys belong to.
         order: of all ranks.
         rank: whose share.
-        start: micro-batches since the beginning of the run that a resumed run has behind it.
+        progress: tells how many micro-batches the run has behind it, those before a resume included; an
+            epoch begins there. Without it, where the epoch that was set begins.
     """
 
-    def __init__(self, dataset: Dataset[Any], order: Order, rank: int = 0, start: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        order: Order,
+        rank: int = 0,
+        progress: Callable[[], int] | None = None,
+    ) -> None:
         super().__init__(dataset, num_replicas=order.world_size, rank=rank, shuffle=order.shuffle)
         self.order = order
-        self.start = start
+        self.progress = progress
 
     def __len__(self) -> int:
         """Micro-batches of an epoch."""
         return len(self.order)
 
     def __iter__(self) -> Iterator[Any]:
-        """From the start of the epoch; the first time of a resumed run, from where it stopped."""
-        start, self.start = self.start, None
-        epoch, skip = (self.epoch, 0) if start is None else divmod(start, len(self.order))
+        """As many micro-batches as an epoch has, from where the run stands."""
+        place = self.epoch * len(self.order) if self.progress is None else self.progress()
         size, first = self.order.batch_size, self.rank * self.order.batch_size
-        for place, keys in enumerate(self.order.epoch(epoch)):
-            if place >= skip:
-                yield keys[first : first + size]
+        for keys in itertools.islice(self.order.batches_from(place), len(self.order)):
+            yield keys[first : first + size]

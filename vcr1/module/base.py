@@ -184,7 +184,12 @@ class PolicyModule(L.LightningModule):
         # All ranks together, since the run began: a count that is not logged at every step misses none.
         means |= {name: means[name] * self.trainer.world_size for name in counts}
         logged = {f"train/{name}": value for name, value in means.items() if not math.isnan(value)}
-        self.log_dict(logged, on_step=True, batch_size=1)
+        # Past Lightning's own way to the loggers, which repeats the last values of tasks that had no turn.
+        self.log_dict(logged, on_step=True, batch_size=1, logger=False)
+        trainer: Any = self.trainer
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            for logger in self.loggers:
+                logger.log_metrics(logged | {"epoch": self.current_epoch}, step=trainer.global_step - 1)
         self.logged_update = self.trainer.global_step
         self._micro_batches, self._updates = [], False
 

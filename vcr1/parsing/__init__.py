@@ -13,6 +13,7 @@ from vcr1.parsing.blocks import (
     has_answer_format,
     has_glue_format,
     parse_caption,
+    without_tags,
 )
 from vcr1.parsing.boxes import BOX_FAILURES, format_boxes, parse_boxes
 from vcr1.parsing.choices import CLASS_FAILURES, LETTER_FAILURES, parse_class, parse_letter
@@ -52,4 +53,5 @@ __all__ = [
     "parse_interval",
     "parse_intervals",
     "parse_letter",
+    "without_tags",
 ]

@@ -66,6 +66,11 @@ def _last_block(text: str, tags: re.Pattern[str], missing: str) -> str | ParseFa
     return ParseFailure(missing) if block is None else text[block[0] : block[1]].strip()
 
 
+def without_tags(text: str) -> str:
+    """The text without tags of blocks, to be put into one."""
+    return _ANY_TAG_OR_GLUE.sub("", text)
+
+
 def has_answer_format(text: str, think: bool) -> bool:
     """Whether the whole text is ``<think>…</think><answer>…</answer>``; without ``think``, the answer alone.
 

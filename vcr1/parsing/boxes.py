@@ -31,13 +31,23 @@ _QUOTES = "\"'`*"
 def format_boxes(boxes: Tracklet, decimals: int = 3) -> str:
     """Boxes as answers write them, ``"[[0.100, 0.200, 0.300, 0.400], …]"``, on one line.
 
-    `parse_boxes` reads them back within half a unit of the last decimal, where they lie in the frame and are
-    more than one unit wide and high.
+    `parse_boxes` reads them back within half a unit of the last decimal, where they lie in the frame. A side
+    that rounds to nothing is written one unit long, as no box without area is read.
     """
-    corners = (
-        ", ".join(f"{value:z.{decimals}f}" for value in (box.x0, box.y0, box.x1, box.y1)) for box in boxes
-    )
-    return "[" + ", ".join(f"[{four}]" for four in corners) + "]"
+    rows = []
+    for box in boxes:
+        (x0, x1), (y0, y1) = _side(box.x0, box.x1, decimals), _side(box.y0, box.y1, decimals)
+        rows.append(", ".join(f"{value:z.{decimals}f}" for value in (x0, y0, x1, y1)))
+    return "[" + ", ".join(f"[{row}]" for row in rows) + "]"
+
+
+def _side(low: float, high: float, decimals: int) -> tuple[float, float]:
+    """Two rounded edges, at least a unit of the last decimal apart."""
+    unit = 10.0**-decimals
+    low, high = round(low, decimals), round(high, decimals)
+    if high - low > unit / 2:
+        return low, high
+    return (low, low + unit) if low + unit <= 1 else (high - unit, high)
 
 
 def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:

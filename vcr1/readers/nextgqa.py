@@ -12,7 +12,6 @@ from string import ascii_uppercase
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.geometry import merge_intervals
 from vcr1.readers.annotations import Annotations, VideoFolder, mend_interval, read_json, read_lines
 from vcr1.records import GroundedAnswer, Interval, Sample
 
@@ -71,9 +70,11 @@ def read_nextgqa(
     A question without spans is no sample and counts as dropped. Dropped are, too, a question whose video is
     missing, whose answer is none of the options or stands twice among them, and one without a usable span.
 
-    Spans are mended one by one (`mend_interval`), then merged. A video's length is its frames over its frame
-    rate: durations in the file are rounded to whole seconds, so that good spans end up to half a second
-    after them. Without either of the two, the whole seconds count, and a span may end half a second later.
+    Spans are mended one by one (`mend_interval`) and put in order, but not merged, even where they touch:
+    NExT-GQA's own metrics take the best over the spans as they are given. A video's length is its frames over
+    its frame rate: durations in the file are rounded to whole seconds, so that good spans end up to half a
+    second after them. Without either of the two, the whole seconds count, and a span may end half a second
+    later.
 
     Args:
         questions: ``val.csv`` or ``test.csv``, one question per line.
@@ -201,14 +202,12 @@ def _mend_spans(row: _Row, result: Annotations) -> tuple[tuple[Interval, ...], f
     if not usable:
         result.dropped[next(iter(account.dropped))] += 1
         return None
-    merged = merge_intervals(usable)
     reasons = {
         "duration_was_rounded": duration != row.duration,
         "span_left_out": len(usable) < len(found),
-        "spans_merged": len(merged) < len(usable),
     }
     result.mended.update([*account.mended, *(reason for reason, holds in reasons.items() if holds)])
-    return tuple(merged), duration
+    return tuple(sorted(usable, key=lambda span: (span.start, span.end))), duration
 
 
 # ----------------------------------------------------------------------------------------- NExT-GQA's files

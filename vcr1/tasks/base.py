@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vcr1.errors import UserError
 from vcr1.metrics import accuracy_by, mean
+from vcr1.parsing import without_tags
 from vcr1.records import Completion, Judgement, ParseFailure, PendingJudgements, Prompt, Sample
 from vcr1.rewards import Reward, weighted_total
 
@@ -32,7 +34,9 @@ class Task(ABC):
             it to the frame budget.
 
     Args:
-        rewards: part -> pure function of (completion, sample), in the order in which they are logged.
+        parts: the task's own reward parts, pure functions of (completion, sample), in the order in which they
+            are logged.
+        rewards: the user's further parts; one of the same name stands in for the task's own.
         weights: part -> weight in the total; a part that is not named counts 1.
         think: whether the model is asked to reason before it answers.
 
@@ -48,11 +52,13 @@ class Task(ABC):
 
     def __init__(
         self,
-        rewards: Mapping[str, Reward],
+        parts: Mapping[str, Reward],
+        *,
+        rewards: Mapping[str, Reward] | None = None,
         weights: Mapping[str, float] | None = None,
         think: bool = True,
     ) -> None:
-        self.rewards = dict(rewards)
+        self.rewards = dict(parts) | dict(rewards or {})
         unknown = set(weights or {}) - set(self.rewards)
         if unknown:
             raise UserError(
@@ -111,7 +117,8 @@ class Task(ABC):
         """An answer to learn from; where the task thinks, the sample's ``rationale`` stands before it."""
         if not self.think:
             return answer
-        return f"<think>{sample.extra.get('rationale', sample.query.strip())}</think>{answer}"
+        rationale = without_tags(str(sample.extra.get("rationale", sample.query.strip())))
+        return f"<think>{rationale}</think>{answer}"
 
     def complete(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingCompletions:
         """Begin to find the values of completions, one per sample; parsing is all that it takes here."""
@@ -162,4 +169,4 @@ def accuracies(judgements: Sequence[Judgement]) -> dict[str, float]:
 
 def most_frequent(answers: Sequence[Any]) -> Any:
     """The answer that occurs most often; of equals the first."""
-    return max(dict.fromkeys(answers), key=list(answers).count)
+    return Counter(answers).most_common(1)[0][0]

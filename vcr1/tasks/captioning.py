@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from vcr1.judges import CaptionPair, EventJudge, LexicalJudge, f1
-from vcr1.parsing import CAPTION_FAILURES, parse_caption
+from vcr1.parsing import CAPTION_FAILURES, parse_caption, without_tags
 from vcr1.records import (
     Completion,
     EventScores,
@@ -31,6 +31,7 @@ class CaptioningTask(Task):
     Args:
         judge: compares captions; by default by their words alone.
         think: whether the model is asked to reason before it answers.
+        rewards: further reward parts, functions of (completion, sample).
         weights: weights of the rewards ``format`` and ``event_recall``.
     """
 
@@ -43,13 +44,12 @@ class CaptioningTask(Task):
         self,
         judge: EventJudge | None = None,
         think: bool = True,
+        rewards: Mapping[str, Reward] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        rewards: dict[str, Reward] = {
-            "format": partial(answer_format, think=think),
-            "event_recall": event_recall,
-        }
-        super().__init__(rewards, weights, think)
+        form = partial(answer_format, think=think)
+        parts: dict[str, Reward] = {"format": form, "event_recall": event_recall}
+        super().__init__(parts, rewards=rewards, weights=weights, think=think)
         self.event_judge = judge or LexicalJudge()
 
     def probe(self) -> None:
@@ -66,7 +66,7 @@ class CaptioningTask(Task):
 
     def answer(self, sample: Sample) -> str:
         """The reference caption; with ``think``, a sample's ``rationale`` stands before it."""
-        return self.reasoned(sample, f"<answer>{sample.target.strip()}</answer>")
+        return self.reasoned(sample, f"<answer>{without_tags(sample.target.strip())}</answer>")
 
     def complete(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingCompletions:
         """Send the captions to the judge; those that could not be read need none."""

@@ -16,7 +16,7 @@ from vcr1.parsing import (
 )
 from vcr1.records import Completion, GroundedAnswer, Interval, Judgement, ParseFailure, Prompt, Sample
 from vcr1.rewards import Reward, glue_format, glue_iou, letter_accuracy
-from vcr1.tasks.base import Task, accuracies, format_share
+from vcr1.tasks.base import Task, accuracies, format_share, most_frequent
 from vcr1.tasks.options import letters_of, list_options
 
 FORM = (
@@ -31,6 +31,7 @@ class GroundedQATask(Task):
 
     Args:
         think: whether the model is asked to reason before it answers.
+        rewards: further reward parts, functions of (completion, sample).
         weights: weights of the rewards ``format``, ``accuracy`` and ``iou``.
     """
 
@@ -39,10 +40,15 @@ class GroundedQATask(Task):
     failure_reasons = tuple(dict.fromkeys([*LETTER_FAILURES, *GLUE_FAILURES]))
     headline = "Acc@GQA"
 
-    def __init__(self, think: bool = True, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        think: bool = True,
+        rewards: Mapping[str, Reward] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         form = partial(glue_format, think=think)
-        rewards: dict[str, Reward] = {"format": form, "accuracy": letter_accuracy, "iou": glue_iou}
-        super().__init__(rewards, weights, think)
+        parts: dict[str, Reward] = {"format": form, "accuracy": letter_accuracy, "iou": glue_iou}
+        super().__init__(parts, rewards=rewards, weights=weights, think=think)
 
     def prompt(self, sample: Sample) -> Prompt:
         """Question and options, then the form of the answer."""
@@ -91,7 +97,7 @@ class GroundedQATask(Task):
         return {"constant": self._constant(letters_of(train), test)}
 
     def _constant(self, letters: Sequence[str], test: Sequence[Sample]) -> dict[str, float]:
-        letter = max(sorted(set(letters)), key=letters.count)
+        letter = most_frequent(letters)
         judgements = []
         for sample in test:
             last = max((span.end for span in _spans(sample.target)), default=0.0)

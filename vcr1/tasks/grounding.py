@@ -8,7 +8,7 @@ from functools import partial
 from vcr1.metrics import constant_baselines, summarise_iou
 from vcr1.parsing import INTERVAL_FAILURES, format_interval, parse_interval
 from vcr1.records import Completion, Interval, Judgement, ParseFailure, Prompt, Sample
-from vcr1.rewards import answer_format, temporal_iou
+from vcr1.rewards import Reward, answer_format, temporal_iou
 from vcr1.tasks.base import Task, format_share
 
 QUESTION = 'When does this event happen in the video: "{query}"?'
@@ -23,6 +23,7 @@ class GroundingTask(Task):
 
     Args:
         think: whether the model is asked to reason before it answers.
+        rewards: further reward parts, functions of (completion, sample).
         weights: weights of the rewards ``format`` and ``iou``.
     """
 
@@ -31,8 +32,14 @@ class GroundingTask(Task):
     failure_reasons = INTERVAL_FAILURES
     headline = "mIoU"
 
-    def __init__(self, think: bool = True, weights: Mapping[str, float] | None = None) -> None:
-        super().__init__({"format": partial(answer_format, think=think), "iou": temporal_iou}, weights, think)
+    def __init__(
+        self,
+        think: bool = True,
+        rewards: Mapping[str, Reward] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        parts: dict[str, Reward] = {"format": partial(answer_format, think=think), "iou": temporal_iou}
+        super().__init__(parts, rewards=rewards, weights=weights, think=think)
 
     def prompt(self, sample: Sample) -> Prompt:
         """Question, then the form of the answer."""

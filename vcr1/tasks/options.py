@@ -17,7 +17,7 @@ def list_options(options: Sequence[str]) -> str:
     if len(options) > len(ascii_uppercase):
         raise ValueError(f"{len(options)} options, but there are {len(ascii_uppercase)} letters")
     pairs = zip(ascii_uppercase, options, strict=False)
-    return "\n".join(f"({letter}) {option.strip()}" for letter, option in pairs)
+    return "\n".join(f"({letter}) {' '.join(option.split())}" for letter, option in pairs)
 
 
 def letters_of(samples: Sequence[Sample]) -> list[str]:

@@ -8,7 +8,7 @@ from functools import partial
 from vcr1.metrics import mean
 from vcr1.parsing import LETTER_FAILURES, parse_letter
 from vcr1.records import Completion, Judgement, ParseFailure, Prompt, Sample
-from vcr1.rewards import accuracy, answer_format
+from vcr1.rewards import Reward, accuracy, answer_format
 from vcr1.tasks.base import Task, accuracies, format_share, most_frequent
 from vcr1.tasks.options import letters_of, list_options
 
@@ -20,6 +20,7 @@ class QATask(Task):
 
     Args:
         think: whether the model is asked to reason before it answers.
+        rewards: further reward parts, functions of (completion, sample).
         weights: weights of the rewards ``format`` and ``accuracy``.
     """
 
@@ -28,10 +29,14 @@ class QATask(Task):
     failure_reasons = LETTER_FAILURES
     headline = "accuracy"
 
-    def __init__(self, think: bool = True, weights: Mapping[str, float] | None = None) -> None:
-        super().__init__(
-            {"format": partial(answer_format, think=think), "accuracy": accuracy}, weights, think
-        )
+    def __init__(
+        self,
+        think: bool = True,
+        rewards: Mapping[str, Reward] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        parts: dict[str, Reward] = {"format": partial(answer_format, think=think), "accuracy": accuracy}
+        super().__init__(parts, rewards=rewards, weights=weights, think=think)
 
     def prompt(self, sample: Sample) -> Prompt:
         """Question and options, then the form of the answer."""

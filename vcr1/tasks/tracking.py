@@ -10,7 +10,7 @@ from vcr1.geometry import box_iou
 from vcr1.metrics import average_overlap, best_constant_box, mean, recall_at, success_rate
 from vcr1.parsing import BOX_FAILURES, format_boxes, parse_boxes
 from vcr1.records import Box, Completion, Judgement, ParseFailure, Prompt, Sample, Tracklet
-from vcr1.rewards import mean_box_iou, parsed_answer_format
+from vcr1.rewards import Reward, mean_box_iou, parsed_answer_format
 from vcr1.tasks.base import Task, format_share, mean_of
 
 QUESTION = (
@@ -37,6 +37,7 @@ class TrackingTask(Task):
         boxes: how many frames are shown and asked.
         decimals: digits after the point in boxes that the prompt and the true answers show.
         think: whether the model is asked to reason before it answers.
+        rewards: further reward parts, functions of (completion, sample).
         weights: weights of the rewards ``format`` and ``iou``.
 
     Raises:
@@ -53,10 +54,14 @@ class TrackingTask(Task):
         boxes: int = 8,
         decimals: int = 3,
         think: bool = True,
+        rewards: Mapping[str, Reward] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        form = partial(parsed_answer_format, think=think)
-        super().__init__({"format": form, "iou": mean_box_iou}, weights, think)
+        parts: dict[str, Reward] = {
+            "format": partial(parsed_answer_format, think=think),
+            "iou": mean_box_iou,
+        }
+        super().__init__(parts, rewards=rewards, weights=weights, think=think)
         if not isinstance(boxes, int) or boxes < 2:
             raise UserError(f"tasks.{self.name}.boxes={boxes}: tracking asks for at least 2 boxes")
         if decimals not in NUMBERS:
