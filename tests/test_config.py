@@ -391,7 +391,11 @@ def test_tasks_without_data_are_all_named(small: list[str]) -> None:
 
 
 def test_data_is_built_for_each_task(small: list[str]) -> None:
-    overrides = ["task=grounding+tracking", "+data.sources.tracking.weight=0.5", "tasks.tracking.think=false"]
+    overrides = [
+        "task=grounding+tracking",
+        "++data.sources.tracking.weight=0.5",
+        "tasks.tracking.think=false",
+    ]
     cfg = load_config(["experiment=demo", *small, *overrides])
     data = build_data(cfg, read_annotations(cfg), load_encoder("builtin:tiny"))
     assert list(data.parts) == ["grounding", "tracking"]
@@ -401,6 +405,12 @@ def test_data_is_built_for_each_task(small: list[str]) -> None:
     # Batches of two: 24 samples of one task; half of the 12 of the other.
     assert len(data.train_dataloader()) == 12 + 3
     assert [len(part.samples("val")) for part in data.parts.values()] == [12, 6]
+
+
+def test_frames_that_the_model_cannot_pack_are_refused(small: list[str]) -> None:
+    cfg = load_config(["experiment=demo", *small, "task=tracking", "tasks.tracking.boxes=7"])
+    with pytest.raises(UserError, match=r"tasks\.tracking\.boxes=7: the model takes 2 frames at a time"):
+        build_data(cfg, read_annotations(cfg), load_encoder("builtin:tiny"))
 
 
 @pytest.mark.parametrize(
@@ -417,7 +427,7 @@ def test_a_loader_s_setting_that_cannot_be_is_named(small: list[str], override: 
 
 
 def test_a_weight_that_cannot_be_is_named(small: list[str]) -> None:
-    cfg = load_config(["experiment=demo", *small, "+data.sources.grounding.weight=0"])
+    cfg = load_config(["experiment=demo", *small, "++data.sources.grounding.weight=0"])
     data = build_data(cfg, read_annotations(cfg), load_encoder("builtin:tiny"))
     with pytest.raises(UserError, match=r"data\.sources\.grounding\.weight=0 is no positive number"):
         data.train_dataloader()

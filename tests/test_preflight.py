@@ -173,6 +173,29 @@ def test_a_missing_video_folder_is_named(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"data.sources.grounding.train: video folder {folder} does not exist")
 
 
+def test_every_task_s_data_is_looked_for(bare: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        preflight(
+            load_config(["experiment=demo", "task=grounding+tracking", "data=activitynet+got10k"], bare)
+        )
+    first, second, hint = str(caught.value).splitlines()
+    assert first.startswith("data.sources.grounding.train: ")
+    assert second.startswith("data.sources.tracking.train: ")
+    assert "experiment=demo" in hint
+
+
+def test_a_task_that_the_data_lacks_is_named(bare: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        preflight(load_config(["experiment=demo", "task=tracking", "data=activitynet"], bare))
+    problem, _ = str(caught.value).splitlines()
+    assert problem == "data.sources.tracking is not configured: choose a data=... that has tracking"
+
+
+def test_no_task_at_all_is_said(bare: Path, small: list[str]) -> None:
+    with pytest.raises(UserError, match=r"^no task is selected: choose some"):
+        preflight(load_config(["experiment=demo", *small, "task=[]"], bare))
+
+
 def test_a_family_that_is_not_supported_is_named(tmp_path: Path, small: list[str]) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(UserError, match=r"model\.path=.*: family bert is not supported"):
@@ -217,6 +240,8 @@ def test_checks_only_read(tmp_path: Path, small: list[str]) -> None:
         ("model.freeze=[nose]", "model.freeze"),
         ("ckpt_path=missing.ckpt", "ckpt_path=missing.ckpt"),
         ("+tasks.grounding.weights.beauty=1", "tasks.grounding.weights names beauty"),
+        ("++data.sources.grounding.weight=-1", "data.sources.grounding.weight=-1"),
+        ("data.sources.grounding.train=null", "data.sources.grounding.train is not configured"),
         ("+algorithm.nonsense=1", "nonsense"),
         ("+trainer.nonsense=1", "nonsense"),
         ("+rollout.nonsense=1", "nonsense"),
@@ -236,7 +261,18 @@ def test_an_impossible_setting_is_named_without_a_stack(
     assert not (bare / "run" / "report.json").exists()
 
 
-@pytest.mark.parametrize("override", ["algorithm.lrr=1", "experiment=demmo", "task=counting", "nonsense=1"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "algorithm.lrr=1",
+        "experiment=demmo",
+        "task=counting",
+        "task=grounding+counting",
+        "task=grounding+",
+        "data=charades_sta+got11k",
+        "nonsense=1",
+    ],
+)
 def test_a_typo_in_an_override_is_answered_by_hydra(start: Start, override: str) -> None:
     code, said = start(override)
     assert code == 1

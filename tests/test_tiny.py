@@ -101,9 +101,9 @@ def test_digits_and_the_words_of_answers_are_single_tokens(fresh: VideoPolicy) -
     assert tokenizer.tokenize("12.5") == ["1", "2", ".", "5"]
 
 
-def test_what_stands_between_the_digits_of_boxes_is_one_token(fresh: VideoPolicy) -> None:
+def test_boxes_cost_two_tokens_a_number(fresh: VideoPolicy) -> None:
     text = format_boxes((Box(0.1, 0.2, 0.3, 0.4),) * 2, 1)
-    expected = "[[0.|1|, 0.|2|, 0.|3|, 0.|4|], [0.|1|, 0.|2|, 0.|3|, 0.|4|]]"
+    expected = "[|[0.|1|, 0.|2|, 0.|3|, 0.|4|], [0.|1|, 0.|2|, 0.|3|, 0.|4|]]"
     tokenizer = fresh.encoder.tokenizer
     assert [tokenizer.decode([id_]) for id_ in tokenizer(text)["input_ids"]] == expected.split("|")
 

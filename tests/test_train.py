@@ -241,6 +241,7 @@ def test_a_run_goes_on_where_it_stopped(small: list[str], tmp_path: Path) -> Non
         "experiment=demo",
         *FEW,
         *NO_REPORT,
+        "trainer.max_epochs=-1",  # an epoch that max_steps ends counts as done
         "algorithm.schedule=constant",
         "algorithm.warmup_steps=4",
     ]
@@ -372,7 +373,7 @@ def test_the_demo_logs_every_promised_number_at_every_update(demo: Any) -> None:
     for row in stored:
         total = float(row["train/grounding/reward/format"]) + float(row["train/grounding/reward/iou"])
         assert float(row["train/reward"]) == pytest.approx(total, abs=1e-5)
-        assert 0 < float(row["train/completion_tokens"]) <= 32
+        assert 0 < float(row["train/completion_tokens"]) <= 96
         assert float(row["train/lost_samples"]) == float(row["train/unjudged"]) == 0
     held_out = [row for row in rows(folder) if row.get("val/grounding/mIoU")]
     assert len(held_out) == 2  # before and after
@@ -410,9 +411,8 @@ def test_two_tasks_are_trained_and_reported_each_by_itself(small: list[str], tmp
         "task=grounding+tracking",
         "trainer.max_steps=3",
         "trainer.accumulate_grad_batches=2",
-        "data.loader.shuffle=false",  # the tasks take turns as far as their sizes allow
+        "data.loader.shuffle=false",  # the tasks take turns: 24 samples of one, twice 12 of the other
         "data.loader.batch_size=1",
-        "callbacks=none",
         "report.clips=2",
     ]
     report = run(tmp_path, small, "experiment=demo", *FEW, *overrides)
@@ -426,9 +426,9 @@ def test_two_tasks_are_trained_and_reported_each_by_itself(small: list[str], tmp
     assert set(report.baselines["tracking"]) == {"first_box", "constant"}
     stored = updates(tmp_path)
     assert [row["step"] for row in stored] == ["0", "1", "2"]
-    # 24 and 12 samples one at a time: tracking is every third micro-batch, the second and the fifth of six.
-    assert [bool(row["train/tracking/reward/total"]) for row in stored] == [True, False, True]
-    assert all(row["train/grounding/reward/total"] for row in stored)
+    # Equal weights of both: each update is a micro-batch of one and a micro-batch of the other.
+    both = ("train/grounding/reward/total", "train/tracking/reward/total")
+    assert all(row[key] for row in stored for key in both)
     assert [name for row in stored for name, value in row.items() if "nan" in value] == []
     held_out = [row for row in rows(tmp_path) if row.get("val/tracking/AO")]
     assert len(held_out) == 2

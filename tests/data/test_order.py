@@ -1,7 +1,8 @@
 """The order of training: what an epoch holds, what the ranks get, and where a resumed run goes on."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -169,16 +170,16 @@ class Nothing(VideoDataset):
         return self.count
 
 
-def sampler(order: Order, rank: int = 0, start: int | None = None) -> MixtureSampler:
+def sampler(order: Order, rank: int = 0, progress: Callable[[], int] | None = None) -> MixtureSampler:
     dataset = MixedDataset({name: Nothing(size) for name, size in order.sizes.items()})
-    return MixtureSampler(dataset, order, rank, start)
+    return MixtureSampler(dataset, order, rank, progress)
 
 
-def shares(order: Order, rank: int = 0, start: int | None = None, epochs: int = 1) -> list[list[Key]]:
+def shares(order: Order, rank: int = 0, epochs: int = 1) -> list[list[Key]]:
     """What a rank is given over some epochs, told the epoch as Lightning does."""
-    one = sampler(order, rank, start)
+    one = sampler(order, rank)
     result: list[list[Key]] = []
-    for epoch in range((start or 0) // len(order), epochs):
+    for epoch in range(epochs):
         one.set_epoch(epoch)
         result += list(one)
     return result
@@ -205,22 +206,35 @@ def test_two_ranks_with_one_sample_see_the_batches_of_one_rank_with_two() -> Non
 
 
 @pytest.mark.parametrize("start", range(13))
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_resumed_sampler_goes_on_where_it_stopped(start: int, rank: int) -> None:
+def test_the_endless_sequence_is_one_epoch_after_another(start: int) -> None:
     # Five steps an epoch: 5 is the start of the second one, 8 its middle, 12 the middle of the third.
     order = order_of(7, 4, batch_size=1, world_size=2, seed=2)
     assert len(order) == 5
-    assert shares(order, rank, start, epochs=4) == shares(order, rank, epochs=4)[start:]
+    whole = [batch for epoch in range(4) for batch in order.epoch(epoch)]
+    assert list(islice(order.batches_from(start), 20 - start)) == whole[start:]
 
 
-def test_a_sampler_knows_its_length_and_forgets_its_start() -> None:
+@pytest.mark.parametrize("start", [0, 2, 5, 8, 12])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_resumed_sampler_goes_on_where_the_run_stands(start: int, rank: int) -> None:
+    order = order_of(7, 4, batch_size=1, world_size=2, seed=2)
+    whole, done = shares(order, rank, epochs=6), start
+    resumed = sampler(order, rank, lambda: done)
+    resumed.set_epoch(17)  # whatever Lightning counts: the run's own progress decides
+    assert len(resumed) == 5
+    assert list(resumed) == whole[start : start + 5]
+    assert list(resumed) == whole[start : start + 5]  # nothing was trained in between
+    done = start + 3
+    assert list(resumed) == whole[start + 3 : start + 8]
+
+
+def test_without_progress_a_sampler_gives_the_epoch_that_was_set() -> None:
     order = order_of(6, 4)
-    resumed = sampler(order, start=7)
-    assert len(resumed) == 10
-    assert list(resumed) == [*order.epoch(0)][7:]
-    assert list(resumed) == [*order.epoch(0)]
-    resumed.set_epoch(3)
-    assert list(resumed) == [*order.epoch(3)]
+    one = sampler(order)
+    assert len(one) == 10
+    assert list(one) == list(one) == list(order.epoch(0))
+    one.set_epoch(3)
+    assert list(one) == list(order.epoch(3))
 
 
 # ---------------------------------------------------------------------------- a resume through Lightning
@@ -316,10 +330,10 @@ def train(
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[list[str]]]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str]]]:
     """The folder of an uninterrupted run of four epochs with all its checkpoints, and what it saw."""
     folder = tmp_path_factory.mktemp("whole")
-    yield folder, train(folder, max_epochs=4, save=True)
+    return folder, train(folder, max_epochs=4, save=True)
 
 
 def test_a_run_sees_the_order_of_its_seed(whole: tuple[Path, list[list[str]]]) -> None:
@@ -344,3 +358,31 @@ def test_a_resumed_run_goes_on_where_it_stopped(
 ) -> None:
     folder, ids = whole
     assert train(folder, checkpoint, max_epochs=4) == ids[behind:]
+
+
+# Where Lightning's own counters mislead: workers ask for their first samples before the epoch is set; with
+# max_steps the epoch number of a resumed run is one ahead; a limited epoch ends before the order's does.
+# Of two micro-batches with the same number of steps, as with accumulated gradients, the later one is kept.
+OTHERWISE: list[tuple[dict[str, Any], dict[str, int]]] = [
+    ({"workers": 1, "max_epochs": 3}, {"step2": 2, "step3": 3, "epoch0": 3}),
+    ({"max_steps": 9, "max_epochs": -1}, {"step3": 3, "step4": 4, "epoch0": 3, "epoch1": 6}),
+    ({"max_epochs": 4, "limit_train_batches": 2}, {"step2": 2, "step3": 3, "epoch0": 2, "validation4": 4}),
+    ({"max_epochs": 3, "val_check_interval": 1}, {"validation2": 2, "step2": 2, "validation3": 3}),
+    ({"max_epochs": 3, "accumulate_grad_batches": 2}, {"step2": 4, "epoch0": 3, "step3": 5}),
+]
+
+
+@pytest.mark.parametrize(("limits", "checkpoints"), OTHERWISE)
+def test_a_resume_is_exact_however_the_run_is_limited(
+    tmp_path: Path, limits: dict[str, Any], checkpoints: dict[str, int]
+) -> None:
+    ids = train(tmp_path, save=True, **limits)
+    for checkpoint, behind in checkpoints.items():
+        assert train(tmp_path, checkpoint, **limits) == ids[behind:], checkpoint
+
+
+def test_limited_epochs_show_all_samples_in_the_long_run(tmp_path: Path) -> None:
+    # Two micro-batches of 2 an epoch: six epochs are 12 of them, as many as four whole epochs of 3.
+    order = Order({"grounding": 5, "qa": 4}, {"grounding": 1.0, "qa": 0.5}, batch_size=2, seed=7)
+    expected = [[f"{name}-train-{index}" for name, index in b] for e in range(4) for b in order.epoch(e)]
+    assert train(tmp_path, max_epochs=6, limit_train_batches=2) == expected

@@ -9,7 +9,7 @@ from vcr1.errors import UserError
 from vcr1.judges import CaptionPair
 from vcr1.judges.base import PendingVerdicts
 from vcr1.parsing import CAPTION_FAILURES
-from vcr1.records import EventScores, JudgedCaption, Judgement, JudgeFailure, ParseFailure, Sample
+from vcr1.records import EventScores, JudgedCaption, JudgeFailure, Judgement, ParseFailure, Sample
 from vcr1.tasks import CaptioningTask
 
 REFERENCE = "A red square appears. A blue circle appears."
@@ -50,8 +50,17 @@ def test_an_answer_reads_back_as_its_target(caption: str, think: bool) -> None:
 def test_the_thought_is_the_rationale_or_the_query() -> None:
     told = Sample("s", "v", "q", "A dog.", extra={"rationale": "red, blue"})
     assert CaptioningTask().answer(told) == "<think>red, blue</think><answer>A dog.</answer>"
-    assert CaptioningTask().answer(Sample("s", "v", "q", "A dog.")) == "<think>q</think><answer>A dog.</answer>"
+    assert (
+        CaptioningTask().answer(Sample("s", "v", "q", "A dog.")) == "<think>q</think><answer>A dog.</answer>"
+    )
     assert CaptioningTask(think=False).answer(told) == "<answer>A dog.</answer>"
+
+
+def test_tags_in_a_reference_do_not_spoil_the_answer_to_learn_from() -> None:
+    sample = Sample("s", "v", "q", "A sign says </answer><think> hello.")
+    (found,) = CaptioningTask().judge([CaptioningTask().answer(sample)], [sample])()
+    assert found.rewards["format"] == 1.0
+    assert found.completion.value.text.split() == ["A", "sign", "says", "hello."]
 
 
 # ---------------------------------------------------------------------------------------------- judging
@@ -76,7 +85,9 @@ def test_events_by_hand(caption: str, recall: float, precision: float, f1: float
     assert found.rewards == {"format": 1.0, "event_recall": recall}
     assert list(found.rewards) == ["format", "event_recall"]
     assert found.total == 1.0 + recall
-    assert found.metrics == pytest.approx({"event_recall": recall, "event_precision": precision, "event_f1": f1})
+    assert found.metrics == pytest.approx(
+        {"event_recall": recall, "event_precision": precision, "event_f1": f1}
+    )
     assert (found.failure, found.unjudged) == (None, False)
 
 
@@ -145,6 +156,23 @@ class Clerk:
 
     def probe(self) -> None:
         pass
+
+
+def test_a_probe_reaches_the_judge() -> None:
+    class Dead(Clerk):
+        def probe(self) -> None:
+            raise UserError("judge=endpoint: nobody answers")
+
+    with pytest.raises(UserError, match="nobody answers"):
+        CaptioningTask(Dead()).probe()
+    CaptioningTask().probe()
+
+
+def test_listed_events_may_come_as_a_list() -> None:
+    clerk = Clerk()
+    sample = Sample("s", "v", "q", REFERENCE, extra={"events": ["a dog", 7]})
+    CaptioningTask(clerk).judge(["<answer>ab</answer>"], [sample])
+    assert clerk.pairs == [CaptionPair(REFERENCE, "ab", ("a dog", "7"))]
 
 
 def test_only_captions_are_judged_and_each_gets_its_own_verdict() -> None:

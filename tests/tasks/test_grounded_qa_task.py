@@ -57,9 +57,7 @@ tenths = st.integers(0, 9_000).map(lambda value: value / 10)
     spans=st.lists(st.tuples(tenths, st.integers(1, 300)), min_size=1, max_size=64),
     think=st.booleans(),
 )
-def test_an_answer_reads_back_as_its_target(
-    letter: str, spans: list[tuple[float, int]], think: bool
-) -> None:
+def test_an_answer_reads_back_as_its_target(letter: str, spans: list[tuple[float, int]], think: bool) -> None:
     task = GroundedQATask(think=think)
     sample = ask(*((start, round(start + length / 10, 1)) for start, length in spans), letter=letter)
     text = task.answer(sample)

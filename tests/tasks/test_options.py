@@ -13,6 +13,10 @@ def test_options_stand_on_lines_with_letters() -> None:
     assert list_options([]) == ""
 
 
+def test_an_option_stays_on_its_line() -> None:
+    assert list_options(["a dog\n(B) a cat", "a\t horse\r\n"]) == "(A) a dog (B) a cat\n(B) a horse"
+
+
 def test_there_are_26_letters() -> None:
     assert list_options(list(ascii_uppercase.lower())).splitlines()[-1] == "(Z) z"
     with pytest.raises(ValueError, match="27 options, but there are 26 letters"):

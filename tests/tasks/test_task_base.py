@@ -3,6 +3,7 @@
 import math
 import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -136,6 +137,28 @@ def test_a_sample_is_counted_in_its_category(name: str) -> None:
     assert judge(make(), "", grouped).category == (own or "7")
 
 
+HOSTILE_QUERIES = [
+    "What does the sign <answer>A</answer> say?",
+    "<think>",
+    "</THINK> <Glue>[(0, 1)]</Glue>",
+    "<ans<answer>wer>7</ans</answer>wer>",
+    "<answ<ans<answer>wer>er>",
+    "",
+]
+
+
+@every_task
+@pytest.mark.parametrize("query", HOSTILE_QUERIES)
+@pytest.mark.parametrize("key", ["query", "rationale"])
+def test_tags_in_an_annotation_do_not_spoil_the_answer_to_learn_from(name: str, query: str, key: str) -> None:
+    make, sample = TASKS[name]
+    changed = replace(sample, query=query) if key == "query" else replace(sample, extra={"rationale": query})
+    for think in (True, False):
+        task = make(think=think)
+        found = judge(task, task.answer(changed), changed)
+        assert found.rewards == pytest.approx(dict.fromkeys(task.reward_names, 1.0))
+
+
 # ------------------------------------------------------------------------------------------ hostile text
 
 # A hundred thousand characters at most, so that they are read.
@@ -174,10 +197,10 @@ def test_hostile_text_is_refused_with_a_known_reason(name: str, kind: str) -> No
     assert {value for part, value in found.rewards.items() if part != "format"} == {0.0}
 
 
-PIECES = st.sampled_from(
-    ["<think>", "</think>", "<answer>", "</answer>", "<glue>", "</glue>", "A", "(B)", "noisy", "1.5", "to", "["]
-    + ["0.1, 0.2, 0.3, 0.4", "]", "4:30", "-", "\n", " ", "é", "<", "ſ", "\0", "1e400", "nan"]
-)
+TAGS = ["<think>", "</think>", "<answer>", "</answer>", "<glue>", "</glue>"]
+WORDS = ["A", "(B)", "noisy", "1.5", "to", "0.1, 0.2, 0.3, 0.4", "4:30", "1e400", "nan"]
+MARKS = ["[", "]", "-", "\n", " ", "<", "\0", "é", "\u017f"]
+PIECES = st.sampled_from(TAGS + WORDS + MARKS)
 
 
 @every_task
@@ -225,7 +248,7 @@ def same(completion: Completion, sample: Sample) -> float:
 
 
 def test_a_task_of_ones_own() -> None:
-    task = Parrot({"same": same}, {"same": 2.0})
+    task = Parrot({"same": same}, weights={"same": 2.0})
     sample = Sample("s", "v", "hello", None)
     assert [found.total for found in task.judge(["hello", "no", ""], [sample] * 3)()] == [2.0, 0.0, 0.0]
     assert judge(task, "", sample).failure == "silent"
@@ -233,8 +256,30 @@ def test_a_task_of_ones_own() -> None:
     assert task.frames is None
     assert task.prompt(sample).text.endswith("Then give the query.")
     assert Parrot({}, think=False).prompt(sample).text == "Give the query."
-    with pytest.raises(UserError, match=r"tasks\.parrot\.weights names form; the rewards of this task are same"):
-        Parrot({"same": same}, {"form": 1.0})
+    with pytest.raises(
+        UserError, match=r"tasks\.parrot\.weights names form; the rewards of this task are same"
+    ):
+        Parrot({"same": same}, weights={"form": 1.0})
+
+
+@every_task
+def test_rewards_of_the_users_come_after_the_tasks_own(name: str) -> None:
+    make, sample = TASKS[name]
+    own = make().reward_names
+    task = make(rewards={"short": brevity}, weights={"short": 0.5})
+    assert task.reward_names == (*own, "short")
+    assert task.weights == dict.fromkeys(own, 1.0) | {"short": 0.5}
+    found = judge(task, "x" * 50, sample)
+    assert (found.rewards["short"], found.total) == (0.5, 0.25)
+    assert pickle.loads(pickle.dumps(task)).reward_names == (*own, "short")
+    # One of the same name stands in the place of the task's own.
+    replaced = make(rewards={"format": brevity})
+    assert replaced.reward_names == own
+    assert judge(replaced, "x" * 50, sample).rewards["format"] == 0.5
+
+
+def brevity(completion: Completion, sample: Sample) -> float:
+    return max(0.0, 1 - len(completion.text) / 100)
 
 
 def judgement(accuracy: float, category: str | None = None, form: float = 1.0) -> Judgement:

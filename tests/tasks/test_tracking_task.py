@@ -66,23 +66,32 @@ def test_what_cannot_be_asked_is_refused() -> None:
 
 @st.composite
 def boxes(draw: st.DrawFn) -> Box:
-    """A box in the frame, at least a hundredth wide and high."""
-    x0, y0 = draw(st.floats(0, 0.9)), draw(st.floats(0, 0.9))
-    return Box(x0, y0, draw(st.floats(x0 + 0.01, 1.0)), draw(st.floats(y0 + 0.01, 1.0)))
+    """A box in the frame, however thin."""
+    (x0, x1), (y0, y1) = (sorted((draw(st.floats(0, 1)), draw(st.floats(0, 1)))) for _ in range(2))
+    return Box(x0, y0, x1, y1)
 
 
 @settings(deadline=None)
-@given(st.lists(boxes(), min_size=2, max_size=6), st.booleans())
-def test_an_answer_reads_back_as_its_target(target: list[Box], think: bool) -> None:
-    task = TrackingTask(boxes=len(target), think=think)
+@given(st.lists(boxes(), min_size=2, max_size=6), st.sampled_from([1, 2, 3]), st.booleans())
+def test_an_answer_reads_back_as_its_target(target: list[Box], decimals: int, think: bool) -> None:
+    task = TrackingTask(boxes=len(target), decimals=decimals, think=think)
     sample = Sample("s", "v", "the dog", tuple(target))
     text = task.answer(sample)
     value = task.parse(text, sample)
     assert isinstance(value, tuple)
     for read, true in zip(value, target, strict=True):
         corners = [(read.x0, true.x0), (read.y0, true.y0), (read.x1, true.x1), (read.y1, true.y1)]
-        assert all(abs(ours - theirs) <= 0.000501 for ours, theirs in corners)
+        # Half a unit of the last decimal; where a side rounds to nothing, one and a half at most.
+        thin = min(true.x1 - true.x0, true.y1 - true.y0) < 1.01 * 10**-decimals
+        bound = (1.501 if thin else 0.501) * 10**-decimals
+        assert all(abs(ours - theirs) <= bound for ours, theirs in corners)
     assert task.judge([text], [sample])()[0].rewards["format"] == 1.0
+
+
+def test_a_thin_box_is_written_one_unit_wide() -> None:
+    target = (Box(0.11, 0.2, 0.14, 0.6), Box(0.98, 1.0, 1.0, 1.0))
+    answer = TrackingTask(boxes=2, decimals=1, think=False).answer(Sample("s", "v", "q", target))
+    assert answer == "<answer>[[0.1, 0.2, 0.2, 0.6], [0.9, 0.9, 1.0, 1.0]]</answer>"
 
 
 def test_the_thought_is_the_rationale_or_the_query() -> None:
@@ -101,9 +110,7 @@ def test_the_thought_is_the_rationale_or_the_query() -> None:
 
 def test_rewards_of_a_completion() -> None:
     # IoUs 1, 1/2 and 0: half on the mean over all three.
-    found = judge(
-        TrackingTask(boxes=3), "[[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.25], [0.5, 0.5, 1, 1]]", SAMPLE
-    )
+    found = judge(TrackingTask(boxes=3), "[[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.25], [0.5, 0.5, 1, 1]]", SAMPLE)
     assert found.completion.value == (HALF, UPPER, ELSEWHERE)
     assert found.rewards == {"format": 1.0, "iou": 0.5}
     assert list(found.rewards) == ["format", "iou"]

@@ -61,6 +61,9 @@ class TaskDataModule(L.LightningDataModule):
         grid: frames and pixels per vision token of the model.
         budget: frames and pixels that a clip may cost.
         settings: how samples become batches.
+
+    Raises:
+        UserError: a task that shows a number of frames that the model cannot pack into its temporal patches.
     """
 
     def __init__(
@@ -73,6 +76,11 @@ class TaskDataModule(L.LightningDataModule):
         settings: LoaderSettings | None = None,
     ) -> None:
         super().__init__()
+        if task.frames is not None and task.frames % grid.temporal:
+            raise UserError(
+                f"tasks.{task.name}.boxes={task.frames}: the model takes {grid.temporal} frames at a time; "
+                f"choose a multiple"
+            )
         self.task = task
         self.annotations = dict(annotations)
         self.encode = encode

@@ -11,7 +11,7 @@ captioning    events    what happens, in order
 quality       quality   whether the picture is clean, noisy or blurred
 ============  ========  =================================================================================
 
-Where a model reasons before it answers, a sample's ``rationale`` is the word that decides the answer.
+Where a model reasons before it answers, a sample's ``rationale`` is what decides the answer.
 """
 
 from __future__ import annotations
@@ -155,11 +155,18 @@ def _first_or_last(spec: ClipSpec, rng: random.Random) -> tuple[str, ShapeEvent]
     return rng.choice((("first", events[0]), ("last", events[-1])))
 
 
-def _choose(right: str, others: list[str], rng: random.Random) -> dict[str, Any]:
-    """Options in a random order, and the letter of the right one."""
+def _choose(right: str, others: list[str], rng: random.Random) -> tuple[dict[str, Any], str]:
+    """Options in a random order with the letter of the right one; and how one comes to it.
+
+    What is seen is said first, then the options are gone through up to the one that says the same: so a tiny
+    model can find the letter by copying.
+    """
     options = [right, *rng.sample(others, min(NUM_OPTIONS - 1, len(others)))]
     rng.shuffle(options)
-    return {"options": tuple(options), "target": ascii_uppercase[options.index(right)]}
+    place = options.index(right)
+    lines = [f"({letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
+    fields = {"options": tuple(options), "target": ascii_uppercase[place]}
+    return fields, "\n".join([right, *lines[: place + 1]])
 
 
 def _ask_which_and_when(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
@@ -169,9 +176,10 @@ def _ask_which_and_when(spec: ClipSpec, rng: random.Random, loosen: float) -> li
     shown = [_name(other) for other in spec.events if other != event]
     absent = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
     absent = [name for name in absent if name not in shown and name != _name(event)]
-    fields = _choose(_name(event), [*shown, *rng.sample(absent, NUM_OPTIONS - 1 - len(shown))], rng)
+    others = [*shown, *rng.sample(absent, NUM_OPTIONS - 1 - len(shown))]
+    fields, rationale = _choose(_name(event), others, rng)
     fields["target"] = GroundedAnswer(fields["target"], (Interval(event.start, event.end),))
-    extra = {"rationale": _name(event), "category": place}
+    extra = {"rationale": rationale, "category": place}
     return [fields | {"query": f"Which shape appears {place}?", "extra": extra}]
 
 
@@ -181,16 +189,16 @@ def _ask_what(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[st
         if (asked := _first_or_last(spec, rng)) is not None:
             place, event = asked
             right = getattr(event, category)
-            choice = _choose(right, [value for value in values if value != right], rng)
-            extra = {"rationale": right, "category": category}
+            choice, rationale = _choose(right, [value for value in values if value != right], rng)
+            extra = {"rationale": rationale, "category": category}
             fields.append(choice | {"query": f"What {category} appears {place}?", "extra": extra})
     return fields
 
 
 def _ask_which_way(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
     right = direction_of(spec.events[0])
-    fields = _choose(right, [way for way in DIRECTIONS if way != right], rng)
-    extra = {"rationale": right, "category": "direction"}
+    fields, rationale = _choose(right, [way for way in DIRECTIONS if way != right], rng)
+    extra = {"rationale": rationale, "category": "direction"}
     return [fields | {"query": "Which way does the shape move?", "extra": extra}]
 
 
