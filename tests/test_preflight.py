@@ -268,7 +268,6 @@ def test_an_impossible_setting_is_named_without_a_stack(
         "experiment=demmo",
         "task=counting",
         "task=grounding+counting",
-        "task=grounding+",
         "data=charades_sta+got11k",
         "nonsense=1",
     ],

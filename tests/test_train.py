@@ -547,6 +547,7 @@ def test_a_rank_whose_video_is_lost_does_not_stop_the_others(
         "data.loader.batch_size=1",
         "data.loader.num_workers=0",
         "trainer.val_check_interval=null",
+        "trainer.max_epochs=-1",
         "trainer.devices=2",
         "logger=csv",
         f"run_dir={tmp_path / 'run'}",

@@ -132,6 +132,7 @@ def quiet() -> None:
         ".*gradient_checkpointing_enable.*",  # its new name is not in the oldest transformers we support
         ".*in eval mode at the start of training.*",  # the reference is meant to be
         ".*recommended to use `Trainer\\(devices=1.*",  # samples that padding repeats are counted once
+        ".*your dataloader is not resumable.*",  # ours is: its sampler asks the run how far it has come
         ".*LeafSpec.*is deprecated.*",
         ".*Experiment logs directory.*exists and is not empty.*",
         ".*Checkpoint directory.*exists and is not empty.*",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vcr1.errors import UserError
 from vcr1.readers import read_synthetic
-from vcr1.readers.synthetic import ask_about, kinds_of
+from vcr1.readers.synthetic import Manner, ask_about, kinds_of
 from vcr1.records import Box, GroundedAnswer, Interval, Sample
 from vcr1.tasks import CaptioningTask, GroundedQATask, GroundingTask, QATask, QualityTask, Task, TrackingTask
 from vcr1.video import COLORS, DIRECTIONS, SHAPES, WORLDS, ClipSpec, ShapeEvent
@@ -35,7 +35,7 @@ seeds = st.integers(0, 2**32)
 
 
 def ask(spec: ClipSpec, task: str, kind: str = "events", seed: int = 0, loosen: float = 0.0) -> list[Sample]:
-    return ask_about(spec, task, kind, "v.mp4", "c", random.Random(seed), loosen)
+    return ask_about(spec, task, kind, "v.mp4", "c", random.Random(seed), Manner(loosen))
 
 
 @pytest.fixture(scope="module")

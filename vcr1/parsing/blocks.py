@@ -68,7 +68,9 @@ def _last_block(text: str, tags: re.Pattern[str], missing: str) -> str | ParseFa
 
 def without_tags(text: str) -> str:
     """The text without tags of blocks, to be put into one."""
-    return _ANY_TAG_OR_GLUE.sub("", text)
+    return _ANY_TAG_OR_GLUE.sub(
+        " ", text
+    )  # no empty string, which would join what stood around into a new tag
 
 
 def has_answer_format(text: str, think: bool) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -39,11 +40,24 @@ from vcr1.video import (
 )
 from vcr1.video.synthetic import SOURCE_FPS
 
-BOXES = 8
 NUM_OPTIONS = 4
 
-Ask = Callable[[ClipSpec, random.Random, float], list[dict[str, Any]]]
-"""The questions about a clip, as fields of samples; the number is how careless the annotator is."""
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a clip is asked about.
+
+    Attributes:
+        loosen: how careless the annotator is; see `read_synthetic`.
+        boxes: how many boxes of tracking are asked.
+    """
+
+    loosen: float = 0.0
+    boxes: int = 8
+
+
+Ask = Callable[[ClipSpec, random.Random, Manner], list[dict[str, Any]]]
+"""The questions about a clip, as fields of samples."""
 
 
 def read_synthetic(
@@ -53,6 +67,7 @@ def read_synthetic(
     seed: int,
     task: str = "grounding",
     loosen: float = 0.0,
+    boxes: int = 8,
     limit: int | None = None,
 ) -> Annotations:
     """Questions about clips of coloured shapes; the clips are written on first use.
@@ -67,6 +82,7 @@ def read_synthetic(
             outwards by up to so many seconds, in half seconds. Tracking: so does every edge of the boxes, by
             so much of the frame or not at all, the same edges in all of a clip's boxes. The others know no
             carelessness.
+        boxes: how many boxes of tracking are asked.
         limit: take the first so many samples only.
 
     Raises:
@@ -78,18 +94,24 @@ def read_synthetic(
         raise UserError(f"loosen={loosen} cannot be done for {task}")
     if task == "grounding" and loosen * 2 % 1:
         raise UserError(f"loosen={loosen} is no number of half seconds")
-    result = Annotations(f"synthetic {split}")
+    result, manner = Annotations(f"synthetic {split}"), Manner(loosen, boxes)
     for kind in _QUESTIONS[task]:
         for number, (path, spec) in enumerate(build_world(Path(folder), split, count, seed, kind)):
             prefix = split if kind == "events" else f"{split}-{kind}"
             rng = random.Random(f"{seed}-{number}")
-            result.samples += ask_about(spec, task, kind, str(path), f"{prefix}-{number:05d}", rng, loosen)
+            result.samples += ask_about(spec, task, kind, str(path), f"{prefix}-{number:05d}", rng, manner)
     result.samples = result.samples[:limit]
     return result.checked()
 
 
 def ask_about(
-    spec: ClipSpec, task: str, kind: str, video: str, prefix: str, rng: random.Random, loosen: float = 0.0
+    spec: ClipSpec,
+    task: str,
+    kind: str,
+    video: str,
+    prefix: str,
+    rng: random.Random,
+    manner: Manner | None = None,
 ) -> list[Sample]:
     """The samples of a task about one clip.
 
@@ -100,10 +122,10 @@ def ask_about(
         video: path of the clip.
         prefix: of the samples' ids.
         rng: the only source of chance.
-        loosen: how careless the annotator is.
+        manner: how it is asked about.
     """
     samples = []
-    for position, fields in enumerate(_QUESTIONS[task][kind](spec, rng, loosen)):
+    for position, fields in enumerate(_QUESTIONS[task][kind](spec, rng, manner or Manner())):
         extra = {"spec": spec} | fields.pop("extra")
         id_ = f"{prefix}-{position}"
         samples.append(Sample(id=id_, video=video, duration=spec.duration, extra=extra, **fields))
@@ -119,22 +141,22 @@ def _name(event: ShapeEvent) -> str:
     return f"{event.color} {event.shape}"
 
 
-def _ask_when(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+def _ask_when(spec: ClipSpec, rng: random.Random, manner: Manner) -> list[dict[str, Any]]:
     fields = []
     for event in spec.events:
-        start = max(0.0, event.start - rng.randint(0, int(2 * loosen)) / 2)
-        end = min(spec.duration, event.end + rng.randint(0, int(2 * loosen)) / 2)
+        start = max(0.0, event.start - rng.randint(0, int(2 * manner.loosen)) / 2)
+        end = min(spec.duration, event.end + rng.randint(0, int(2 * manner.loosen)) / 2)
         query, extra = f"the {_name(event)} appears", {"rationale": event.color}
         fields.append({"query": query, "target": Interval(start, end), "extra": extra})
     return fields
 
 
-def _ask_where(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+def _ask_where(spec: ClipSpec, rng: random.Random, manner: Manner) -> list[dict[str, Any]]:
     (event,) = spec.events
-    frames = evenly_spaced(round(spec.duration * SOURCE_FPS), BOXES)
+    frames = evenly_spaced(round(spec.duration * SOURCE_FPS), manner.boxes)
     boxes = tuple(clip_box(Box(*event.box(frame / SOURCE_FPS))) for frame in frames)
     extra = {"rationale": direction_of(event), "first_box": boxes[0]}
-    return [{"query": f"the {_name(event)}", "target": _widen(boxes, rng, loosen), "extra": extra}]
+    return [{"query": f"the {_name(event)}", "target": _widen(boxes, rng, manner.loosen), "extra": extra}]
 
 
 def _widen(boxes: Tracklet, rng: random.Random, loosen: float) -> Tracklet:
@@ -169,7 +191,7 @@ def _choose(right: str, others: list[str], rng: random.Random) -> tuple[dict[str
     return fields, "\n".join([right, *lines[: place + 1]])
 
 
-def _ask_which_and_when(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+def _ask_which_and_when(spec: ClipSpec, rng: random.Random, manner: Manner) -> list[dict[str, Any]]:
     if (asked := _first_or_last(spec, rng)) is None:
         return []
     place, event = asked
@@ -183,7 +205,7 @@ def _ask_which_and_when(spec: ClipSpec, rng: random.Random, loosen: float) -> li
     return [fields | {"query": f"Which shape appears {place}?", "extra": extra}]
 
 
-def _ask_what(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+def _ask_what(spec: ClipSpec, rng: random.Random, manner: Manner) -> list[dict[str, Any]]:
     fields = []
     for category, values in (("color", list(COLORS)), ("shape", list(SHAPES))):
         if (asked := _first_or_last(spec, rng)) is not None:
@@ -195,21 +217,21 @@ def _ask_what(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[st
     return fields
 
 
-def _ask_which_way(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+def _ask_which_way(spec: ClipSpec, rng: random.Random, manner: Manner) -> list[dict[str, Any]]:
     right = direction_of(spec.events[0])
     fields, rationale = _choose(right, [way for way in DIRECTIONS if way != right], rng)
     extra = {"rationale": rationale, "category": "direction"}
     return [fields | {"query": "Which way does the shape move?", "extra": extra}]
 
 
-def _ask_what_happens(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+def _ask_what_happens(spec: ClipSpec, rng: random.Random, manner: Manner) -> list[dict[str, Any]]:
     events = tuple(f"a {_name(event)} appears" for event in _ordered(spec))
     caption = ". ".join(events) + "."
     extra = {"rationale": ", ".join(event.color for event in _ordered(spec)), "events": events}
     return [{"query": "What happens in the video, in order?", "target": caption, "extra": extra}]
 
 
-def _ask_how_good(spec: ClipSpec, rng: random.Random, loosen: float) -> list[dict[str, Any]]:
+def _ask_how_good(spec: ClipSpec, rng: random.Random, manner: Manner) -> list[dict[str, Any]]:
     fields = {"query": "How good is the picture of this video?", "options": DEGRADATIONS}
     return [fields | {"target": spec.degradation, "extra": {"rationale": spec.degradation}}]
 
