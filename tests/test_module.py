@@ -19,8 +19,8 @@ from torch import Tensor
 
 from vcr1.data import LoaderSettings, MixtureDataModule, TaskDataModule
 from vcr1.errors import UserError
-from vcr1.grpo import GRPOLoss, grpo_loss
 from vcr1.module import GRPOModule, PolicyModule, SFTModule, lr_factor
+from vcr1.objectives import PolicyLoss, policy_loss
 from vcr1.policy import Sampling, VideoPolicy, load_policy
 from vcr1.readers import Annotations
 from vcr1.records import Batch, Completion, Interval, Judge, Judgement, RolloutGroups, Sample
@@ -237,8 +237,9 @@ def test_all_that_is_promised_is_logged(policy: VideoPolicy, samples: list[Sampl
         *(f"failed/{reason}" for reason in REASONS),
     )
     plain = (
-        "loss kl clip_fraction entropy reward reward_std advantage_spread zero_variance_groups "
-        "completion_tokens truncated lost_samples unjudged lr"
+        "loss kl clip_fraction clip_fraction_low clip_fraction_high ratio_max entropy reward reward_std "
+        "advantage_spread zero_variance_groups resampled_groups left_out_groups overlong_penalty "
+        "completion_tokens truncated sampler_mismatch sampler_mismatch_max lost_samples unjudged lr"
     )
     expected = {f"train/{name}" for name in plain.split()}
     expected |= {f"train/grounding/{name}" for name in parts}
@@ -249,6 +250,9 @@ def test_all_that_is_promised_is_logged(policy: VideoPolicy, samples: list[Sampl
         assert all(math.isfinite(value) for value in row.values())
         assert all(row[f"train/seconds/{name}"] > 0 for name in PHASES)
         assert row["train/clip_fraction"] == 0  # one update per rollout
+        assert row["train/ratio_max"] == 1
+        # The sampler decodes token by token over a cache, the trainer takes all at once: rounding apart.
+        assert 0 < row["train/sampler_mismatch"] <= row["train/sampler_mismatch_max"] < 1e-4
         assert (row["train/lost_samples"], row["train/unjudged"]) == (0, 0)
         assert row["train/grounding/iou"] == row["train/grounding/reward/iou"]
         assert row["train/reward"] == pytest.approx(
@@ -516,11 +520,11 @@ def test_unjudged_completions_are_counted_and_teach_nothing(
 ) -> None:
     seen: list[Tensor] = []
 
-    def spy(logprobs: Tensor, advantages: Tensor, mask: Tensor, **others: Any) -> GRPOLoss:
+    def spy(logprobs: Tensor, advantages: Tensor, *others: Any, **more: Any) -> PolicyLoss:
         seen.append(advantages)
-        return grpo_loss(logprobs, advantages, mask, **others)
+        return policy_loss(logprobs, advantages, *others, **more)
 
-    monkeypatch.setattr("vcr1.module.grpo.grpo_loss", spy)
+    monkeypatch.setattr("vcr1.module.grpo.policy_loss", spy)
     reward = EveryOther()
     source = part(
         GroundingTask(rewards={"own": reward}, weights={"format": 0, "iou": 0}), policy, samples[:2], 2
@@ -632,6 +636,16 @@ def test_a_checkpoint_leaves_the_reference_out_and_loads_back(
         ({"num_generations": 1}, r"algorithm\.num_generations=1: a group needs at least 2"),
         ({"sampling": Sampling(temperature=0.0)}, r"rollout\.temperature=0 makes all completions"),
         ({"kl_weight": -0.1}, r"algorithm\.kl_weight=-0\.1 is negative"),
+        (
+            {"num_generations": 0, "advantage": "batch"},
+            r"algorithm\.num_generations=0: a group needs at least 1",
+        ),
+        ({"updates_per_rollout": 0}, r"algorithm\.updates_per_rollout=0 is no whole number of at least 1"),
+        ({"max_resamples": -1}, r"algorithm\.max_resamples=-1 is no whole number of at least 0"),
+        ({"old_logprobs": "both"}, r"algorithm\.old_logprobs=both; choose from trainer, sampler"),
+        ({"overlong_buffer": 2}, r"algorithm\.overlong_buffer=2 is no share"),
+        ({"reference_refresh": 0}, r"algorithm\.reference_refresh=0 is no whole number of at least 1"),
+        ({"reference_refresh": 5, "kl_weight": 0}, r"algorithm\.reference_refresh=5, but .*kl_weight=0"),
         ({"schedule": "step"}, r"algorithm\.schedule=step; choose from constant, linear, cosine"),
     ],
 )

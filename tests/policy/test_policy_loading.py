@@ -59,10 +59,12 @@ def test_a_broken_config_is_named(tmp_path: Path) -> None:
         check_weights(str(tmp_path))
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2_vl"])
+@pytest.mark.parametrize("family", ["llama", "llava_onevision"])
 def test_another_family_is_named(tmp_path: Path, family: str) -> None:
     path = write_config(tmp_path / "model", model_type=family)
-    with pytest.raises(UserError, match=rf"^model\.path={path}: family {family} .* known: qwen2_5_vl$"):
+    with pytest.raises(
+        UserError, match=rf"^model\.path={path}: family {family} .* known: qwen2_5_vl, qwen2_vl, qwen3_vl$"
+    ):
         check_weights(path)
 
 

@@ -247,7 +247,7 @@ def test_a_chunked_head_gives_the_same_scores_and_gradients(
     policy: VideoPolicy, groups: RolloutGroups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, expected = scores_and_gradients(policy, groups)
-    monkeypatch.setattr("vcr1.policy.policy.HEAD_ROWS", 50)
+    monkeypatch.setattr("vcr1.policy.scoring.HEAD_ROWS", 50)
     with calls_of(policy.model.lm_head) as rows:
         chunked, found = scores_and_gradients(policy, groups)
     # 4 · 3 · 16 = 192 rows in chunks, once forward and once more in the backward pass.

@@ -12,10 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from vcr1.data.dataset import Encode, MixedDataset, VideoDataset, with_wrong_videos
-from vcr1.data.order import MixtureSampler, Order
+from vcr1.data.order import Key, MixtureSampler, Order
 from vcr1.errors import UserError
 from vcr1.readers import Annotations
-from vcr1.records import Sample
+from vcr1.records import Batch, Sample
+from vcr1.repeats import Again, Repeated, Repeats
 from vcr1.tasks.base import Task
 from vcr1.video import FrameBudget, PatchGrid
 
@@ -172,7 +173,11 @@ def training_loader(
         parts: the tasks' data.
         settings: how samples become batches.
         weights: task's name -> passes over its samples per epoch; 1 where it is not named.
-        trainer: knows the ranks, and how far a resumed run had come; None for a single process.
+        trainer: knows the ranks, how far a resumed run had come, and how often its module trains on a
+            rollout; None for a single process and once.
+
+    Raises:
+        UserError: several updates per rollout, but an epoch has too few micro-batches for a single one.
     """
     names = [part.task.name for part in parts]
     order = Order(
@@ -183,12 +188,37 @@ def training_loader(
         shuffle=settings.shuffle,
         seed=settings.seed,
     )
-    dataset = MixedDataset({part.task.name: part.dataset(part.samples("train")) for part in parts})
+    dataset = RepeatingDataset({part.task.name: part.dataset(part.samples("train")) for part in parts})
     progress = None if trainer is None else partial(batches_trained, trainer)
-    sampler = MixtureSampler(dataset, order, 0 if trainer is None else trainer.global_rank, progress)
+    rank, repeats = 0 if trainer is None else trainer.global_rank, repeats_of(trainer)
+    sampler = MixtureSampler(dataset, order, rank, progress, repeats)
+    if len(sampler) == 0:
+        raise UserError(
+            f"trainer.accumulate_grad_batches={repeats.block} with algorithm.updates_per_rollout="
+            f"{repeats.updates}: an epoch has only {len(order)} micro-batches, too few for one update"
+        )
     # The sampler's keys are whole micro-batches: nothing is left to collate.
     workers = _workers(settings) | {"persistent_workers": settings.num_workers > 0}
     return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **workers)
+
+
+class RepeatingDataset(MixedDataset):
+    """The data sets of several tasks, where a micro-batch that comes again costs no decoding."""
+
+    def __getitem__(self, keys: Sequence[Key] | Repeated) -> Batch:
+        """The micro-batch of these keys, or what stands for one that comes again."""
+        if isinstance(keys, Repeated):
+            return Again(self.parts[keys.task].task)
+        return super().__getitem__(keys)
+
+
+def repeats_of(trainer: L.Trainer | None) -> Repeats:
+    """How often the trainer's module wants to train on each micro-batch; once, where it does not say."""
+    module = None if trainer is None else trainer.lightning_module
+    updates = int(getattr(module, "updates_per_rollout", 1))
+    if trainer is None or updates == 1:
+        return Repeats()
+    return Repeats(updates, int(trainer.accumulate_grad_batches))
 
 
 def batches_trained(trainer: L.Trainer) -> int:

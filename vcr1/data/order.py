@@ -12,6 +12,7 @@ from typing import Any
 from torch.utils.data import Dataset, DistributedSampler
 
 from vcr1.errors import UserError
+from vcr1.repeats import Repeated, Repeats
 
 Key = tuple[str, int]
 """Task's name and the sample's place in its training set."""
@@ -121,6 +122,7 @@ class MixtureSampler(DistributedSampler[Any]):
         rank: whose share.
         progress: tells how many micro-batches the run has behind it, those before a resume included; an
             epoch begins there. Without it, where the epoch that was set begins.
+        repeats: how often each micro-batch is trained on; see :class:`~vcr1.repeats.Repeats`.
     """
 
     def __init__(
@@ -129,18 +131,26 @@ class MixtureSampler(DistributedSampler[Any]):
         order: Order,
         rank: int = 0,
         progress: Callable[[], int] | None = None,
+        repeats: Repeats | None = None,
     ) -> None:
         super().__init__(dataset, num_replicas=order.world_size, rank=rank, shuffle=order.shuffle)
         self.order = order
         self.progress = progress
+        self.repeats = repeats or Repeats()
 
     def __len__(self) -> int:
-        """Micro-batches of an epoch."""
-        return len(self.order)
+        """Micro-batches of an epoch, those that come again included."""
+        return self.repeats.length(len(self.order))
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[list[Key] | Repeated]:
         """As many micro-batches as an epoch has, from where the run stands."""
-        place = self.epoch * len(self.order) if self.progress is None else self.progress()
+        place = self.epoch * len(self) if self.progress is None else self.progress()
         size, first = self.order.batch_size, self.rank * self.order.batch_size
-        for keys in itertools.islice(self.order.batches_from(place), len(self.order)):
-            yield keys[first : first + size]
+        count = self.repeats.block
+        stream = self.order.batches_from(place // self.repeats.cycle * count)
+        number, block = -1, list[list[Key]]()
+        for fresh, again in self.repeats.places(place, len(self)):
+            if fresh // count != number:
+                number, block = fresh // count, list(itertools.islice(stream, count))
+            keys = block[fresh % count]
+            yield Repeated(task=keys[0][0]) if again else keys[first : first + size]

@@ -1,47 +1,95 @@
-"""Group relative policy optimisation as a LightningModule."""
+"""Group relative policy optimisation and its relatives as a LightningModule."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vcr1.errors import UserError
-from vcr1.grpo import group_advantages, group_deviations, grpo_loss, masked_mean, zero_variance
-from vcr1.module.base import PolicyModule
-from vcr1.policy import VideoPolicy
+from vcr1.module.reference import ReferencedModule
+from vcr1.module.rollouts import (
+    PendingGroups,
+    Rollout,
+    judge_groups,
+    numbers,
+    rollout_metrics,
+    sample_groups,
+    total_rewards,
+)
+from vcr1.objectives import (
+    Objective,
+    estimate_advantages,
+    kl_penalty,
+    masked_mean,
+    overlong_penalty,
+    policy_loss,
+    zero_variance,
+)
+from vcr1.policy import TokenScores, VideoPolicy
 from vcr1.records import Batch, Judgement, RolloutGroups
+from vcr1.repeats import Again
 
-GRPO_METRICS = (
+UPDATE_METRICS = (
     "loss",
     "kl",
     "clip_fraction",
+    "clip_fraction_low",
+    "clip_fraction_high",
+    "ratio_max",
     "entropy",
+)
+ROLLOUT_METRICS = (
     "reward_std",
     "advantage_spread",
     "zero_variance_groups",
+    "resampled_groups",
+    "left_out_groups",
+    "overlong_penalty",
     "completion_tokens",
     "truncated",
+    "sampler_mismatch",
+    "sampler_mismatch_max",
 )
 
 
-class GRPOModule(PolicyModule):
-    """Group relative policy optimisation with one update per rollout.
+class GRPOModule(ReferencedModule):
+    """Group relative policy optimisation, and what is made of the same parts.
 
-    Source: arXiv 2402.03300; settings of arXiv 2504.06958.
+    Source: arXiv 2402.03300; settings of arXiv 2504.06958. The parts and their sources: `vcr1.objectives`.
 
     Args:
-        policy: the model that is trained; a frozen copy of it as it comes in is the reference.
+        policy: the model that is trained.
         num_generations: completions per prompt (G).
-        kl_weight: beta of the KL penalty; 0 keeps no reference in memory.
-        clip_range: epsilon of the ratio's clip range.
+        advantage: estimator of the advantages; this and the next ones, to ``kl_place``, as in
+            :class:`~vcr1.objectives.Objective`.
+        ratio: level of the importance ratio.
+        surrogate: what the clip does.
+        clip_low: how far below 1 the ratio may fall.
+        clip_high: how far above 1 it may rise.
+        average: how tokens become one loss.
+        kl: estimator of the distance from the reference.
+        kl_place: whether the loss or the reward pays for it.
+        kl_weight: beta of the KL penalty; 0 keeps no reference in memory. This and ``reference_refresh``:
+            see :class:`~vcr1.module.reference.ReferencedModule`.
+        updates_per_rollout: how often a micro-batch's completions are trained on; see `vcr1.repeats`.
+        old_logprobs: log-probs that ratios are relative to, from the first pass of the ``trainer``, so that
+            the first ratio is 1, or from the ``sampler``, which also mends what differs between the two.
+        max_resamples: how often the completions of a group whose rewards are all equal are sampled again;
+            groups that stay so are then left out of the loss (DAPO's dynamic sampling, arXiv 2503.14476,
+            section 3.2, which draws other prompts instead). 0 does neither.
+        overlong_buffer: share of the length limit over which DAPO's soft punishment of long completions
+            grows; 0 punishes none.
+        reference_refresh: updates after which the reference becomes the policy as it then is.
         common: arguments of :class:`PolicyModule`.
 
     Raises:
-        UserError: a group of fewer than 2, greedy sampling, or a negative KL weight.
+        UserError: a setting out of its range, groups that are too small to compare, or greedy sampling.
     """
 
     def __init__(
@@ -49,118 +97,179 @@ class GRPOModule(PolicyModule):
         policy: VideoPolicy,
         *,
         num_generations: int = 8,
+        advantage: str = "group",
+        ratio: str = "token",
+        surrogate: str = "clip",
+        clip_low: float = 0.2,
+        clip_high: float = 0.2,
+        average: str = "completion",
+        kl: str = "k3",
+        kl_place: str = "loss",
         kl_weight: float = 0.04,
-        clip_range: float = 0.2,
+        updates_per_rollout: int = 1,
+        old_logprobs: str = "trainer",
+        max_resamples: int = 0,
+        overlong_buffer: float = 0.0,
+        reference_refresh: int | None = None,
         **common: Any,
     ) -> None:
-        super().__init__(policy, **common)
-        if not isinstance(num_generations, int) or num_generations < 2:
+        super().__init__(policy, kl_weight=kl_weight, reference_refresh=reference_refresh, **common)
+        self.objective = Objective(
+            advantage, ratio, surrogate, clip_low, clip_high, average, kl, kl_place, kl_weight
+        )
+        self.num_generations = num_generations
+        self.updates_per_rollout = updates_per_rollout
+        self.old_logprobs = old_logprobs
+        self.max_resamples = max_resamples
+        self.overlong_buffer = overlong_buffer
+        self._check()
+        self._rollouts: deque[Rollout | None] = deque()
+
+    def _check(self) -> None:
+        """Refuse settings that cannot be."""
+        least = 1 if self.objective.advantage == "batch" else 2
+        if not isinstance(self.num_generations, int) or self.num_generations < least:
             raise UserError(
-                f"algorithm.num_generations={num_generations}: a group needs at least 2 completions"
+                f"algorithm.num_generations={self.num_generations}: "
+                f"a group needs at least {least} completions"
             )
         if self.sampling.temperature == 0:
             raise UserError(
                 "rollout.temperature=0 makes all completions of a group equal: nothing to learn from"
             )
-        if kl_weight < 0:
-            raise UserError(f"algorithm.kl_weight={kl_weight} is negative")
-        self.num_generations = num_generations
-        self.kl_weight = kl_weight
-        self.clip_range = clip_range
-        self.reference = policy.frozen_copy() if kl_weight else None
+        for name, least in (("updates_per_rollout", 1), ("max_resamples", 0)):
+            if not isinstance(value := getattr(self, name), int) or value < least:
+                raise UserError(f"algorithm.{name}={value} is no whole number of at least {least}")
+        if self.old_logprobs not in ("trainer", "sampler"):
+            raise UserError(f"algorithm.old_logprobs={self.old_logprobs}; choose from trainer, sampler")
+        if not 0 <= self.overlong_buffer <= 1:
+            raise UserError(
+                f"algorithm.overlong_buffer={self.overlong_buffer} is no share of the length limit, 0..1"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Rollout, rewards, advantages, log-probs, loss."""
-        if not batch.samples:
+        """Rollout, or the one of a while ago again; then log-probs and loss."""
+        if isinstance(batch, Again):
+            rollout = self._rollouts.popleft()
+            scores = None if rollout is None else self._score(rollout.groups)
+        else:
+            rollout, scores = self._roll_out(batch, batch_idx)
+        self._keep(rollout)
+        if rollout is None or scores is None:
             self._step_metrics = self._metrics(batch, [], {})
             return self.nothing_to_learn()
-        with self.phase("vision"):
-            features = self.policy.vision(batch.inputs)
-        with self.phase("rollout"):
-            groups = self.policy.rollout(
-                batch.inputs, features, self.num_generations, self.sampling, self.generator(batch_idx)
-            )
-        with self.phase("reward"):  # a judge that is far away works while the passes below are computed
-            pending = judge_groups(batch, groups)
-        with self.phase("reference"):
-            reference = self._reference_logprobs(groups, features)
         with self.phase("policy"):
-            scores = self.policy.logprobs(groups, features, self.sampling.temperature)
-        with self.phase("reward"):
-            judgements = pending()
-            totals = [[judgement.total for judgement in group] for group in judgements]
-            # Named, as half-precision training changes the default type.
-            rewards = torch.tensor(totals, dtype=torch.float32, device=self.device)
-            advantages = group_advantages(rewards)
-        with self.phase("policy"):
-            result = grpo_loss(
+            result = policy_loss(
                 scores.logprobs,
-                advantages,
-                groups.completion_mask,
-                reference=reference,
-                kl_weight=self.kl_weight,
-                clip_range=self.clip_range,
+                rollout.advantages,
+                rollout.mask,
+                self.objective,
+                reference=rollout.reference,
+                old_logprobs=rollout.old_logprobs,
+                max_tokens=self.sampling.max_new_tokens,
             )
-        self._step_metrics = self._metrics(
-            batch,
-            [judgement for group in judgements for judgement in group],
-            {
-                "loss": result.loss,
-                "kl": result.kl,
-                "clip_fraction": result.clip_fraction,
-                "entropy": masked_mean(scores.entropy, groups.completion_mask),
-                "reward_std": group_deviations(rewards).mean(),
-                "advantage_spread": (advantages.amax(-1) - advantages.amin(-1)).mean(),
-                "zero_variance_groups": zero_variance(rewards).float().mean(),
-                "completion_tokens": groups.lengths.float().mean(),
-                "truncated": groups.truncated.float().mean(),
-            },
-        )
+        entropy = masked_mean(scores.entropy, rollout.groups.completion_mask)
+        low, high = result.clip_fraction_low, result.clip_fraction_high
+        values = (result.loss, result.kl, low + high, low, high, result.ratio_max, entropy)
+        self._step_metrics = rollout.metrics | numbers(dict(zip(UPDATE_METRICS, values, strict=True)))
         return result.loss
 
-    @torch.no_grad()
-    def _reference_logprobs(self, groups: RolloutGroups, features: list[Tensor | None]) -> Tensor | None:
-        """Log-probs under the reference, with its own vision tower unless the policy's is as it was."""
-        if self.reference is None:
-            return None
-        if not self.policy.vision_is_frozen:
-            features = self.reference.vision(groups.inputs)
-        return self.reference.logprobs(groups, features, self.sampling.temperature).logprobs
+    def _roll_out(self, batch: Batch, batch_idx: int) -> tuple[Rollout | None, TokenScores | None]:
+        """Sample, judge and score a fresh micro-batch; nothing where it has no samples."""
+        if not batch.samples:
+            # The other ranks may be waiting for this one's share of the batch's mean reward.
+            self._advantages(torch.empty(0, self.num_generations, device=self.device))
+            return None, None
+        with self.phase("vision"):
+            features = self.policy.vision(batch.inputs)
+        sample = partial(self._sample, generator=self.generator(batch_idx))
+        groups, pending, resampled = sample_groups(
+            sample, batch, features, self.max_resamples, self.policy.encoder.padding
+        )
+        with self.phase("reference"):
+            reference = self.reference_logprobs(groups, features)
+        with self.phase("policy"):
+            scores = self.policy.logprobs(groups, features, self.sampling.temperature)
+        judgements = pending()  # a judge that is far away worked while the passes above were computed
+        with self.phase("reward"):
+            rollout = self._appraise(batch, groups, judgements, scores.logprobs.detach(), reference)
+        rollout.metrics["resampled_groups"] = float(resampled)
+        return rollout, scores
+
+    def _sample(
+        self, batch: Batch, features: list[Tensor | None], generator: torch.Generator
+    ) -> tuple[RolloutGroups, PendingGroups]:
+        """Sample G completions per prompt and begin to judge them."""
+        with self.phase("rollout"):
+            groups = self.policy.rollout(
+                batch.inputs, features, self.num_generations, self.sampling, generator
+            )
+        with self.phase("reward"):
+            pending = judge_groups(batch, groups)
+
+        def collect() -> list[list[Judgement]]:
+            with self.phase("reward"):
+                return pending()
+
+        return groups, collect
+
+    def _score(self, groups: RolloutGroups) -> TokenScores:
+        """Log-probs of completions under the policy as it is now."""
+        with self.phase("vision"):
+            features = self.policy.vision(groups.inputs)
+        with self.phase("policy"):
+            return self.policy.logprobs(groups, features, self.sampling.temperature)
+
+    def _appraise(
+        self,
+        batch: Batch,
+        groups: RolloutGroups,
+        judgements: list[list[Judgement]],
+        logprobs: Tensor,
+        reference: Tensor | None,
+    ) -> Rollout:
+        """From judgements to advantages: rewards, penalties, and the groups that are left out."""
+        rewards = total_rewards(judgements, self.device)
+        limit = self.sampling.max_new_tokens
+        overlong = overlong_penalty(groups.lengths, limit, round(self.overlong_buffer * limit))
+        shaped = rewards + overlong
+        if reference is not None and self.objective.kl_place == "reward":
+            distance = kl_penalty(logprobs, reference, groups.completion_mask, self.objective.kl)
+            shaped = shaped - self.objective.kl_weight * distance
+        advantages = self._advantages(shaped)
+        # By the task's rewards alone, as in DAPO: with penalties, no two completions would be equal.
+        left_out = zero_variance(rewards) if self.max_resamples else rewards.new_zeros(len(rewards)).bool()
+        metrics = rollout_metrics(groups, rewards, advantages, logprobs)
+        metrics |= {"left_out_groups": left_out.float().sum(), "overlong_penalty": overlong.mean()}
+        return Rollout(
+            groups=groups,
+            mask=groups.completion_mask & ~left_out[:, None, None],
+            advantages=advantages,
+            reference=reference,
+            old_logprobs=groups.logprobs if self.old_logprobs == "sampler" else logprobs,
+            metrics=self._metrics(batch, [one for group in judgements for one in group], metrics),
+        )
+
+    def _advantages(self, rewards: Tensor) -> Tensor:
+        """``[P, G]`` advantages of rewards; every rank calls it once for each fresh micro-batch."""
+        strategy = self.trainer.strategy
+
+        def over_ranks(moments: Tensor) -> Tensor:
+            added: Tensor = strategy.reduce(moments, reduce_op="sum")
+            return added
+
+        return estimate_advantages(self.objective.advantage, rewards, over_ranks)
+
+    def _keep(self, rollout: Rollout | None) -> None:
+        """Keep the rollouts of one update for the next ones, if they are to be trained on again."""
+        if self.updates_per_rollout > 1:
+            self._rollouts.append(rollout)
+            while len(self._rollouts) > self.trainer.accumulate_grad_batches:
+                self._rollouts.popleft()
 
     def _metrics(
         self, batch: Batch, judgements: Sequence[Judgement], tensors: Mapping[str, Tensor]
     ) -> dict[str, float]:
-        """All metrics of a step; NaN where this rank has no value."""
-        values = dict.fromkeys(GRPO_METRICS, math.nan)
-        if tensors:
-            values |= dict(
-                zip(
-                    tensors, torch.stack([t.detach().float() for t in tensors.values()]).tolist(), strict=True
-                )
-            )
-        return self.task_metrics(batch.task, judgements) | values
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The reference is the model that the run began with: it is not saved a second time."""
-        state = checkpoint["state_dict"]
-        for name in [name for name in state if name.startswith("reference.")]:
-            del state[name]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the reference that this module was built with."""
-        if self.reference is not None:
-            own = self.reference.state_dict(prefix="reference.")
-            checkpoint["state_dict"] |= own
-
-
-def judge_groups(batch: Batch, groups: RolloutGroups) -> Callable[[], list[list[Judgement]]]:
-    """Begin to judge a rollout by the batch's own task; the call waits for ``P x G`` judgements."""
-    count = len(groups.texts[0])
-    samples = [sample for sample in batch.samples for _ in range(count)]
-    pending = batch.task.judge([text for texts in groups.texts for text in texts], samples)
-
-    def collect() -> list[list[Judgement]]:
-        judgements = pending()
-        return [judgements[start : start + count] for start in range(0, len(judgements), count)]
-
-    return collect
+        """All metrics of a step; NaN where this rank has no value yet."""
+        missing = dict.fromkeys((*UPDATE_METRICS, *ROLLOUT_METRICS), math.nan)
+        return self.task_metrics(batch.task, judgements) | missing | numbers(tensors)

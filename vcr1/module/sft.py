@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vcr1.grpo import masked_mean
 from vcr1.module.base import PolicyModule
+from vcr1.objectives import masked_mean
 from vcr1.policy import VideoPolicy
 from vcr1.records import Batch
 

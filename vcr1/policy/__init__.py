@@ -2,8 +2,9 @@
 
 from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.loading import check_weights, floating_type, load_encoder, load_policy
-from vcr1.policy.policy import TokenScores, VideoPolicy
+from vcr1.policy.policy import VideoPolicy
 from vcr1.policy.sampling import Sampling
+from vcr1.policy.scoring import TokenScores
 
 __all__ = [
     "PromptEncoder",

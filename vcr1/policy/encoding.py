@@ -8,20 +8,9 @@ import torch
 from transformers import ProcessorMixin
 
 from vcr1.errors import UserError
+from vcr1.policy.families import QWEN2_5_VL, Family
 from vcr1.records import Prompt, PromptInputs, VideoClip
 from vcr1.video import PatchGrid
-
-MODEL_INPUTS = (
-    "input_ids",
-    "attention_mask",
-    "mm_token_type_ids",
-    "pixel_values_videos",
-    "video_grid_thw",
-    "second_per_grid_ts",
-)
-"""What a Qwen2.5-VL forward needs of a video prompt. Missing ``mm_token_type_ids`` turns M-RoPE into
-one-dimensional positions, missing ``second_per_grid_ts`` loses real time, both without an error from
-the model: so the encoder checks that all are there."""
 
 
 class PromptEncoder:
@@ -31,10 +20,12 @@ class PromptEncoder:
 
     Args:
         processor: a Hugging Face processor with a tokenizer, a video processor and a chat template.
+        family: the family of the processor's model.
     """
 
-    def __init__(self, processor: ProcessorMixin) -> None:
+    def __init__(self, processor: ProcessorMixin, family: Family = QWEN2_5_VL) -> None:
         self.processor: Any = processor
+        self.family = family
         self.tokenizer = self.processor.tokenizer
 
     @property
@@ -81,28 +72,24 @@ class PromptEncoder:
             text=[text],
             videos=[clip.frames],
             # The processor must not sample or resize again: both were done with the clip's own budget.
-            video_metadata=[
-                {
-                    "total_num_frames": clip.total_frames,
-                    "fps": clip.source_fps,
-                    "frames_indices": list(clip.indices),
-                }
-            ],
+            video_metadata=[self.family.metadata(clip)],
             do_sample_frames=False,
             do_resize=False,
             return_tensors="pt",
         )
-        inputs = {name: torch.as_tensor(encoded[name]) for name in MODEL_INPUTS if name in encoded}
+        inputs = {name: torch.as_tensor(encoded[name]) for name in self.family.inputs if name in encoded}
         self._check(inputs, clip)
         return inputs
 
     def _check(self, inputs: PromptInputs, clip: VideoClip) -> None:
-        missing = [name for name in MODEL_INPUTS if name not in inputs]
+        missing = [name for name in self.family.inputs if name not in inputs]
         if missing:
             raise UserError(
                 f"{type(self.processor).__name__} returned no {', '.join(missing)}: "
                 f"this model family is not supported"
             )
+        if "second_per_grid_ts" not in inputs:
+            return  # a family that counts steps, or writes the times into the text
         expected = clip.seconds_per_grid(self.grid.temporal)
         found = float(inputs["second_per_grid_ts"][0])
         if abs(found - expected) > 1e-3 * expected:

@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from vcr1.errors import UserError
 from vcr1.policy.encoding import PromptEncoder
+from vcr1.policy.families import FAMILIES
 from vcr1.policy.policy import VideoPolicy
 
-FAMILIES = ("qwen2_5_vl",)
 ATTENTION = ("sdpa", "eager")
 PARTS = {
     "vision": "model.visual",
@@ -72,9 +72,11 @@ def load_encoder(path: str) -> PromptEncoder:
         UserError: there is no processor at ``path``.
     """
     try:
-        return PromptEncoder(AutoProcessor.from_pretrained(resolve(path)))
+        processor = AutoProcessor.from_pretrained(resolve(path))
+        family = FAMILIES[AutoConfig.from_pretrained(resolve(path)).model_type]
     except (OSError, ValueError) as error:
         raise UserError(f"model.path={path}: no processor found there ({_first_line(error)})") from error
+    return PromptEncoder(processor, family)
 
 
 def load_policy(
@@ -83,19 +85,22 @@ def load_policy(
     attention: str = "sdpa",
     gradient_checkpointing: bool = False,
     freeze: list[str] | None = None,
+    attention_form: str = "auto",
+    max_tokens: int | None = None,
 ) -> VideoPolicy:
     """A policy from pretrained weights.
 
     Args:
         path: a folder, a hub name, or ``builtin:tiny``.
         dtype: name of a torch floating type, e.g. ``bfloat16``.
-        attention: attention implementation of transformers, ``sdpa`` or ``eager``: it has to take a mask
-            under which the completions of a group share their prompt.
+        attention: attention implementation of transformers, ``sdpa`` or ``eager``: one that takes a mask.
         gradient_checkpointing: recompute blocks in the backward pass instead of keeping their activations.
         freeze: parts that are not trained, out of ``vision``, ``merger``, ``language``.
+        attention_form: how training passes lay groups out, see :class:`~vcr1.policy.policy.VideoPolicy`.
+        max_tokens: tokens in a forward of a training pass, see there.
 
     Raises:
-        UserError: missing weights, an unknown family, dtype, attention or part.
+        UserError: missing weights, an unknown family, dtype, attention, form or part.
     """
     check_weights(path)
     torch_dtype = floating_type(dtype, "model.dtype")
@@ -112,7 +117,7 @@ def load_policy(
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     freeze_parts(model, freeze or [])
-    return VideoPolicy(model, load_encoder(path))
+    return VideoPolicy(model, load_encoder(path), attention_form, max_tokens)
 
 
 def floating_type(name: str, field: str) -> torch.dtype:

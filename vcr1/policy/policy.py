@@ -8,52 +8,64 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from vcr1.errors import UserError
+from vcr1.policy.attention import take_layouts
+from vcr1.policy.budget import plan_passes
 from vcr1.policy.encoding import PromptEncoder
-from vcr1.policy.prompts import PromptLayout, lay_out, pack, video_features
-from vcr1.policy.sampling import Sampling, draw
+from vcr1.policy.packing import pack_dense, pack_split, read
+from vcr1.policy.prompts import PromptLayout, lay_out, video_features
+from vcr1.policy.rollout import Stops, decode
+from vcr1.policy.sampling import Sampling
+from vcr1.policy.scoring import TokenScores, gather_scores, token_scores
 from vcr1.records import PromptInputs, RolloutGroups
 
-HEAD_ROWS = 1024
-"""Hidden states that go through the LM head at once: bounds the logits kept in memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScores:
-    """What a model says of completions that exist already.
-
-    Attributes:
-        logprobs: ``[P, G, C]`` float32 log-probability of each completion token; 0 at padding.
-        entropy: ``[P, G, C]`` float32 entropy of the distribution it came from, in nats; 0 at padding.
-        prompt_hidden: ``[P, L, D]`` last hidden states of the prompts, padded on the left: what an auxiliary
-            loss may ask for without another pass.
-    """
-
-    logprobs: Tensor
-    entropy: Tensor
-    prompt_hidden: Tensor
+ATTENTION_FORMS = ("auto", "dense", "split")
+SPLIT_FROM = 512
+"""Tokens of a row, prompt and completions, from which on the split form is the faster one."""
 
 
 class VideoPolicy(nn.Module):
     """A Hugging Face video language model together with its encoder.
 
     Args:
-        model: a Qwen2.5-VL for conditional generation.
+        model: a Qwen2.5-VL, or a relative of it, for conditional generation.
         encoder: the encoder of the same model.
+        attention_form: how training passes lay groups out: ``dense``, in padded rows under one mask,
+            ``split``, in one row without padding, or ``auto``, whichever is the faster for the size.
+        max_tokens: prompts and completions in a forward of a training pass, more go through one after the
+            other; None for no limit.
+
+    Raises:
+        UserError: an unknown form, or a limit below 1.
     """
 
-    def __init__(self, model: PreTrainedModel, encoder: PromptEncoder) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        encoder: PromptEncoder,
+        attention_form: str = "auto",
+        max_tokens: int | None = None,
+    ) -> None:
         super().__init__()
+        if attention_form not in ATTENTION_FORMS:
+            raise UserError(
+                f"model.attention_form={attention_form}; choose from {', '.join(ATTENTION_FORMS)}"
+            )
+        if max_tokens is not None and max_tokens < 1:
+            raise UserError(f"model.max_tokens={max_tokens}: a number of tokens, or null for no limit")
         self.model: Any = model
         self.encoder = encoder
+        self.attention_form = attention_form
+        self.max_tokens = max_tokens
+        take_layouts(model)
         self._never_sampled = encoder.never_sampled(self.model.config.get_text_config().vocab_size)
 
     @property
@@ -84,119 +96,79 @@ class VideoPolicy(nn.Module):
             generator: source of randomness, the global one where None.
         """
         layout = lay_out(self.model, inputs, features)
+        stops = Stops(self.encoder.end_of_turn, self.encoder.padding, self._never_sampled)
         with self._evaluating():
-            ids, logprobs = self._decode(layout, num_generations, sampling, generator)
-        return self._groups(inputs, num_generations, ids, logprobs)
-
-    def _decode(
-        self,
-        layout: PromptLayout,
-        num_generations: int,
-        sampling: Sampling,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Prefill P prompts, then decode P·G rows. Returns ids and log-probs, both ``[P·G, C]``."""
-        cache = DynamicCache(config=self.model.config.get_text_config())
-        logits = self._forward(layout, cache)
-        cache.batch_repeat_interleave(num_generations)
-        logits = logits.repeat_interleave(num_generations, 0)
-        mask = layout.attention_mask.repeat_interleave(num_generations, 0)
-        positions = layout.next_position.repeat_interleave(num_generations)
-        processors = sampling.processors(self._never_sampled, logits.device)
-        finished = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-        nothing = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)
-        all_ids, all_logprobs = [], []
-        for step in range(sampling.max_new_tokens):
-            logits = logits.float()
-            scores = processors(nothing, logits.clone())  # type: ignore[arg-type]
-            ids = draw(scores, sampling.temperature == 0, generator)
-            ids = ids.masked_fill(finished, self.encoder.padding)
-            logprobs = (logits / (sampling.temperature or 1.0)).log_softmax(-1).gather(-1, ids[:, None])[:, 0]
-            all_ids.append(ids)
-            all_logprobs.append(logprobs.masked_fill(finished, 0.0))
-            finished = finished | (ids == self.encoder.end_of_turn)
-            if bool(finished.all()) or step + 1 == sampling.max_new_tokens:
-                break
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            token = PromptLayout(
-                embeds=self.model.get_input_embeddings()(ids[:, None]),
-                attention_mask=mask,
-                position_ids=(positions + step).expand(3, -1).unsqueeze(-1),
-                next_position=positions,
+            ids, logprobs = decode(
+                self.model,
+                layout,
+                num_generations,
+                sampling,
+                stops,
+                generator,
+                one_by_one=self._splits(layout, 0),
             )
-            logits = self._forward(token, cache)
-        return torch.stack(all_ids, 1), torch.stack(all_logprobs, 1)
-
-    def _forward(self, layout: PromptLayout, cache: DynamicCache) -> Tensor:
-        """Logits ``[B, V]`` after the last column, the cache extended by the layout's columns."""
-        output = self.model(
-            inputs_embeds=layout.embeds,
-            attention_mask=layout.attention_mask,
-            position_ids=layout.position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1]
+        return self._groups(inputs, num_generations, ids, logprobs)
 
     def logprobs(
         self, groups: RolloutGroups, features: list[Tensor | None], temperature: float = 1.0
     ) -> TokenScores:
         """Score completions; differentiable in the model and in the features.
 
-        One packed row per group: the prompt once, then its G completions, which see the prompt and
-        themselves but not each other. Forward and backward of the prompt are paid once per group.
+        Each prompt is computed once, forward and backward; its G completions see it and themselves, but not
+        each other.
+
+        With ``max_tokens`` set and exceeded, in several passes with the same gradient, whose activations are
+        computed a second time in the backward pass.
 
         Args:
             groups: P·G completions.
             features: this model's video features of ``groups.inputs``.
             temperature: the temperature that the completions were sampled with (0 counts as 1).
         """
-        num_prompts, num_generations, length = groups.completion_ids.shape
+        passes = plan_passes(
+            [item["input_ids"].shape[1] for item in groups.inputs], groups.lengths.tolist(), self.max_tokens
+        )
+        if len(passes) == 1:
+            return self._score(groups, features, temperature)
+        parts = []
+        for members in (one.members for one in passes):
+            rows = list(members)
+            chosen = torch.zeros_like(groups.completion_mask[rows])
+            for row, numbers in enumerate(members.values()):
+                chosen[row, numbers] = groups.completion_mask[rows[row], numbers]
+            own = [features[row] for row in rows]
+            # What a pass keeps for its backward is computed again there: one pass is in memory at a time.
+            part = checkpoint(
+                self._score, _prompts(groups, rows), own, temperature, chosen, use_reentrant=False
+            )
+            parts.append((rows, part))
+        return gather_scores(len(groups.inputs), parts)
+
+    def _score(
+        self,
+        groups: RolloutGroups,
+        features: list[Tensor | None],
+        temperature: float,
+        chosen: Tensor | None = None,
+    ) -> TokenScores:
+        """Score in one forward: all tokens, or those ``chosen`` ``[P, G, C]``, the others left out."""
+        ids = groups.completion_ids
+        mask = groups.completion_mask if chosen is None else chosen
         layout = lay_out(self.model, groups.inputs, features)
-        packed = pack(layout, self.model.get_input_embeddings()(groups.completion_ids))
-        hidden = self.model.model(
-            inputs_embeds=packed.embeds,
-            attention_mask=self._attention_mask(packed.mask, packed.embeds.dtype),
-            position_ids=packed.position_ids,
-            use_cache=False,
-        ).last_hidden_state
-        # What predicts a completion: the prompt's last token its first, and each of its tokens the next.
-        prompt_end = layout.embeds.shape[1] - 1
-        last = hidden[:, prompt_end, None, None].expand(-1, num_generations, 1, -1)
-        inner = hidden[:, prompt_end + 1 :].unflatten(1, (num_generations, length))[:, :, :-1]
-        rows = torch.cat([last, inner], 2).flatten(0, 2)
-        logprobs, entropy = self._head_scores(rows, groups.completion_ids.flatten(), temperature or 1.0)
-        shape = (num_prompts, num_generations, length)
-        return TokenScores(
-            logprobs=logprobs.view(shape).masked_fill(~groups.completion_mask, 0.0),
-            entropy=entropy.view(shape).masked_fill(~groups.completion_mask, 0.0),
-            prompt_hidden=hidden[:, : prompt_end + 1],
-        )
-
-    def _attention_mask(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """A bool mask in the form that the model's attention function takes."""
-        if self.model.config._attn_implementation == "sdpa":
-            return mask
-        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(
-            ~mask, torch.finfo(dtype).min
-        )
-
-    def _head_scores(self, hidden: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies ``[N]`` of ``ids`` after ``hidden`` ``[N, D]``; logits never all alive."""
-
-        def scores(rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-            logs = (self.model.lm_head(rows).float() / temperature).log_softmax(-1)
-            # The entropy is a metric, not part of the loss: no graph for it.
-            entropy = -(logs.detach().exp() * logs.detach()).sum(-1)
-            return logs.gather(-1, targets[:, None])[:, 0], entropy
-
-        chunks = zip(hidden.split(HEAD_ROWS), ids.split(HEAD_ROWS), strict=True)
-        if torch.is_grad_enabled() and len(hidden) > HEAD_ROWS:
-            parts = [checkpoint(scores, rows, targets, use_reentrant=False) for rows, targets in chunks]
+        embeds = self.model.get_input_embeddings()(ids)
+        # The dense form computes padding, and would compute what is left out.
+        if chosen is not None or self._splits(layout, ids[0].numel()):
+            packed = pack_split(layout, embeds, mask)
         else:
-            parts = [scores(rows, targets) for rows, targets in chunks]
-        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+            packed = pack_dense(layout, embeds)
+        hidden = read(self.model, packed)
+        return token_scores(self.model.lm_head, packed, hidden, ids, mask, temperature or 1.0)
+
+    def _splits(self, layout: PromptLayout, completion_tokens: int) -> bool:
+        """Whether prompts with so many tokens of completions behind them are laid out in the split form."""
+        if self.attention_form == "auto":
+            return layout.embeds.shape[1] + completion_tokens >= SPLIT_FROM
+        return self.attention_form == "split"
 
     def teacher_groups(self, inputs: list[PromptInputs], answers: list[str]) -> RolloutGroups:
         """Given answers in the shape of a rollout with G = 1, for supervised fine-tuning."""
@@ -224,7 +196,7 @@ class VideoPolicy(nn.Module):
 
     def frozen_copy(self) -> VideoPolicy:
         """The policy as it is now, without gradients: the reference."""
-        reference = VideoPolicy(copy.deepcopy(self.model), self.encoder)
+        reference = VideoPolicy(copy.deepcopy(self.model), self.encoder, self.attention_form, self.max_tokens)
         return reference.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -262,6 +234,18 @@ class VideoPolicy(nn.Module):
             yield
         finally:
             self.train(training)
+
+
+def _prompts(groups: RolloutGroups, rows: list[int]) -> RolloutGroups:
+    """Some prompts' groups."""
+    return RolloutGroups(
+        inputs=[groups.inputs[row] for row in rows],
+        completion_ids=groups.completion_ids[rows],
+        completion_mask=groups.completion_mask[rows],
+        logprobs=groups.logprobs[rows],
+        truncated=groups.truncated[rows],
+        texts=[groups.texts[row] for row in rows],
+    )
 
 
 def _readable(folder: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vcr1.policy.families import family_of
 from vcr1.records import PromptInputs
 
 
@@ -26,12 +27,36 @@ class PromptLayout:
         attention_mask: ``[P, L]`` int64, 1 at prompt tokens.
         position_ids: ``[3, P, L]`` M-RoPE positions (time, height, width).
         next_position: ``[P]`` the position of a completion's first token, equal in all three axes.
+        is_video: ``[P, L]`` bool, True at the tokens of videos.
+        deep_features: P tensors ``[video tokens, K·D]`` that are added to the hidden states of the first K
+            layers (Qwen3-VL); K is 0 in other families.
     """
 
     embeds: Tensor
     attention_mask: Tensor
     position_ids: Tensor
     next_position: Tensor
+    is_video: Tensor
+    deep_features: tuple[Tensor, ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each prompt."""
+        lengths: list[int] = self.attention_mask.sum(1).tolist()
+        return lengths
+
+    def alone(self, row: int) -> PromptLayout:
+        """One of the prompts without its padding."""
+        start = self.embeds.shape[1] - self.lengths[row]
+        rows = slice(row, row + 1)
+        return PromptLayout(
+            embeds=self.embeds[rows, start:],
+            attention_mask=self.attention_mask[rows, start:],
+            position_ids=self.position_ids[:, rows, start:],
+            next_position=self.next_position[rows],
+            is_video=self.is_video[rows, start:],
+            deep_features=self.deep_features[rows],
+        )
 
 
 def video_features(model: Any, inputs: list[PromptInputs]) -> list[Tensor | None]:
@@ -39,13 +64,14 @@ def video_features(model: Any, inputs: list[PromptInputs]) -> list[Tensor | None
 
     Returns:
         P tensors ``[tokens, D]``, the features in the order of the placeholders; None without a video.
+        A family whose features enter K layers more puts those behind them: ``[tokens, (1 + K)·D]``.
     """
     videos = [item for item in inputs if "video_grid_thw" in item]
     if not videos:
         return [None] * len(inputs)
     pixels = torch.cat([item["pixel_values_videos"] for item in videos])
     grids = torch.cat([item["video_grid_thw"] for item in videos])
-    per_video = iter(model.get_video_features(pixels, grids, return_dict=True).pooler_output)
+    per_video = family_of(model).features(model.get_video_features(pixels, grids, return_dict=True))
     return [
         torch.cat([next(per_video) for _ in item["video_grid_thw"]]) if "video_grid_thw" in item else None
         for item in inputs
@@ -61,13 +87,13 @@ def prompt_positions(model: Any, inputs: PromptInputs) -> tuple[Tensor, int]:
     length = inputs["input_ids"].shape[1]
     if "video_grid_thw" not in inputs:
         return torch.arange(length, device=inputs["input_ids"].device).expand(3, -1), length
-    vision = model.config.vision_config
+    clock = family_of(model).clock(model.config, inputs)
     positions = mrope_positions(
         inputs["mm_token_type_ids"][0],
-        inputs["video_grid_thw"],
-        inputs["second_per_grid_ts"],
-        tokens_per_second=vision.tokens_per_second,
-        merge=vision.spatial_merge_size,
+        clock.grids,
+        clock.seconds_per_grid,
+        tokens_per_second=clock.tokens_per_second,
+        merge=model.config.vision_config.spatial_merge_size,
     )
     return positions, int(positions[0, -1]) + 1
 
@@ -115,73 +141,33 @@ def lay_out(model: Any, inputs: list[PromptInputs], features: list[Tensor | None
     """Place P prompts for one forward.
 
     Args:
-        model: a Qwen2.5-VL for conditional generation.
+        model: a model of one of the known families, for conditional generation.
         inputs: P prompt inputs, whole.
         features: what :func:`video_features` returned for them.
     """
     longest = max(item["input_ids"].shape[1] for item in inputs)
-    embeds, masks, positions, nexts = [], [], [], []
+    embeds, masks, positions, nexts, videos, deep = [], [], [], [], [], []
     for item, feature in zip(inputs, features, strict=True):
         ids = item["input_ids"][0]
         embed = model.get_input_embeddings()(ids)
+        width = embed.shape[-1]
+        is_video = torch.zeros_like(ids, dtype=torch.bool)
         if feature is not None:
-            places = (ids == model.config.video_token_id).unsqueeze(-1)
-            embed = embed.masked_scatter(places, feature.to(embed.dtype))
+            is_video = ids == model.config.video_token_id
+            embed = embed.masked_scatter(is_video[:, None], feature[:, :width].to(embed.dtype))
         position, next_position = prompt_positions(model, item)
         pad = longest - len(ids)
         embeds.append(F.pad(embed, (0, 0, pad, 0)))
         masks.append(F.pad(item["attention_mask"][0], (pad, 0)))
         positions.append(F.pad(position, (pad, 0)))
         nexts.append(next_position)
+        videos.append(F.pad(is_video, (pad, 0)))
+        deep.append(embed.new_empty(0, 0) if feature is None else feature[:, width:])
     return PromptLayout(
         embeds=torch.stack(embeds),
         attention_mask=torch.stack(masks),
         position_ids=torch.stack(positions, 1),
         next_position=torch.tensor(nexts, device=embeds[0].device),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class PackedGroups:
-    """P rows of a prompt and its G completions, S = L + G·C columns.
-
-    Attributes:
-        embeds: ``[P, S, D]``.
-        mask: ``[P, 1, S, S]`` bool, True where a row's token may look at a column's.
-        position_ids: ``[3, P, S]``; every completion goes on where the prompt ends.
-    """
-
-    embeds: Tensor
-    mask: Tensor
-    position_ids: Tensor
-
-
-def pack(layout: PromptLayout, completion_embeds: Tensor) -> PackedGroups:
-    """Put the completions of each prompt behind it in one row.
-
-    Args:
-        layout: P prompts.
-        completion_embeds: ``[P, G, C, D]`` embeddings of the completions.
-    """
-    num_prompts, prompt_length = layout.attention_mask.shape
-    _, num_generations, length, _ = completion_embeds.shape
-    device = layout.attention_mask.device
-    # -1 for the prompt, else which completion a column belongs to.
-    owner = torch.cat(
-        [
-            torch.full((prompt_length,), -1, device=device),
-            torch.arange(num_generations, device=device).repeat_interleave(length),
-        ]
-    )
-    column = torch.arange(len(owner), device=device)
-    visible = (column[:, None] >= column) & ((owner == -1) | (owner[:, None] == owner))
-    is_token = F.pad(layout.attention_mask.bool(), (0, num_generations * length), value=True)
-    # A padding column looks at itself, or its softmax over nothing would be NaN and spread.
-    mask = visible & is_token[:, None, :] | torch.eye(len(owner), dtype=torch.bool, device=device)
-    steps = torch.arange(length, device=device).repeat(num_generations)
-    positions = (layout.next_position[:, None] + steps).expand(3, num_prompts, -1)
-    return PackedGroups(
-        embeds=torch.cat([layout.embeds, completion_embeds.flatten(1, 2)], 1),
-        mask=mask[:, None],
-        position_ids=torch.cat([layout.position_ids, positions], 2),
+        is_video=torch.stack(videos),
+        deep_features=tuple(deep),
     )

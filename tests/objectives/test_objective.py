@@ -1,0 +1,41 @@
+"""What an objective refuses."""
+
+from typing import Any
+
+import pytest
+
+from vcr1.errors import UserError
+from vcr1.objectives import Objective
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"advantage": "best"},
+            r"algorithm\.advantage=best; choose from group, centred, leave_one_out, batch",
+        ),
+        ({"ratio": "word"}, r"algorithm\.ratio=word; choose from token, sequence"),
+        ({"surrogate": "ppo"}, r"algorithm\.surrogate=ppo; choose from clip, reweight"),
+        ({"average": "mean"}, r"algorithm\.average=mean; choose from completion, token, length, sum"),
+        ({"kl": "k4"}, r"algorithm\.kl=k4; choose from k1, k2, k3"),
+        ({"kl_place": "both"}, r"algorithm\.kl_place=both; choose from loss, reward"),
+        ({"clip_low": 1.5}, r"algorithm\.clip_low=1\.5 is not in 0\.\.1"),
+        ({"clip_high": -0.1}, r"algorithm\.clip_high=-0\.1 is negative"),
+        ({"clip_high": float("nan")}, r"algorithm\.clip_high=nan"),
+        ({"kl_weight": -0.1}, r"algorithm\.kl_weight=-0\.1 is negative"),
+        ({"kl_weight": float("nan")}, r"algorithm\.kl_weight=nan is no number"),
+        (
+            {"kl": "k1"},
+            r"algorithm\.kl=k1 with algorithm\.kl_place=loss: .* choose kl=k2 or k3, or kl_place=reward",
+        ),
+    ],
+)
+def test_choices_that_cannot_be_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Objective(**settings)
+
+
+def test_the_first_estimator_is_for_rewards() -> None:
+    assert Objective(kl="k1", kl_place="reward").kl == "k1"
+    assert Objective(kl="k1", kl_weight=0).kl_weight == 0  # without a penalty it is only logged

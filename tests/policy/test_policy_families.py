@@ -1,0 +1,104 @@
+"""The relatives of Qwen2.5-VL, from a folder of weights and a processor to tokens."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from policy_cases import generate, plain_groups, roll
+from small_models import MODELS, prompts
+from transformers import (
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+from vcr1.policy import PromptEncoder, VideoPolicy, load_encoder, load_policy
+from vcr1.policy.families import FAMILIES
+from vcr1.policy.prompts import prompt_positions
+from vcr1.records import Prompt, VideoClip
+
+PROCESSORS: dict[str, Any] = {
+    "qwen2_vl": (Qwen2VLProcessor, Qwen2VLVideoProcessor),
+    "qwen3_vl": (Qwen3VLProcessor, Qwen3VLVideoProcessor),
+}
+
+
+def processor(family: str) -> Any:
+    """A processor with the embedded model's tokenizer and chat, for patches of 2 x 2 pixels."""
+    own, video = PROCESSORS[family]
+    tiny = load_encoder("builtin:tiny").processor
+    patches = {"patch_size": 2, "merge_size": 2, "temporal_patch_size": 2}
+    return own(
+        image_processor=Qwen2VLImageProcessor(**patches),
+        video_processor=video(**patches, do_sample_frames=False),
+        tokenizer=tiny.tokenizer,
+        chat_template=tiny.chat_template,
+    )
+
+
+def clip() -> VideoClip:
+    """Four frames of 8 x 12 pixels at uneven times."""
+    pixels = torch.randint(
+        0, 256, (4, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+    return VideoClip(pixels, (0, 10, 22, 30), (0.0, 1.0, 2.2, 3.0), 4.0, 40)
+
+
+@pytest.fixture(params=PROCESSORS)
+def policy(request: pytest.FixtureRequest, tmp_path: Path) -> VideoPolicy:
+    """A random model with its processor, loaded from a folder."""
+    torch.manual_seed(0)
+    model = MODELS[request.param](512)
+    model.generation_config.pad_token_id = 0
+    model.save_pretrained(tmp_path)
+    processor(request.param).save_pretrained(tmp_path)
+    return load_policy(str(tmp_path)).eval()
+
+
+@torch.no_grad()
+def test_a_folder_rolls_out_and_scores_as_hugging_face_does(policy: VideoPolicy) -> None:
+    inputs = policy.encoder(Prompt("What is this?"), clip())
+    assert tuple(inputs) == FAMILIES[policy.model.config.model_type].inputs
+    for settings in ({"temperature": 0}, {"temperature": 1.3}):
+        torch.manual_seed(5)
+        expected = generate(policy, inputs, 3, max_new_tokens=12, **settings)
+        torch.manual_seed(5)
+        groups = roll(policy, [inputs], 3, max_new_tokens=12, **settings)
+        assert torch.equal(groups.completion_ids[0], expected)
+        scores = policy.logprobs(groups, policy.vision([inputs]))
+        for place, logprobs, _ in plain_groups(policy.model, groups):
+            assert (scores.logprobs[place][: len(logprobs)] - logprobs).abs().max() <= 1e-5
+
+
+def test_qwen3_reads_the_frames_own_times() -> None:
+    encoder = PromptEncoder(processor("qwen3_vl"), FAMILIES["qwen3_vl"])
+    inputs = encoder(Prompt("What?"), clip())
+    text = encoder.tokenizer.decode(inputs["input_ids"][0])
+    # Two frames to a step: (0.0 + 1.0) / 2 and (2.2 + 3.0) / 2. As one tenth is not written exactly,
+    # transformers' own frames / fps would give 2.6 only for frames that are evenly spaced.
+    assert text.count("<|video_pad|>") == 12
+    assert text.index("<0.5 seconds>") < text.index("<2.6 seconds>")
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_positions_are_those_of_transformers(family: str) -> None:
+    model = MODELS[family]()
+    for inputs in prompts(family):
+        positions, _ = prompt_positions(model, inputs)
+        if "video_grid_thw" not in inputs:
+            continue
+        known = {"video_grid_thw", "second_per_grid_ts", "mm_token_type_ids"} & inputs.keys()
+        theirs, _ = model.model.get_rope_index(inputs["input_ids"], **{name: inputs[name] for name in known})
+        assert torch.equal(positions, theirs[:, 0])
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_lora_adapts_the_language_models_projections(family: str) -> None:
+    names = [name for name, _ in MODELS[family]().named_modules()]
+    adapted = [name for name in names if re.fullmatch(FAMILIES[family].lora_targets, name)]
+    assert len(adapted) == 3 * 7  # layers and projections
+    assert not any("visual" in name for name in adapted)

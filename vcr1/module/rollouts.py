@@ -1,0 +1,169 @@
+"""What a micro-batch learns from: sampled groups, judged and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from vcr1.objectives import group_deviations, masked_mean, zero_variance
+from vcr1.records import Batch, Judgement, RolloutGroups
+
+PendingGroups = Callable[[], list[list[Judgement]]]
+"""Judgements of ``P x G`` completions that are under way: the call waits for them."""
+
+Sample = Callable[[Batch, list[Tensor | None]], tuple[RolloutGroups, PendingGroups]]
+"""From prompts and their video features to completions that are being judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What a micro-batch learns from, the same in all of its updates.
+
+    Attributes:
+        groups: P·G completions.
+        mask: ``[P, G, C]`` True at the tokens that count: none in a group that is left out.
+        advantages: ``[P, G]``.
+        reference: ``[P, G, C]`` log-probs under the reference, as it was then; None without one.
+        old_logprobs: ``[P, G, C]`` log-probs that importance ratios are relative to.
+        metrics: what there is to log of the rollout.
+    """
+
+    groups: RolloutGroups
+    mask: Tensor
+    advantages: Tensor
+    reference: Tensor | None
+    old_logprobs: Tensor
+    metrics: dict[str, float]
+
+
+def judge_groups(batch: Batch, groups: RolloutGroups) -> PendingGroups:
+    """Begin to judge a rollout by the batch's own task; the call waits for ``P x G`` judgements."""
+    count = len(groups.texts[0])
+    samples = [sample for sample in batch.samples for _ in range(count)]
+    pending = batch.task.judge([text for texts in groups.texts for text in texts], samples)
+
+    def collect() -> list[list[Judgement]]:
+        judgements = pending()
+        return [judgements[start : start + count] for start in range(0, len(judgements), count)]
+
+    return collect
+
+
+def total_rewards(judgements: Sequence[Sequence[Judgement]], device: torch.device) -> Tensor:
+    """``[P, G]`` float32 total rewards of ``P x G`` judgements, NaN where a judge failed."""
+    totals = [[judgement.total for judgement in group] for group in judgements]
+    # Named, as half-precision training changes the default type.
+    return torch.tensor(totals, dtype=torch.float32, device=device)
+
+
+def sample_groups(
+    sample: Sample, batch: Batch, features: list[Tensor | None], max_resamples: int, padding: int
+) -> tuple[RolloutGroups, PendingGroups, int]:
+    """Sample completions and begin to judge them; sample again, so often, what would teach nothing.
+
+    Source: dynamic sampling of DAPO, arXiv 2503.14476, section 3.2, within a micro-batch of fixed size: other
+    completions of the same prompts rather than other prompts, and a bounded number of times, so that ranks
+    do not wait for one another without end.
+
+    Args:
+        sample: completions of prompts, under judgement.
+        batch: P prompts.
+        features: their video features.
+        max_resamples: how often a group of equal rewards is sampled again.
+        padding: token id that fills up shorter completions.
+
+    Returns:
+        The groups, their judgements, and how many groups were sampled again. Without resampling the
+        judgements are under way.
+    """
+    groups, pending = sample(batch, features)
+    if max_resamples == 0:
+        return groups, pending, 0
+    judgements, resampled = pending(), 0
+    for _ in range(max_resamples):
+        flat = zero_variance(total_rewards(judgements, torch.device("cpu"))).nonzero().flatten().tolist()
+        if not flat:
+            break
+        others, pending = sample(part_of(batch, flat), [features[place] for place in flat])
+        groups = replace_groups(groups, flat, others, padding)
+        for place, judged in zip(flat, pending(), strict=True):
+            judgements[place] = judged
+        resampled += len(flat)
+    return groups, lambda: judgements, resampled
+
+
+def part_of(batch: Batch, places: Sequence[int]) -> Batch:
+    """The samples of a micro-batch at some places, as a micro-batch of their own."""
+    return Batch(
+        task=batch.task,
+        samples=[batch.samples[place] for place in places],
+        clips=[batch.clips[place] for place in places],
+        inputs=[batch.inputs[place] for place in places],
+        lost=[],
+    )
+
+
+def replace_groups(
+    groups: RolloutGroups, places: Sequence[int], others: RolloutGroups, padding: int
+) -> RolloutGroups:
+    """A rollout with other completions of some of its prompts.
+
+    Args:
+        groups: P prompts.
+        places: which of them get other completions.
+        others: those completions, in that order; as many per prompt, of any length C.
+        padding: token id that fills up the shorter ones.
+    """
+    width = max(groups.completion_ids.shape[-1], others.completion_ids.shape[-1])
+    index = torch.tensor(places, device=groups.completion_ids.device)
+
+    def merged(ours: Tensor, theirs: Tensor, fill: float = 0) -> Tensor:
+        ours = pad(ours, (0, width - ours.shape[-1]), value=fill)
+        return ours.index_copy(0, index, pad(theirs, (0, width - theirs.shape[-1]), value=fill))
+
+    texts = dict(enumerate(groups.texts)) | dict(zip(places, others.texts, strict=True))
+    return RolloutGroups(
+        inputs=groups.inputs,
+        completion_ids=merged(groups.completion_ids, others.completion_ids, padding),
+        completion_mask=merged(groups.completion_mask, others.completion_mask),
+        logprobs=merged(groups.logprobs, others.logprobs),
+        truncated=groups.truncated.index_copy(0, index, others.truncated),
+        texts=list(texts.values()),
+    )
+
+
+def rollout_metrics(
+    groups: RolloutGroups, rewards: Tensor, advantages: Tensor, logprobs: Tensor
+) -> dict[str, Tensor]:
+    """What there is to log of a rollout, scalars.
+
+    Args:
+        groups: P·G completions.
+        rewards: ``[P, G]`` of the task alone.
+        advantages: ``[P, G]``.
+        logprobs: ``[P, G, C]`` of the trainer's first pass; how far they are from the sampler's own tells
+            what differs between the two passes, not how far the policy has moved.
+    """
+    mask = groups.completion_mask
+    mismatch = (logprobs - groups.logprobs).abs().masked_fill(~mask, 0.0)
+    return {
+        "reward_std": group_deviations(rewards).mean(),
+        "advantage_spread": (advantages.amax(-1) - advantages.amin(-1)).mean(),
+        "zero_variance_groups": zero_variance(rewards).float().mean(),
+        "completion_tokens": groups.lengths.float().mean(),
+        "truncated": groups.truncated.float().mean(),
+        "sampler_mismatch": masked_mean(mismatch, mask),
+        "sampler_mismatch_max": mismatch.max(),
+    }
+
+
+def numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars as numbers, with one wait for the device."""
+    if not scalars:
+        return {}
+    values = torch.stack([scalar.detach().float() for scalar in scalars.values()])
+    return dict(zip(scalars, values.tolist(), strict=True))

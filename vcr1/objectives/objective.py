@@ -1,0 +1,73 @@
+"""Which formulas an algorithm is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vcr1.errors import UserError
+from vcr1.objectives.advantages import ADVANTAGES
+from vcr1.objectives.penalties import KL_ESTIMATORS
+
+CHOICES = {
+    "advantage": ADVANTAGES,
+    "ratio": ("token", "sequence"),
+    "surrogate": ("clip", "reweight"),
+    "average": ("completion", "token", "length", "sum"),
+    "kl": tuple(KL_ESTIMATORS),
+    "kl_place": ("loss", "reward"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Which formulas an algorithm is made of; the defaults are GRPO's.
+
+    Attributes:
+        advantage: ``group`` (GRPO), ``centred`` (Dr. GRPO), ``leave_one_out`` (RLOO), ``batch`` or
+            ``centred_batch`` (REINFORCE++ without and with its baseline).
+        ratio: importance ratio of each ``token``, or of the whole ``sequence`` (GSPO).
+        surrogate: ``clip`` takes the gradient from tokens that went far enough (PPO); ``reweight`` clips
+            the ratio alone and keeps all gradients (CISPO).
+        clip_low: how far below 1 the ratio may fall, 0..1; 1 sets no bound.
+        clip_high: how far above 1 it may rise; larger than ``clip_low`` is DAPO's clip-higher.
+        average: over tokens of each ``completion``, then over completions (GRPO); over all tokens
+            (``token``, DAPO); sums over tokens in units of the ``length`` limit (Dr. GRPO); or plain ``sum``
+            over tokens, then a mean over completions (RLOO).
+        kl: estimator of the distance from the reference: k1, k2 or k3.
+        kl_place: charge it in the ``loss`` or in the ``reward``.
+        kl_weight: beta of that penalty.
+
+    Raises:
+        UserError: an unknown choice, a number out of its range, or k1 in the loss, which penalises nothing.
+    """
+
+    advantage: str = "group"
+    ratio: str = "token"
+    surrogate: str = "clip"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    average: str = "completion"
+    kl: str = "k3"
+    kl_place: str = "loss"
+    kl_weight: float = 0.04
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise UserError(f"algorithm.{name}={value}; choose from {', '.join(choices)}")
+        if not 0 <= self.clip_low <= 1:
+            raise UserError(
+                f"algorithm.clip_low={self.clip_low} is not in 0..1: the ratio is cut at 1 - clip_low"
+            )
+        if not 0 <= self.clip_high < math.inf:
+            raise UserError(f"algorithm.clip_high={self.clip_high} is negative or no number")
+        if self.kl_weight < 0:
+            raise UserError(f"algorithm.kl_weight={self.kl_weight} is negative")
+        if not self.kl_weight < math.inf:
+            raise UserError(f"algorithm.kl_weight={self.kl_weight} is no number")
+        if self.kl == "k1" and self.kl_place == "loss" and self.kl_weight:
+            raise UserError(
+                "algorithm.kl=k1 with algorithm.kl_place=loss: its gradient is noise around 0 and penalises "
+                "nothing; choose kl=k2 or k3, or kl_place=reward"
+            )
