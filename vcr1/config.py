@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from vcr1.data import LoaderSettings, MixtureDataModule, TaskDataModule
+from vcr1.data import LoaderSettings, MixtureDataModule, Order, TaskDataModule
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder
 from vcr1.readers import Annotations
@@ -96,11 +96,12 @@ def expand_choices(overrides: Sequence[str]) -> list[str]:
     return [_expand(override) for override in overrides]
 
 
-_CHOICE = re.compile(rf"({'|'.join(MIXED_GROUPS)})=([\w+,]*\+[\w+,]*)")
+_MIXTURE = r"\w+(?:\+\w+)*"
+_CHOICE = re.compile(rf"({'|'.join(MIXED_GROUPS)})=({_MIXTURE}(?:,{_MIXTURE})*)")
 
 
 def _expand(override: str) -> str:
-    if (match := _CHOICE.fullmatch(override)) is None:
+    if "+" not in override or (match := _CHOICE.fullmatch(override)) is None:
         return override
     mixtures = ("[" + mixture.replace("+", ",") + "]" for mixture in match[2].split(","))
     return f"{match[1]}={','.join(mixtures)}"
@@ -181,22 +182,57 @@ def build_data(
     """The mixture of the selected tasks' DataModules, with the model's own encoder.
 
     Raises:
-        UserError: a setting that does not exist or fit, or a task that has no training samples.
+        UserError: a setting that does not exist or fit.
+    """
+    settings = loader_settings(cfg)
+    parts = [
+        TaskDataModule(
+            build_task(cfg, name), splits, encoder, encoder.grid, build_budget(cfg, name), settings
+        )
+        for name, splits in annotations.items()
+    ]
+    return MixtureDataModule(parts, weights_of(cfg, annotations), settings)
+
+
+def loader_settings(cfg: DictConfig) -> LoaderSettings:
+    """How samples become batches.
+
+    Raises:
+        UserError: a setting that does not exist or fit.
     """
     with arguments_of("data.loader"):
         loader: Any = OmegaConf.to_container(cfg.data.loader, resolve=True)
-        settings = LoaderSettings(**loader)
-    parts, weights = [], {}
+        return LoaderSettings(**loader)
+
+
+def weights_of(cfg: DictConfig, names: Iterable[str]) -> dict[str, float]:
+    """Task's name -> passes over its training samples per epoch."""
+    return {name: (cfg.data.sources.get(name) or {}).get("weight", 1.0) for name in names}
+
+
+def training_order(
+    cfg: DictConfig, annotations: Mapping[str, Mapping[str, Annotations]], world_size: int = 1
+) -> Order:
+    """The order in which a run of so many ranks will see its training samples.
+
+    Raises:
+        UserError: a task without training samples, or with too few for one micro-batch; an odd weight.
+    """
     for name, splits in annotations.items():
         if "train" not in splits:
             raise UserError(
                 f"data.sources.{name}.train is not configured: "
                 f"choose a data=... with training samples of {name}"
             )
-        budget = build_budget(cfg, name)
-        parts.append(TaskDataModule(build_task(cfg, name), splits, encoder, encoder.grid, budget, settings))
-        weights[name] = (cfg.data.sources.get(name) or {}).get("weight", 1.0)
-    return MixtureDataModule(parts, weights, settings)
+    settings = loader_settings(cfg)
+    return Order(
+        sizes={name: len(splits["train"].samples) for name, splits in annotations.items()},
+        weights=weights_of(cfg, annotations),
+        batch_size=settings.batch_size,
+        world_size=world_size,
+        shuffle=settings.shuffle,
+        seed=settings.seed,
+    )
 
 
 def build_all(group: DictConfig | None) -> list[Any]:

@@ -63,6 +63,14 @@ def train(cfg: DictConfig) -> Report:
     clock = Clock()
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
     report.seconds["training"] = clock.read()
+    if cfg.ckpt_path and not module.logged_update:
+        log.warning(
+            "nothing was trained: %s had come to the end of trainer.max_epochs=%s or max_steps=%s already; "
+            "trainer.max_epochs=-1 lets max_steps alone decide",
+            cfg.ckpt_path,
+            cfg.trainer.max_epochs,
+            cfg.trainer.max_steps,
+        )
     clock = Clock()
     if cfg.report.after and held_out:
         report.after = evaluate(trainer, module, data.val_dataloader())
