@@ -382,6 +382,7 @@ def test_held_out_data_may_be_missing_but_not_training_data(small: list[str]) ->
 
 def test_the_order_of_training_is_known_before_it_begins(small: list[str]) -> None:
     cfg = composed("experiment=demo", *small, "task=[grounding,tracking]", "data.loader.batch_size=3")
+    cfg.data.sources.tracking.weight = 2
     annotations = read_annotations(cfg)  # 24 and 12 samples, tracking's twice
     assert training_order(cfg, annotations).batches == {"grounding": 8, "tracking": 8}
     assert training_order(cfg, annotations, world_size=4).batches == {"grounding": 2, "tracking": 2}
