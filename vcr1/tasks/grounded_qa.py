@@ -17,7 +17,7 @@ from vcr1.parsing import (
 from vcr1.records import Completion, GroundedAnswer, Interval, Judgement, ParseFailure, Prompt, Sample
 from vcr1.rewards import Reward, glue_format, glue_iou, letter_accuracy
 from vcr1.tasks.base import Task, accuracies, format_share, most_frequent
-from vcr1.tasks.options import letters_of, list_options
+from vcr1.tasks.choice import letters_of, list_options
 
 FORM = (
     "the letter of the right option between <answer> and </answer>, and the spans of time in the video that"
