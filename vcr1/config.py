@@ -92,6 +92,9 @@ def expand_choices(overrides: Sequence[str]) -> list[str]:
     """Write choices such as ``task=a+b`` as Hydra wants them, ``task=[a,b]``; also within a sweep.
 
     ``task=a,b,a+b`` becomes ``task=[a],[b],[a,b]``. Other overrides stay as they are.
+
+    Raises:
+        UserError: data sets that are joined although they have the same split of the same task.
     """
     return [_expand(override) for override in overrides]
 
@@ -103,8 +106,31 @@ _CHOICE = re.compile(rf"({'|'.join(MIXED_GROUPS)})=({_MIXTURE}(?:,{_MIXTURE})*)"
 def _expand(override: str) -> str:
     if "+" not in override or (match := _CHOICE.fullmatch(override)) is None:
         return override
+    if match[1] == "data":
+        for mixture in match[2].split(","):
+            _check_data_sets(mixture.split("+"))
     mixtures = ("[" + mixture.replace("+", ",") + "]" for mixture in match[2].split(","))
     return f"{match[1]}={','.join(mixtures)}"
+
+
+def _check_data_sets(names: Sequence[str]) -> None:
+    """See that shipped data sets can be joined: of two with the same split of a task, Hydra would keep one.
+
+    Raises:
+        UserError: they cannot.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for name in dict.fromkeys(names):
+        path = conf_dir() / "data" / f"{name}.yaml"
+        config: Any = OmegaConf.load(path) if path.is_file() else {}
+        sources = config.get("sources", {})
+        for place in ((task, split) for task in sources for split in sources[task] if split in SPLITS):
+            other = found.setdefault(place, name)
+            if other != name:
+                raise UserError(
+                    f"data={'+'.join(names)}: both {other} and {name} have sources.{'.'.join(place)}; choose "
+                    f"one of them, or join their readers in a config with vcr1.readers.concatenate"
+                )
 
 
 def selected_tasks(cfg: DictConfig) -> list[str]:
@@ -152,6 +178,9 @@ def _read_splits(cfg: DictConfig, name: str) -> dict[str, Annotations]:
     for split in SPLITS:
         if (source := sources.get(split)) is None:
             continue
+        limit = source.get("limit")
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise UserError(f"data.sources.{name}.{split}.limit={limit} is no whole number of at least 1")
         try:
             annotations[split] = build(source)
         except UserError as error:

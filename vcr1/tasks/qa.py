@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vcr1.parsing import LETTER_FAILURES, parse_letter
+from vcr1.parsing import LETTER_FAILURES, parse_option
 from vcr1.records import ParseFailure, Prompt, Sample
 from vcr1.tasks.choice import ChoiceTask, list_options
 
@@ -21,4 +21,4 @@ class QATask(ChoiceTask):
 
     def parse(self, text: str, sample: Sample) -> str | ParseFailure:
         """The letter of the last answer block."""
-        return parse_letter(text, len(sample.options))
+        return parse_option(text, sample.options)
