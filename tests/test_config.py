@@ -428,7 +428,7 @@ def test_frames_that_the_model_cannot_pack_are_refused(small: list[str]) -> None
     ("override", "problem"),
     [
         ("+data.loader.nonsense=1", r"data\.loader: .*nonsense"),
-        ("data.loader.batch_size=0", r"data\.loader\.batch_size=0 is less than 1"),
+        ("data.loader.batch_size=0", r"data\.loader\.batch_size=0 is no whole number of at least 1"),
     ],
 )
 def test_a_loader_s_setting_that_cannot_be_is_named(small: list[str], override: str, problem: str) -> None:
