@@ -81,7 +81,8 @@ def test_the_report_counts_what_there_is(data: Path, tmp_path: Path) -> None:
 
 def test_bad_videos_are_listed_with_what_they_cost(data: Path, tmp_path: Path) -> None:
     bad = check(composed(data, tmp_path))["bad"]
-    assert list(bad) == ["unreadable"]
+    assert list(bad) == ["unreadable", "left out by the reader"]
+    assert [row["path"] for row in bad["left out by the reader"]] == ["gone-0", "gone-1"]
     by_name = {Path(video["path"]).stem: video for video in bad["unreadable"]}
     assert set(by_name) == set(BAD)
     assert {video["samples"] for video in by_name.values()} == {2}
@@ -210,7 +211,7 @@ def test_the_table_shows_every_split(data: Path, tmp_path: Path) -> None:
         "4.0 / 4.0 / 4.0 / 4.0",
     ]
     assert shown["tokens of vision: min / median / p95 / max"] == ["4 / 4 / 8 / 8", "4 / 4 / 4 / 4"]
-    assert "unreadable: 8 videos" in text
+    assert "unreadable: 8\n" in text
     assert "  [red]odd[/].mp4" in text
     assert "  and 3 more, see check.json" in text
 
@@ -254,6 +255,7 @@ def test_the_command_line(data: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1, done.stderr
-    assert "unreadable: 4 videos" in done.stdout
+    assert "unreadable: 4\n" in done.stdout
+    assert "left out by the reader: 2\n" in done.stdout
     assert "Traceback" not in done.stderr
     assert len(list(tmp_path.glob("runs/check-*/check.json"))) == 1

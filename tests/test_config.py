@@ -24,6 +24,7 @@ from vcr1.config import (
     load_config,
     read_annotations,
     selected_tasks,
+    training_order,
 )
 from vcr1.errors import UserError
 from vcr1.policy import load_encoder
@@ -376,7 +377,17 @@ def test_held_out_data_may_be_missing_but_not_training_data(small: list[str]) ->
     with pytest.raises(
         UserError, match=r"^data\.sources\.grounding\.train is not configured: choose a data="
     ):
-        build_data(untrained, annotations, encoder)
+        training_order(untrained, annotations)
+
+
+def test_the_order_of_training_is_known_before_it_begins(small: list[str]) -> None:
+    cfg = composed("experiment=demo", *small, "task=[grounding,tracking]", "data.loader.batch_size=3")
+    cfg.data.sources.tracking.weight = 2
+    annotations = read_annotations(cfg)  # 24 and 12 samples, tracking's twice
+    assert training_order(cfg, annotations).batches == {"grounding": 8, "tracking": 8}
+    assert training_order(cfg, annotations, world_size=4).batches == {"grounding": 2, "tracking": 2}
+    with pytest.raises(UserError, match=r"batch_size=3 on 9 rank.* only 24 training samples of grounding"):
+        training_order(cfg, annotations, world_size=9)
 
 
 def test_tasks_without_data_are_all_named(small: list[str]) -> None:
@@ -417,7 +428,7 @@ def test_frames_that_the_model_cannot_pack_are_refused(small: list[str]) -> None
     ("override", "problem"),
     [
         ("+data.loader.nonsense=1", r"data\.loader: .*nonsense"),
-        ("data.loader.batch_size=0", r"data\.loader\.batch_size=0 is less than 1"),
+        ("data.loader.batch_size=0", r"data\.loader\.batch_size=0 is no whole number of at least 1"),
     ],
 )
 def test_a_loader_s_setting_that_cannot_be_is_named(small: list[str], override: str, problem: str) -> None:

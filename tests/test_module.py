@@ -515,6 +515,39 @@ class EveryOther:
         return self.judged[-1]
 
 
+class SlowJudge(GroundingTask):
+    """Notes when judging begins and when its end is waited for."""
+
+    def __init__(self, happened: list[str]) -> None:
+        super().__init__()
+        self.happened = happened
+
+    def judge(self, texts: Any, samples: Any) -> Any:
+        self.happened.append("judging begins")
+        pending = super().judge(texts, samples)
+
+        def collect() -> list[Judgement]:
+            self.happened.append("judging is waited for")
+            return pending()
+
+        return collect
+
+
+def test_a_judge_works_while_the_passes_run(policy: VideoPolicy, samples: list[Sample]) -> None:
+    happened: list[str] = []
+    module = GRPOModule(policy, num_generations=2, sampling=SHORT)
+    for name, model in (("policy", policy), ("reference", module.reference)):
+        original = model.logprobs  # type: ignore[union-attr]
+
+        def noted(*args: Any, _name: str = name, _original: Any = original) -> Any:
+            happened.append(f"{_name} pass")
+            return _original(*args)
+
+        model.logprobs = noted  # type: ignore[method-assign, union-attr]
+    fit(module, part(SlowJudge(happened), policy, samples[:1], 1))
+    assert happened == ["judging begins", "reference pass", "policy pass", "judging is waited for"]
+
+
 def test_unjudged_completions_are_counted_and_teach_nothing(
     policy: VideoPolicy, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:

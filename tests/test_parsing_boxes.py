@@ -45,11 +45,11 @@ FAILURES = [
     ("no_boxes", "[[\u0660, \u0660, \u0661, \u0661]]"),  # Arabic-Indic digits
     ("no_boxes", f"[[0, 0, 1, 0.{'9' * 400}]]"),
     ("malformed", "[[0.1, 0.2, 0.3], [0, 0, 1, 1]]"),
-    ("malformed", "[0.1, 0.2, 0.3, 0.4, 0, 0, 1, 1]"),
+    ("malformed", "[0.1, 0.2, 0.3, 0.4, 0, 0, 1]"),
     ("malformed", "[[(0.1, 0.2), (0.3, 0.4)], [(0, 0), (1, 1)]]"),
     ("wrong_count", "[[0, 0, 1, 1]]"),
     ("wrong_count", "[[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]"),
-    ("not_normalised", "[[0, 0, 1, 1], [0, 0, 1.001, 1]]"),
+    ("not_normalised", "[[0, 0, 1, 1], [0, 0, 1.03, 1]]"),
     ("not_normalised", "[[12, 40, 300, 200], [12, 40, 300, 200]]"),
     ("not_normalised", "[[0, 0, 1, 1], [-0.1, 0, 1, 1]]"),
     ("not_normalised", "[[0, 0, 1, 1], [0, 0, 1, 1e999999999]]"),
@@ -132,3 +132,13 @@ def test_hostile_text_takes_linear_time(unit):
         assert isinstance(value, ParseFailure)
         assert value.reason in BOX_FAILURES
     assert time.process_time() - began < 2  # quadratic would take minutes
+
+
+def test_an_edge_that_was_overshot_is_the_frames() -> None:
+    found = parse_boxes("<answer>[[-0.01, 0, 0.5, 1.001], [0.1, 0.2, 0.3, 0.4]]</answer>", 2)
+    assert found == (Box(0.0, 0.0, 0.5, 1.0), Box(0.1, 0.2, 0.3, 0.4))
+
+
+def test_one_bracket_around_all_numbers() -> None:
+    found = parse_boxes("<answer>[0.1, 0.2, 0.3, 0.4, 0, 0, 1, 1]</answer>", 2)
+    assert found == (Box(0.1, 0.2, 0.3, 0.4), Box(0, 0, 1, 1))

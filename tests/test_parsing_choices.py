@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vcr1.parsing import CLASS_FAILURES, LETTER_FAILURES, MAX_TEXT, parse_class, parse_letter
+from vcr1.parsing import CLASS_FAILURES, LETTER_FAILURES, MAX_TEXT, parse_class, parse_letter, parse_option
 from vcr1.records import ParseFailure
 
 # ------------------------------------------------------------------------------------------------ letters
@@ -123,7 +123,10 @@ CLASSES = ["low quality", "High  Quality", "quality", "C++"]
         ("This video is of **low quality**, very low quality", "low quality"),
         ("high quality", "High  Quality"),
         ("its quality", "quality"),
-        ("low-quality", "quality"),  # a hyphen parts words
+        ("low-quality", "low quality"),
+        ("High_Quality", "High  Quality"),
+        ("low", "low quality"),  # no other class has the word
+        ("It is rather low.", "low quality"),
         ("c++!", "C++"),
     ],
 )
@@ -133,7 +136,8 @@ def test_classes_that_models_write(answer, name):
 
 CLASS_FAILING = [
     ("no_class", ""),
-    ("no_class", "low"),
+    ("no_class", "lower"),
+    ("ambiguous", "low or high"),
     ("no_class", "qualitylow qualitys"),
     ("ambiguous", "low quality or high quality"),
     ("ambiguous", "low quality, the quality of a phone"),
@@ -199,3 +203,24 @@ def test_hostile_text_takes_linear_time(unit):
         assert letter in list("ABCDE") if isinstance(letter, str) else letter.reason in LETTER_FAILURES
         assert name in CLASSES if isinstance(name, str) else name.reason in CLASS_FAILURES
     assert time.process_time() - began < 2  # quadratic would take minutes
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("A. Put the book (a) down", "A"),  # the letter and its own text, whatever else the text holds
+        ("(C) option A and option B", "C"),
+        ("running", "B"),
+        ("Running.", "B"),
+        ("B", "B"),
+        ("A or B", ParseFailure("ambiguous")),
+        ("walking", ParseFailure("no_letter")),
+    ],
+)
+def test_an_option_may_be_named_by_its_text(answer: str, expected: object) -> None:
+    options = ["Put the book (a) down", "running", "Option A and option B"]
+    assert parse_option(f"<answer>{answer}</answer>", options) == expected
+
+
+def test_of_two_options_alike_none_is_named_by_its_text() -> None:
+    assert parse_option("<answer>runs</answer>", ["runs", "Runs"]) == ParseFailure("no_letter")

@@ -522,6 +522,32 @@ def test_two_processes_learn_one_model(
     assert set(report["after"]["grounding"]) == SCORES
 
 
+@pytest.mark.slow
+def test_two_processes_learn_two_tasks(
+    small: list[str], tmp_path: Path, command_line: CommandLine, hash_check: str
+) -> None:
+    settings = [
+        "task=grounding+qa",
+        "trainer.devices=2",
+        "trainer.max_steps=6",
+        "data.loader.shuffle=false",  # both tasks have their turns
+        "report.before=false",
+        "report.wrong_video=false",
+        "logger=csv",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    done = command_line(tmp_path, *small, *TWO_STEPS, *settings, hash_check, PYTHONPATH=python_path(tmp_path))
+    assert done.returncode == 0, done.stderr
+    ranks = two_ranks(tmp_path)
+    assert ranks[0] == ranks[1]
+    stored = updates(tmp_path / "run")
+    asked = ["grounding" if row["train/grounding/iou"] else "qa" for row in stored]
+    assert len(asked) == 6
+    assert set(asked) == {"grounding", "qa"}
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert set(report["after"]) == {"grounding", "qa"}
+
+
 def python_path(*folders: Path) -> str:
     """Where a subprocess looks for modules: first here, then where this process does."""
     return ":".join(map(str, [*folders, *filter(None, sys.path)]))

@@ -73,13 +73,15 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     }
     pairs = [pair for part in trials.values() for pair in part]
     outcomes = _try_all([trial for _, trial in pairs], settings)
-    report: dict[str, Any] = {"usable": all(outcome.status == "ok" for outcome in outcomes.values())}
+    decodable = all(outcome.status == "ok" for outcome in outcomes.values())
+    complete = not any(found.without_video for splits in annotations.values() for found in splits.values())
+    report: dict[str, Any] = {"usable": decodable and complete}
     report |= {"notes": notes, "tasks": {name: {} for name in tasks}}
     for (name, split), part in trials.items():
         facts = _facts(annotations[name][split], part, outcomes)
         facts["tokens"] = _tokens(tasks[name], part, outcomes, encoder)
         report["tasks"][name][split] = facts
-    return report | {"bad": _bad([trial for _, trial in pairs], outcomes)}
+    return report | {"bad": _bad([trial for _, trial in pairs], outcomes) | _without_video(annotations)}
 
 
 def _check_settings(settings: DictConfig) -> None:
@@ -221,6 +223,19 @@ def _bad(trials: Sequence[Trial], outcomes: Mapping[Trial, Outcome]) -> dict[str
     return {reason: videos for reason, videos in bad.items() if videos}
 
 
+def _without_video(
+    annotations: Mapping[str, Mapping[str, Annotations]],
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows whose videos the readers did not find, or could not read, so that they are no samples."""
+    rows = [
+        {"path": row, "samples": 1, "message": f"{name} {split}: {row}"}
+        for name, splits in annotations.items()
+        for split, found in splits.items()
+        for row in found.without_video
+    ]
+    return {"left out by the reader": rows} if rows else {}
+
+
 def show(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Print a report: a table for each task, the first bad videos, the notes."""
     console = console or Console(markup=False, highlight=False)
@@ -231,7 +246,7 @@ def show(report: Mapping[str, Any], console: Console | None = None) -> None:
             table.add_row(row, *(cells.get(row, "") for cells in columns.values()))
         console.print(table)
     for reason, videos in report["bad"].items():
-        console.print(f"{reason}: {len(videos)} videos", soft_wrap=True)
+        console.print(f"{reason}: {len(videos)}", soft_wrap=True)
         for video in videos[:_SHOWN]:
             console.print(f"  {video['message'] or video['path']}", soft_wrap=True)
         if len(videos) > _SHOWN:
@@ -288,7 +303,11 @@ _hydra_main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config
 
 def main() -> None:
     """The command line: ``task=a+b`` is written as Hydra wants it, then Hydra takes over."""
-    sys.argv[1:] = expand_choices(sys.argv[1:])
+    try:
+        sys.argv[1:] = expand_choices(sys.argv[1:])
+    except UserError as error:
+        print(f"vcr1: {error}", file=sys.stderr)
+        sys.exit(2)
     _hydra_main()
 
 

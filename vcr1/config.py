@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from vcr1.data import LoaderSettings, MixtureDataModule, TaskDataModule
+from vcr1.data import LoaderSettings, MixtureDataModule, Order, TaskDataModule
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder
 from vcr1.readers import Annotations
@@ -92,18 +92,45 @@ def expand_choices(overrides: Sequence[str]) -> list[str]:
     """Write choices such as ``task=a+b`` as Hydra wants them, ``task=[a,b]``; also within a sweep.
 
     ``task=a,b,a+b`` becomes ``task=[a],[b],[a,b]``. Other overrides stay as they are.
+
+    Raises:
+        UserError: data sets that are joined although they have the same split of the same task.
     """
     return [_expand(override) for override in overrides]
 
 
-_CHOICE = re.compile(rf"({'|'.join(MIXED_GROUPS)})=([\w+,]*\+[\w+,]*)")
+_MIXTURE = r"\w+(?:\+\w+)*"
+_CHOICE = re.compile(rf"({'|'.join(MIXED_GROUPS)})=({_MIXTURE}(?:,{_MIXTURE})*)")
 
 
 def _expand(override: str) -> str:
-    if (match := _CHOICE.fullmatch(override)) is None:
+    if "+" not in override or (match := _CHOICE.fullmatch(override)) is None:
         return override
+    if match[1] == "data":
+        for mixture in match[2].split(","):
+            _check_data_sets(mixture.split("+"))
     mixtures = ("[" + mixture.replace("+", ",") + "]" for mixture in match[2].split(","))
     return f"{match[1]}={','.join(mixtures)}"
+
+
+def _check_data_sets(names: Sequence[str]) -> None:
+    """See that shipped data sets can be joined: of two with the same split of a task, Hydra would keep one.
+
+    Raises:
+        UserError: they cannot.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for name in dict.fromkeys(names):
+        path = conf_dir() / "data" / f"{name}.yaml"
+        config: Any = OmegaConf.load(path) if path.is_file() else {}
+        sources = config.get("sources", {})
+        for place in ((task, split) for task in sources for split in sources[task] if split in SPLITS):
+            other = found.setdefault(place, name)
+            if other != name:
+                raise UserError(
+                    f"data={'+'.join(names)}: both {other} and {name} have sources.{'.'.join(place)}; choose "
+                    f"one of them, or join their readers in a config with vcr1.readers.concatenate"
+                )
 
 
 def selected_tasks(cfg: DictConfig) -> list[str]:
@@ -151,6 +178,9 @@ def _read_splits(cfg: DictConfig, name: str) -> dict[str, Annotations]:
     for split in SPLITS:
         if (source := sources.get(split)) is None:
             continue
+        limit = source.get("limit")
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise UserError(f"data.sources.{name}.{split}.limit={limit} is no whole number of at least 1")
         try:
             annotations[split] = build(source)
         except UserError as error:
@@ -181,22 +211,57 @@ def build_data(
     """The mixture of the selected tasks' DataModules, with the model's own encoder.
 
     Raises:
-        UserError: a setting that does not exist or fit, or a task that has no training samples.
+        UserError: a setting that does not exist or fit.
+    """
+    settings = loader_settings(cfg)
+    parts = [
+        TaskDataModule(
+            build_task(cfg, name), splits, encoder, encoder.grid, build_budget(cfg, name), settings
+        )
+        for name, splits in annotations.items()
+    ]
+    return MixtureDataModule(parts, weights_of(cfg, annotations), settings)
+
+
+def loader_settings(cfg: DictConfig) -> LoaderSettings:
+    """How samples become batches.
+
+    Raises:
+        UserError: a setting that does not exist or fit.
     """
     with arguments_of("data.loader"):
         loader: Any = OmegaConf.to_container(cfg.data.loader, resolve=True)
-        settings = LoaderSettings(**loader)
-    parts, weights = [], {}
+        return LoaderSettings(**loader)
+
+
+def weights_of(cfg: DictConfig, names: Iterable[str]) -> dict[str, float]:
+    """Task's name -> passes over its training samples per epoch."""
+    return {name: (cfg.data.sources.get(name) or {}).get("weight", 1.0) for name in names}
+
+
+def training_order(
+    cfg: DictConfig, annotations: Mapping[str, Mapping[str, Annotations]], world_size: int = 1
+) -> Order:
+    """The order in which a run of so many ranks will see its training samples.
+
+    Raises:
+        UserError: a task without training samples, or with too few for one micro-batch; an odd weight.
+    """
     for name, splits in annotations.items():
         if "train" not in splits:
             raise UserError(
                 f"data.sources.{name}.train is not configured: "
                 f"choose a data=... with training samples of {name}"
             )
-        budget = build_budget(cfg, name)
-        parts.append(TaskDataModule(build_task(cfg, name), splits, encoder, encoder.grid, budget, settings))
-        weights[name] = (cfg.data.sources.get(name) or {}).get("weight", 1.0)
-    return MixtureDataModule(parts, weights, settings)
+    settings = loader_settings(cfg)
+    return Order(
+        sizes={name: len(splits["train"].samples) for name, splits in annotations.items()},
+        weights=weights_of(cfg, annotations),
+        batch_size=settings.batch_size,
+        world_size=world_size,
+        shuffle=settings.shuffle,
+        seed=settings.seed,
+    )
 
 
 def build_all(group: DictConfig | None) -> list[Any]:

@@ -96,7 +96,8 @@ def tracks(entries: Sequence[TrackEntry], path: Path) -> None:
             axis.set_axis_off()
         for frame in range(len(entry.clip.indices)):
             _boxes(row[frame], entry, frame)
-        row[0].set_title(entry.query, fontsize=8, loc="left")
+        silent = "".join(f" ({name}: no answer)" for name, boxes in entry.boxes.items() if not boxes)
+        row[0].set_title(entry.query + silent, fontsize=8, loc="left")
     names = dict.fromkeys(name for entry in entries for name in entry.boxes)
     handles = [Line2D([], [], color=COLORS.get(name, "#888888"), label=name) for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)

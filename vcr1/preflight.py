@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
-from vcr1.config import build, build_budget, build_task, read_annotations
+from vcr1.config import build, build_budget, build_task, read_annotations, training_order
 from vcr1.errors import UserError
 from vcr1.policy import check_weights
 from vcr1.readers import Annotations
@@ -28,12 +29,14 @@ def preflight(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
         UserError: all that is missing, in one message.
     """
     annotations: dict[str, dict[str, Annotations]] = {}
+    names = [str(name) for name in cfg.get("tasks") or {}]
     checks: list[Callable[[], object]] = [
         lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
         lambda: annotations.update(read_annotations(cfg)),
         lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
         lambda: check_checkpoint(cfg.ckpt_path),
-        lambda: check_tasks(cfg, annotations),
+        *(partial(check_task, cfg, name, annotations) for name in names),
+        lambda: training_order(cfg, annotations, world_size(cfg)) if annotations else None,
         lambda: build(cfg.rollout),
     ]
     problems = []
@@ -47,18 +50,23 @@ def preflight(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
     return annotations
 
 
-def check_tasks(cfg: DictConfig, annotations: Mapping[str, Mapping[str, Annotations]]) -> None:
-    """See that the tasks can be built, that what they need from outside answers, and that their data fit.
+def world_size(cfg: DictConfig) -> int:
+    """Ranks of the run, as far as they can be known before it begins."""
+    devices = str(cfg.trainer.devices)
+    return max(int(devices) if devices.isdigit() else 1, 1) * int(cfg.trainer.get("num_nodes") or 1)
+
+
+def check_task(cfg: DictConfig, name: str, annotations: Mapping[str, Mapping[str, Annotations]]) -> None:
+    """See that a task can be built, that what it needs from outside answers, and that its data fit.
 
     Raises:
-        UserError: one cannot, or its samples have another number of boxes than it asks for.
+        UserError: it cannot, or its samples have another number of boxes than it asks for.
     """
-    for name in cfg.get("tasks") or {}:
-        task = build_task(cfg, name)
-        build_budget(cfg, name)
-        task.probe()
-        for split, found in annotations.get(name, {}).items():
-            check_frames(task, found.samples, f"data.sources.{name}.{split}")
+    build_budget(cfg, name)
+    task = build_task(cfg, name)
+    task.probe()
+    for split, found in annotations.get(name, {}).items():
+        check_frames(task, found.samples, f"data.sources.{name}.{split}")
 
 
 def check_frames(task: Task, samples: Sequence[Sample], place: str) -> None:

@@ -22,6 +22,9 @@ from vcr1.video import read_clip
 
 Scores = dict[str, float]
 
+MANY_METRICS = 7
+"""More metrics than so many make a table too wide for a screen."""
+
 
 @dataclass(slots=True)
 class Evaluation:
@@ -126,21 +129,25 @@ def show_table(report: Report, console: Console | None = None) -> None:
     """Print the report's rows, a table for each task."""
     console = console or Console()
     for task in report.tasks:
-        rows = report.rows(task)
-        columns = _columns(rows)
-        table = Table(f"{task}, held out", *columns)
-        for name, scores in rows.items():
-            table.add_row(name, *(_cell(scores, column) for column in columns))
+        (corner, *columns), *rows = _grid(task, report.rows(task))
+        table = Table(corner, *columns)
+        for row in rows:
+            table.add_row(*row)
         console.print(table)
 
 
-def _columns(rows: Mapping[str, Scores]) -> list[str]:
-    """All metrics of some rows, in order."""
-    return list(dict.fromkeys(name for scores in rows.values() for name in scores))
+def _grid(task: str, measured: Mapping[str, Scores]) -> list[list[str]]:
+    """The cells of a task's table, the heading first: a line for each measurement.
 
-
-def _cell(scores: Scores, column: str) -> str:
-    return f"{scores[column]:.3f}" if column in scores else ""
+    A task of many metrics has a line for each metric instead, so that the table fits a screen.
+    """
+    metrics = list(dict.fromkeys(name for scores in measured.values() for name in scores))
+    lines = [
+        [name, *(f"{scores[metric]:.3f}" if metric in scores else "" for metric in metrics)]
+        for name, scores in measured.items()
+    ]
+    grid = [[f"{task}, held out", *metrics], *lines]
+    return grid if len(metrics) <= MANY_METRICS else [list(line) for line in zip(*grid, strict=True)]
 
 
 def write_report(
@@ -227,12 +234,8 @@ def _lost(evaluation: Evaluation, task: str, sample: Sample) -> bool:
 def _markdown(report: Report, name: str, pictures: list[str]) -> str:
     lines = [f"# {name}", ""]
     for task in report.tasks:
-        rows = report.rows(task)
-        columns = _columns(rows)
-        lines += [f"| {task}, held out | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-        for row, scores in rows.items():
-            lines.append(f"| {row} | " + " | ".join(_cell(scores, column) for column in columns) + " |")
-        lines.append("")
+        heading, *rows = ("| " + " | ".join(line) + " |" for line in _grid(task, report.rows(task)))
+        lines += [heading, "|---" * (heading.count("|") - 1) + "|", *rows, ""]
     lines += [f"![{picture}]({picture})" for picture in pictures]
     stages = [
         f"- {stage}: {used['wall']:.0f} s, {used['cpu']:.0f} CPU s" for stage, used in report.seconds.items()

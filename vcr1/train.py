@@ -63,10 +63,18 @@ def train(cfg: DictConfig) -> Report:
     clock = Clock()
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
     report.seconds["training"] = clock.read()
+    if cfg.ckpt_path and not module.logged_update:
+        log.warning(
+            "nothing was trained: %s had come to the end of trainer.max_epochs=%s or max_steps=%s already; "
+            "trainer.max_epochs=-1 lets max_steps alone decide",
+            cfg.ckpt_path,
+            cfg.trainer.max_epochs,
+            cfg.trainer.max_steps,
+        )
     clock = Clock()
     if cfg.report.after and held_out:
         report.after = evaluate(trainer, module, data.val_dataloader())
-        report.baselines = baselines(data, report.after)
+        report.baselines = baselines(data, report.after) if trainer.is_global_zero else {}
     if cfg.report.wrong_video and held_out:
         report.wrong_video = evaluate(trainer, module, data.wrong_video_dataloader(), "wrong_video")
     report.seconds["evaluation"] = clock.read()
@@ -145,7 +153,11 @@ _hydra_main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config
 
 def main() -> None:
     """The command line: ``task=a+b`` is written as Hydra wants it, then Hydra takes over."""
-    sys.argv[1:] = expand_choices(sys.argv[1:])
+    try:
+        sys.argv[1:] = expand_choices(sys.argv[1:])
+    except UserError as error:
+        print(f"vcr1: {error}", file=sys.stderr)
+        sys.exit(2)
     _hydra_main()
 
 

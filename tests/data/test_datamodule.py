@@ -138,7 +138,7 @@ def test_a_batch_larger_than_the_data_is_refused(
 @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"eval_batch_size": -1}, {"num_workers": -1}])
 def test_a_size_that_cannot_be_is_named(setting: dict[str, int]) -> None:
     ((name, value),) = setting.items()
-    with pytest.raises(UserError, match=rf"data\.loader\.{name}={value} is less than "):
+    with pytest.raises(UserError, match=rf"data\.loader\.{name}={value} is no whole number of at least "):
         LoaderSettings(**setting)
 
 

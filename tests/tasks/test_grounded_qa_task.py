@@ -11,6 +11,8 @@ from vcr1.tasks import GroundedQATask
 
 OPTIONS = ("a dog", "a cat", "a horse")
 
+SPANS = ("iou", "iop", "union_iou", "union_iop")
+
 
 def ask(*spans: tuple[float, float], letter: str = "B", category: str | None = None) -> Sample:
     target = GroundedAnswer(letter, tuple(Interval(*span) for span in spans))
@@ -85,7 +87,14 @@ def test_rewards_of_a_completion() -> None:
     assert found.rewards == {"format": 1.0, "accuracy": 1.0, "iou": 0.5}
     assert list(found.rewards) == ["format", "accuracy", "iou"]
     assert (found.total, found.failure) == (2.5, None)
-    assert found.metrics == {"accuracy": 1.0, "iou": 0.5, "iop": pytest.approx(2 / 3), "union_iou": 0.5}
+    shared = pytest.approx(2 / 3)
+    assert found.metrics == {
+        "accuracy": 1.0,
+        "iou": 0.5,
+        "iop": shared,
+        "union_iou": 0.5,
+        "union_iop": shared,
+    }
     weights = {"format": 0.5, "accuracy": 2.0, "iou": 4.0}
     text = "<think>hm</think><answer>B</answer><glue>[(6, 12)]</glue>"
     assert judge(text, task=GroundedQATask(weights=weights)).total == 0.5 + 2 + 2
@@ -98,7 +107,8 @@ def test_one_answered_span_is_held_against_the_best_true_one() -> None:
     # same IoU of 1/4. Against 3..5: 2 of 2..8, IoU and IoP 1/3. The best: IoU 1/3, IoP 1/3.
     # Of unions: true is 0..5 and 6..10; shared 2..5 and 6..8, which is 5 of 0..10.
     found = answered("A", "[(2, 8)]", ask((0, 4), (6, 10), (3, 5)))
-    assert found.metrics == pytest.approx({"accuracy": 0.0, "iou": 1 / 3, "iop": 1 / 3, "union_iou": 0.5})
+    expected = {"accuracy": 0.0, "iou": 1 / 3, "iop": 1 / 3, "union_iou": 0.5, "union_iop": 5 / 6}
+    assert found.metrics == pytest.approx(expected)
     assert found.rewards["iou"] == 0.5
 
 
@@ -114,6 +124,15 @@ def test_several_answered_spans_count_by_their_union() -> None:
     found = answered("B", "[(4, 6), (8, 12)]")
     assert found.metrics["iou"] == found.metrics["union_iou"] == 0.5
     assert found.metrics["iop"] == pytest.approx(4 / 6)
+
+
+def test_all_of_several_true_spans_reach_1_by_their_union_alone() -> None:
+    # 2 s + 2 s + 2 s, all answered: held against one true span, a third of the answer is true.
+    found = answered("B", "[(0, 2), (4, 6), (8, 10)]", ask((0, 2), (4, 6), (8, 10)))
+    assert (found.metrics["iop"], found.metrics["iou"]) == pytest.approx((1 / 3, 1 / 3))
+    assert (found.metrics["union_iop"], found.metrics["union_iou"]) == (1.0, 1.0)
+    scores = GroundedQATask().summarise([found])
+    assert (scores["Acc@GQA"], scores["Acc@GQA(union)"]) == (0.0, 1.0)
 
 
 def test_an_instant_earns_nothing() -> None:
@@ -147,7 +166,7 @@ def test_a_good_letter_keeps_its_accuracy_beside_broken_spans(reason: str) -> No
     assert found.completion.value == GroundedAnswer("B", ParseFailure(reason))
     assert found.failure == reason
     assert found.rewards == {"format": 0.0, "accuracy": 1.0, "iou": 0.0}
-    assert found.metrics == {"accuracy": 1.0, "iou": 0.0, "iop": 0.0, "union_iou": 0.0}
+    assert found.metrics == {"accuracy": 1.0} | dict.fromkeys(SPANS, 0.0)
 
 
 @pytest.mark.parametrize("reason", LETTERS)
@@ -157,7 +176,7 @@ def test_good_spans_keep_their_iou_beside_a_broken_letter(reason: str) -> None:
     assert found.failure == reason
     form = 0.0 if reason == "no_answer" else 1.0
     assert found.rewards == {"format": form, "accuracy": 0.0, "iou": 1.0}
-    assert found.metrics == {"accuracy": 0.0, "iou": 1.0, "iop": 1.0, "union_iou": 1.0}
+    assert found.metrics == {"accuracy": 0.0} | dict.fromkeys(SPANS, 1.0)
 
 
 @pytest.mark.parametrize("letter", LETTERS)
@@ -215,6 +234,7 @@ def test_summary_by_hand() -> None:
             "IoP@0.5": 3 / 5,
             "Acc@GQA": 2 / 5,
             "mIoU(union)": (1 + 0.5 + 0.3 + 0.5 + 0) / 5,
+            "Acc@GQA(union)": 2 / 5,
             "format": 4 / 5,
             "accuracy/early": 1.0,
             "accuracy/late": 0.5,
@@ -241,6 +261,7 @@ def test_the_baseline_names_the_whole_video() -> None:
                 "IoP@0.5": 2 / 3,
                 "Acc@GQA": 1 / 3,
                 "mIoU(union)": (0.3 + 0.75 + 0.75) / 3,
+                "Acc@GQA(union)": 1 / 3,
             }
         )
     }

@@ -48,8 +48,9 @@ class LoaderSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
-            if (value := getattr(self, name)) < least:
-                raise UserError(f"data.loader.{name}={value} is less than {least}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"data.loader.{name}={value} is no whole number of at least {least}")
 
 
 class TaskDataModule(L.LightningDataModule):

@@ -49,7 +49,7 @@ class Order:
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
-            if not 0 < weight < float("inf"):
+            if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
                 raise UserError(f"data.sources.{name}.weight={weight} is no positive number")
         for name, batches in self.batches.items():
             if batches == 0:

@@ -152,18 +152,18 @@ class EndpointJudge:
         )
         if isinstance(wanted, JudgeFailure):
             return wanted
-        if isinstance(told, JudgeFailure):
-            return told
         if not wanted:
             return JudgeFailure("no_events")
+        own = [] if isinstance(told, JudgeFailure) else told
         recall, precision = await asyncio.gather(
-            _share(asked, wanted, pair.prediction), _share(asked, told, pair.reference)
+            _share(asked, wanted, pair.prediction), _share(asked, own, pair.reference)
         )
         if isinstance(recall, JudgeFailure):
             return recall
-        if isinstance(precision, JudgeFailure):
-            return precision
-        return EventScores(recall, precision if self.precision else math.nan)
+        # Precision is no reward: where it failed, perhaps by the prediction's own doing, recall still counts.
+        if isinstance(told, JudgeFailure) or isinstance(precision, JudgeFailure) or not self.precision:
+            return EventScores(recall, math.nan)
+        return EventScores(recall, precision)
 
     async def _events(
         self, asked: Runtime, caption: str, known: list[str] | None

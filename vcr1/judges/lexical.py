@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 
 from vcr1.judges.base import CaptionPair, PendingVerdicts, Verdict
 from vcr1.records import EventScores, JudgeFailure
+
+log = logging.getLogger(__name__)
 
 _BREAK = re.compile(r"[.;!?\n]+|\bthen\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+")
@@ -48,7 +51,8 @@ class LexicalJudge:
         return lambda: verdicts
 
     def probe(self) -> None:
-        """Nothing can be amiss: there is no service behind it."""
+        """Say what this judge is; there is no service behind it that could be amiss."""
+        log.warning("captions are judged by their words alone; real captions need judge=endpoint")
 
     @staticmethod
     def _judge(pair: CaptionPair) -> Verdict:

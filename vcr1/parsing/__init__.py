@@ -16,7 +16,7 @@ from vcr1.parsing.blocks import (
     without_tags,
 )
 from vcr1.parsing.boxes import BOX_FAILURES, format_boxes, parse_boxes
-from vcr1.parsing.choices import CLASS_FAILURES, LETTER_FAILURES, parse_class, parse_letter
+from vcr1.parsing.choices import CLASS_FAILURES, LETTER_FAILURES, parse_class, parse_letter, parse_option
 from vcr1.parsing.intervals import (
     GLUE_FAILURES,
     INTERVAL_FAILURES,
@@ -53,5 +53,6 @@ __all__ = [
     "parse_interval",
     "parse_intervals",
     "parse_letter",
+    "parse_option",
     "without_tags",
 ]

@@ -10,13 +10,16 @@ from vcr1.records import Box, ParseFailure, Tracklet
 MAX_NUMBER_CHARS = 32
 """Longest number that is read, in characters; longer ones are never converted."""
 
+MARGIN = 0.02
+"""How far outside 0..1 a number may lie and still be meant as the frame's edge."""
+
 BOX_FAILURES: tuple[str, ...] = (
     "too_long",  # the text is over MAX_TEXT
     "no_answer",  # no closed <answer> block
     "no_boxes",  # no bracket around two numbers or more
     "malformed",  # a bracket around numbers that are not four
     "wrong_count",  # more or fewer boxes than asked for
-    "not_normalised",  # a number outside 0..1, such as a pixel
+    "not_normalised",  # a number outside 0..1 by more than MARGIN, such as a pixel
     "reversed",  # a second corner that is not right of and below the first: x0 >= x1 or y0 >= y1
 )
 """All the reasons for which `parse_boxes` fails."""
@@ -59,9 +62,11 @@ def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:
     keys and labels (``frame 1:``) may be there or not; nor do brackets with words, such as ``(frame 1)``,
     or with a single number.
 
-    Numbers are fractions of the frame and taken as they are. A number outside 0..1 is refused rather than
-    rescaled: whether it counts pixels of the source, pixels of the resized frame or thousandths cannot
-    be told from the text.
+    A single bracket around four times as many numbers as boxes are asked for is that many boxes.
+
+    Numbers are fractions of the frame. One up to `MARGIN` outside 0..1 is an edge that was overshot, and is
+    moved to it. A number further outside is refused rather than rescaled: whether it counts pixels of the
+    source, pixels of the resized frame or thousandths cannot be told from the text.
 
     Args:
         text: the completion.
@@ -76,12 +81,15 @@ def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:
     rows = [row for row in map(_numbers, _INNERMOST.findall(answer)) if len(row) > 1]
     if not rows:
         return ParseFailure("no_boxes")
+    if len(rows) == 1 and len(rows[0]) == 4 * count:
+        rows = [rows[0][start : start + 4] for start in range(0, 4 * count, 4)]
     if any(len(row) != 4 for row in rows):
         return ParseFailure("malformed")
     if len(rows) != count:
         return ParseFailure("wrong_count")
-    if not all(0 <= value <= 1 for row in rows for value in row):
+    if not all(-MARGIN <= value <= 1 + MARGIN for row in rows for value in row):
         return ParseFailure("not_normalised")
+    rows = [[min(max(value, 0.0), 1.0) for value in row] for row in rows]
     if any(x0 >= x1 or y0 >= y1 for x0, y0, x1, y1 in rows):
         return ParseFailure("reversed")
     return tuple(Box(*box) for box in rows)

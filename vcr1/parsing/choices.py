@@ -104,16 +104,45 @@ def _letters(matches: Iterable[re.Match[str]]) -> set[str]:
     return {match[match.lastindex].upper() for match in matches if match.lastindex is not None}
 
 
-def parse_class(text: str, classes: Sequence[str]) -> str | ParseFailure:
-    """The one class that the text's last answer block names, as ``classes`` spells it.
+def parse_option(text: str, options: Sequence[str]) -> str | ParseFailure:
+    """The option letter of the text's last answer block; where that is unclear, by the option's own words.
 
-    A name counts wherever it stands as whole words, in any case and with any whitespace between its
-    words. Longer names are looked for first, and what they cover is no shorter name: "low quality" does
-    not name "quality". The same class may be named twice. A negation is not understood.
+    As `parse_letter`, and besides: a letter that opens the answer and is followed by its option's own text
+    counts whatever else stands there, and so does an answer that is one option's text and no other's.
 
     Args:
         text: the completion.
-        classes: the names; they differ in more than case and whitespace.
+        options: the texts of the options, 1 to 26.
+
+    Returns:
+        A letter, or a failure with one of `LETTER_FAILURES`.
+    """
+    letter = parse_letter(text, len(options))
+    answer = answer_block(text)
+    if not isinstance(letter, ParseFailure) or isinstance(answer, ParseFailure):
+        return letter
+    said = _plain(answer).strip(" .")
+    plain = [_plain(option).strip(" .") for option in options]
+    for letter_of, option in zip(ascii_uppercase.lower(), plain, strict=False):
+        written = [f"{letter_of}{mark} {option}" for mark in (".", ")", ":")] + [f"({letter_of}) {option}"]
+        if option and said in written:
+            return letter_of.upper()
+    if letter.reason == "no_letter" and plain.count(said) == 1:
+        return ascii_uppercase[plain.index(said)]
+    return letter
+
+
+def parse_class(text: str, classes: Sequence[str]) -> str | ParseFailure:
+    """The one class that the text's last answer block names, as ``classes`` spells it.
+
+    A name counts wherever it stands as whole words, in any case and with any whitespace, ``_`` or ``-``
+    between its words. Longer names are looked for first, and what they cover is no shorter name: "low
+    quality" does not name "quality". Where no name stands, a word will do that only one of them has: "low" is
+    "low quality" beside "high quality". The same class may be named twice. A negation is not understood.
+
+    Args:
+        text: the completion.
+        classes: the names; they differ in more than case, whitespace, ``_`` and ``-``.
 
     Returns:
         One of ``classes``, or a failure with one of `CLASS_FAILURES`.
@@ -133,10 +162,17 @@ def parse_class(text: str, classes: Sequence[str]) -> str | ParseFailure:
         if hits:
             named.append(names[plain])
     if not named:
+        words = {plain: set(plain.split()) for plain in names}
+        said = set(re.findall(r"\w+", rest))
+        for plain, name in names.items():
+            others = set().union(*(words[other] for other in names if other != plain))
+            if said & (words[plain] - others):
+                named.append(name)
+    if not named:
         return ParseFailure("no_class")
     return named[0] if len(named) == 1 else ParseFailure("ambiguous")
 
 
 def _plain(text: str) -> str:
-    """Lower case, with single spaces between the words and none around them."""
-    return " ".join(text.lower().split())
+    """Lower case, with single spaces between the words, for ``_`` and ``-`` too, and none around them."""
+    return " ".join(text.lower().replace("_", " ").replace("-", " ").split())

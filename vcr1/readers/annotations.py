@@ -15,6 +15,9 @@ from vcr1.errors import UserError
 from vcr1.geometry import clip_interval
 from vcr1.records import Interval, Sample
 
+VIDEO_REASONS = ("missing_video", "missing_folder", "no_frames", "unreadable_frame", "unreadable_video")
+"""Reasons for which a row is left out that lie in its video, not in the annotation."""
+
 
 @dataclass(slots=True)
 class Annotations:
@@ -25,12 +28,20 @@ class Annotations:
         samples: usable rows.
         mended: reason -> rows that were changed and kept.
         dropped: reason -> rows that were left out.
+        without_video: names the rows that were left out for want of a video that can be read.
     """
 
     source: str
     samples: list[Sample] = field(default_factory=list)
     mended: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    without_video: list[str] = field(default_factory=list)
+
+    def drop(self, reason: str, row: str) -> None:
+        """Count a row that is left out; ``row`` names it."""
+        self.dropped[reason] += 1
+        if reason in VIDEO_REASONS:
+            self.without_video.append(row)
 
     def __str__(self) -> str:
         def listing(counts: Counter[str]) -> str:
@@ -69,6 +80,7 @@ def concatenate(parts: Sequence[Annotations], seed: int | None = None) -> Annota
         result.samples += part.samples if seed is None else rng.sample(part.samples, len(part.samples))
         result.mended += part.mended
         result.dropped += part.dropped
+        result.without_video += part.without_video
     return result.checked()
 
 
@@ -205,7 +217,7 @@ def add_span(
     """
     query = sentence.strip() if isinstance(sentence, str) else ""
     if path is None:
-        result.dropped["missing_video"] += 1
+        result.drop("missing_video", id_)
     elif not query:
         result.dropped["empty_query"] += 1
     elif (interval := mend_interval(start, end, duration, result)) is not None:

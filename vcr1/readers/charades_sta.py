@@ -46,7 +46,7 @@ def read_charades_sta(
     for video, start, end, sentence in rows:
         number = counts[video] = counts.get(video, -1) + 1
         if paths[video] is not None and durations[video] is None:
-            result.dropped["unreadable_video"] += 1
+            result.drop("unreadable_video", f"{video}-{number}")
             continue
         add_span(result, f"{video}-{number}", paths[video], sentence, start, end, durations[video])
     return result.checked()

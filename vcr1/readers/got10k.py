@@ -112,7 +112,7 @@ def read_tracking_json(
         path, name, rectangles, size = _read_row(row, f"{annotations}, row {number}", form)
         id_, found = _numbered(path, counts), _find_video(folder, path, boxes, fps)
         if isinstance(found, str):
-            result.dropped[found] += 1
+            result.drop(found, id_)
         elif len(rectangles) != boxes:
             result.dropped["other_number_of_boxes"] += 1
         elif not (query := name.replace("_", " ").strip()):
@@ -174,7 +174,7 @@ def _tracklet(rectangles: Sequence[Rectangle], size: Size | None, result: Annota
 def _add_sequence(result: Annotations, id_: str, folder: Path, boxes: int, fps: float) -> None:
     """Add one sequence, or count why it is left out."""
     if not folder.is_dir():
-        result.dropped["missing_folder"] += 1
+        result.drop("missing_folder", id_)
         return
     rectangles, meta = _read_groundtruth(folder / "groundtruth.txt"), _read_meta(folder / "meta_info.ini")
     absent = _read_absence(folder / "absence.label") or [False] * len(rectangles)
@@ -193,7 +193,7 @@ def _add_sequence(result: Annotations, id_: str, folder: Path, boxes: int, fps: 
     elif not (size := _stated(folder, meta, "resolution", _RESOLUTION) or _size_of_first(folder)):
         reason = "unreadable_frame"
     if reason is not None:
-        result.dropped[reason] += 1
+        result.drop(reason, id_)
     elif (target := _tracklet([rectangles[i] for i in asked], (size[0], size[1]), result)) is not None:
         extra = {key: meta[key][1] for key in _EXTRA if key in meta and meta[key][1]}
         query = extra.get("object_class", "").replace("_", " ").strip()

@@ -8,7 +8,7 @@ video        needed    a file below the folder ``videos``, with or without exten
 start, end   optional  seconds: the sample is about this part of the file; each may be left out
 fps          optional  frames per second of a folder of frames, and needed there; not read for a file
 duration     optional  seconds: length of the whole file, not of its part
-category     optional  text: the group in which the sample is counted by itself
+category     optional  text: the group in which a sample of qa and grounded_qa is counted by itself
 rationale    optional  text: the reasoning that supervised fine-tuning shows before the answer
 extra        optional  an object, kept as it is for rewards of your own
 ===========  ========  ====================================================================================

@@ -133,7 +133,7 @@ def settle(result: Annotations, attempt: Annotations, sample: Sample | None) -> 
         sample: the row's sample; None where it is left out.
     """
     if sample is None:
-        result.dropped[next(iter(attempt.dropped))] += 1
+        result.drop(next(iter(attempt.dropped)), attempt.source)
         return
     result.samples.append(sample)
     result.mended.update(attempt.mended.keys())

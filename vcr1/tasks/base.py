@@ -66,6 +66,15 @@ class Task(ABC):
                 f"the rewards of this task are {', '.join(self.rewards)}"
             )
         self.weights = dict.fromkeys(self.rewards, 1.0) | dict(weights or {})
+        for part, weight in self.weights.items():
+            if not isinstance(weight, int | float) or not math.isfinite(weight):
+                raise UserError(f"tasks.{self.name}.weights.{part}={weight} is no number")
+        for part, reward in self.rewards.items():
+            if not callable(reward):
+                raise UserError(
+                    f"tasks.{self.name}.rewards.{part} is no function; give its dotted path as _target_, "
+                    f"and _partial_: true"
+                )
         self.think = think
 
     @property

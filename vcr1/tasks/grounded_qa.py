@@ -12,12 +12,12 @@ from vcr1.parsing import (
     LETTER_FAILURES,
     format_intervals,
     parse_intervals,
-    parse_letter,
+    parse_option,
 )
 from vcr1.records import Completion, GroundedAnswer, Interval, Judgement, ParseFailure, Prompt, Sample
 from vcr1.rewards import Reward, glue_format, glue_iou, letter_accuracy
 from vcr1.tasks.base import Task, accuracies, format_share, most_frequent
-from vcr1.tasks.options import letters_of, list_options
+from vcr1.tasks.choice import letters_of, list_options
 
 FORM = (
     "the letter of the right option between <answer> and </answer>, and the spans of time in the video that"
@@ -36,7 +36,7 @@ class GroundedQATask(Task):
     """
 
     name = "grounded_qa"
-    metric_names = ("accuracy", "iou", "iop", "union_iou")
+    metric_names = ("accuracy", "iou", "iop", "union_iou", "union_iop")
     failure_reasons = tuple(dict.fromkeys([*LETTER_FAILURES, *GLUE_FAILURES]))
     headline = "Acc@GQA"
 
@@ -56,7 +56,7 @@ class GroundedQATask(Task):
 
     def parse(self, text: str, sample: Sample) -> GroundedAnswer | ParseFailure:
         """The letter of the last answer block, the spans of the last glue block; a failure if both fail."""
-        letter, intervals = parse_letter(text, len(sample.options)), parse_intervals(text)
+        letter, intervals = parse_option(text, sample.options), parse_intervals(text)
         if isinstance(letter, ParseFailure) and isinstance(intervals, ParseFailure):
             return letter
         return GroundedAnswer(letter, intervals)
@@ -72,7 +72,8 @@ class GroundedQATask(Task):
         """Accuracy of the letter, and three measures of the spans.
 
         ``iou`` and ``iop`` are the best over the true spans, as NExT-GQA's own evaluation takes them;
-        ``union_iou`` is that of all answered against all true time, as the reward has it.
+        ``union_iou`` and ``union_iop`` are of all answered against all true time, as the reward has it: only
+        they reach 1 where several true spans are all answered.
         """
         answered, true = _spans(completion.value), _spans(sample.target)
         return {
@@ -80,16 +81,22 @@ class GroundedQATask(Task):
             "iou": max((_iou(answered, span) for span in true), default=0.0),
             "iop": max((intersection_over_prediction(answered, [span]) for span in true), default=0.0),
             "union_iou": glue_iou(completion, sample),
+            "union_iop": intersection_over_prediction(answered, true),
         }
 
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
         """The metrics of NExT-GQA (arXiv 2309.01327), and accuracy per category.
 
-        Also the share of well-formed answers, and ``mIoU(union)``, of all answered against all true time.
+        Also the share of well-formed answers, and ``mIoU(union)`` and ``Acc@GQA(union)``, for which all
+        answered time is held against all true time.
         """
         columns = ([j.metrics[name] for j in judgements] for name in ("accuracy", "iou", "iop"))
         categories = {name: value for name, value in accuracies(judgements).items() if "/" in name}
-        union = {"mIoU(union)": mean([judgement.metrics["union_iou"] for judgement in judgements])}
+        grounded = [float(j.metrics["accuracy"] * (j.metrics["union_iop"] >= 0.5)) for j in judgements]
+        union = {
+            "mIoU(union)": mean([judgement.metrics["union_iou"] for judgement in judgements]),
+            "Acc@GQA(union)": mean(grounded),
+        }
         return gqa_summary(*columns) | union | format_share(judgements) | categories
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
-    Qwen2Tokenizer,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
@@ -113,11 +113,12 @@ def build_processor(corpus: Sequence[str], vocabulary: int = 640) -> Qwen2_5_VLP
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),
         video_processor=Qwen2VLVideoProcessor(size=size, do_sample_frames=False, cap_pixels_per_frame=False),
-        tokenizer=Qwen2Tokenizer(
+        # Not Qwen2Tokenizer, which on loading puts Qwen2's own splitting in the place of ours.
+        tokenizer=PreTrainedTokenizerFast(
             tokenizer_object=tokenizer,
             eos_token="<|im_end|>",
             pad_token="<|endoftext|>",
-            unk_token=None,  # type: ignore[arg-type]
+            unk_token=None,
             bos_token=None,
             additional_special_tokens=SPECIAL_TOKENS[3:],
             model_max_length=4096,

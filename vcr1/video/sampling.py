@@ -47,7 +47,7 @@ class FrameBudget:
     total_pixels: int = 3584 * 28 * 28
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.fps) and self.fps > 0):
+        if not isinstance(self.fps, int | float) or not (math.isfinite(self.fps) and self.fps > 0):
             raise UserError(f"data.video.fps must be a positive number, got {self.fps}")
         if self.min_frames < 1:
             raise UserError(f"data.video.min_frames must be at least 1, got {self.min_frames}")

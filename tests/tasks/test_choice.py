@@ -5,7 +5,7 @@ from string import ascii_uppercase
 import pytest
 
 from vcr1.records import GroundedAnswer, Interval, Sample
-from vcr1.tasks.options import letters_of, list_options
+from vcr1.tasks.choice import letters_of, list_options
 
 
 def test_options_stand_on_lines_with_letters() -> None:

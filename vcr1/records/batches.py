@@ -1,0 +1,152 @@
+"""What comes back from the model, and who judges it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vcr1.records.samples import LostSample, PromptInputs, Sample, VideoClip, to_device
+from vcr1.records.values import GroundedAnswer, ParseFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A model's answer: its text and what the task's parser read in it."""
+
+    text: str
+    value: Any | ParseFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a task says of one completion.
+
+    Attributes:
+        sample_id: the sample that was asked.
+        completion: text and parsed value.
+        rewards: part -> value in 0..1, every part of the task, in the task's order; NaN for a part whose
+            judge failed.
+        total: weighted sum of the parts; NaN where one is.
+        metrics: metric -> value of this sample (``iou`` for grounding); NaN where its judge failed.
+        category: the group in which the sample is counted by itself, if any.
+    """
+
+    sample_id: str
+    completion: Completion
+    rewards: dict[str, float]
+    total: float
+    metrics: dict[str, float]
+    category: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Reason of the parse failure, or None; of the first part that failed where there are two."""
+        value = self.completion.value
+        parts = (value.letter, value.intervals) if isinstance(value, GroundedAnswer) else (value,)
+        return next((part.reason for part in parts if isinstance(part, ParseFailure)), None)
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether the judge failed, so that the total says nothing about the completion."""
+        return math.isnan(self.total)
+
+
+@dataclass(slots=True)
+class RolloutGroups:
+    """P prompts with G sampled completions each; completions are padded on the right.
+
+    Attributes:
+        inputs: P prompt inputs, whole.
+        completion_ids: ``[P, G, C]`` int64; the padding follows the end-of-turn token.
+        completion_mask: ``[P, G, C]`` bool, True where a sampled token stands (end-of-turn included).
+        logprobs: ``[P, G, C]`` float32, of the sampled tokens at sampling time; 0 at padding.
+        truncated: ``[P, G]`` bool, True where the length limit ended the completion.
+        texts: ``P x G`` decoded completions without special tokens.
+    """
+
+    inputs: list[PromptInputs]
+    completion_ids: Tensor
+    completion_mask: Tensor
+    logprobs: Tensor
+    truncated: Tensor
+    texts: list[list[str]]
+
+    @property
+    def lengths(self) -> Tensor:
+        """``[P, G]`` tokens per completion."""
+        return self.completion_mask.sum(-1)
+
+
+PendingJudgements = Callable[[], list[Judgement]]
+"""Judgements that are under way: the call waits for them."""
+
+
+class Judge(Protocol):
+    """What a batch brings along to judge its completions: the face of a task that a module sees.
+
+    Attributes:
+        name: the task's name, used in metric keys.
+        metric_names: the per-sample metrics that ``judge`` reports.
+        failure_reasons: every reason that a parse failure can have.
+    """
+
+    name: str
+    metric_names: tuple[str, ...]
+    failure_reasons: tuple[str, ...]
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """The reward parts, in order."""
+
+    def judge(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingJudgements:
+        """Begin to parse and score completions, a sample for each; never raises on model text."""
+
+    def answer(self, sample: Sample) -> str:
+        """The completion that supervised fine-tuning shows the model."""
+
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        """The data set's metrics over all judgements."""
+
+
+class Batch:
+    """A micro-batch of one task, with its own judge. Lost samples are listed, not replaced.
+
+    No dataclass: Lightning looks into those for tensors to cast, and in half precision would round the
+    times of the inputs.
+
+    Args:
+        task: the judge of the samples.
+        samples: P samples.
+        clips: their timing; ``frames`` is empty, the pixels are in ``inputs``.
+        inputs: P prompt inputs, whole.
+        lost: samples that could not be loaded.
+    """
+
+    def __init__(
+        self,
+        task: Judge,
+        samples: list[Sample],
+        clips: list[VideoClip],
+        inputs: list[PromptInputs],
+        lost: list[LostSample],
+    ) -> None:
+        self.task = task
+        self.samples = samples
+        self.clips = clips
+        self.inputs = inputs
+        self.lost = lost
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its inputs on ``device``."""
+        inputs = [to_device(inputs, device) for inputs in self.inputs]
+        return Batch(self.task, self.samples, self.clips, inputs, self.lost)
+
+    def pin_memory(self) -> Batch:
+        """The batch with its inputs in page-locked memory (called by the DataLoader)."""
+        pinned = [{name: tensor.pin_memory() for name, tensor in inputs.items()} for inputs in self.inputs]
+        return Batch(self.task, self.samples, self.clips, pinned, self.lost)

@@ -1,0 +1,69 @@
+"""Choosing from given answers: what the tasks share whose answer is right or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from string import ascii_uppercase
+
+from vcr1.metrics import mean
+from vcr1.records import Completion, GroundedAnswer, Judgement, Sample
+from vcr1.rewards import Reward, accuracy, answer_format
+from vcr1.tasks.base import Task, accuracies, format_share, most_frequent
+
+
+class ChoiceTask(Task):
+    """Base of the tasks whose answer is one of a sample's options, as a letter or by its name.
+
+    Args:
+        think: whether the model is asked to reason before it answers.
+        rewards: further reward parts, functions of (completion, sample).
+        weights: weights of the rewards ``format`` and ``accuracy``.
+    """
+
+    metric_names = ("accuracy",)
+    headline = "accuracy"
+
+    def __init__(
+        self,
+        think: bool = True,
+        rewards: Mapping[str, Reward] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        parts: dict[str, Reward] = {"format": partial(answer_format, think=think), "accuracy": accuracy}
+        super().__init__(parts, rewards=rewards, weights=weights, think=think)
+
+    def answer(self, sample: Sample) -> str:
+        """The right choice; with ``think``, a sample's ``rationale`` stands before it."""
+        return self.reasoned(sample, f"<answer>{sample.target}</answer>")
+
+    def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
+        """1 where the choice is right."""
+        return {"accuracy": accuracy(completion, sample)}
+
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        """Accuracy, over all and per category, and the share of well-formed answers."""
+        return accuracies(judgements) | format_share(judgements)
+
+    def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
+        """The choice that is right most often in the training set."""
+        choice = most_frequent([sample.target for sample in train])
+        return {"constant": {"accuracy": mean([float(sample.target == choice) for sample in test])}}
+
+
+def list_options(options: Sequence[str]) -> str:
+    """One line per option, ``(A) …``; at most 26.
+
+    Raises:
+        ValueError: more options than letters.
+    """
+    if len(options) > len(ascii_uppercase):
+        raise ValueError(f"{len(options)} options, but there are {len(ascii_uppercase)} letters")
+    pairs = zip(ascii_uppercase, options, strict=False)
+    return "\n".join(f"({letter}) {' '.join(option.split())}" for letter, option in pairs)
+
+
+def letters_of(samples: Sequence[Sample]) -> list[str]:
+    """The right letters."""
+    targets = [sample.target for sample in samples]
+    return [str(target.letter if isinstance(target, GroundedAnswer) else target) for target in targets]
