@@ -412,6 +412,7 @@ def test_two_tasks_are_trained_and_reported_each_by_itself(small: list[str], tmp
         "trainer.max_steps=3",
         "trainer.accumulate_grad_batches=2",
         "data.loader.shuffle=false",  # the tasks take turns: 24 samples of one, twice 12 of the other
+        "++data.sources.tracking.weight=2",
         "data.loader.batch_size=1",
         "report.clips=2",
     ]
