@@ -3,6 +3,8 @@
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers import (
     Qwen2_5_VLConfig,
@@ -42,6 +44,11 @@ TOKENS = {
     "vision_end_token_id": END,
 }
 VISION = {"depth": 2, "num_heads": 2, "initializer_range": 0.3, "patch_size": 2}
+HF_KEEPS_FRACTIONS = Version(transformers.__version__) >= Version("5.23")
+GRID_SECONDS = [1.5, 0.8] if HF_KEEPS_FRACTIONS else [2.0, 1.0]
+"""Seconds of a grid step of the first video and the second. Older versions of transformers, which the tests
+compare with, round them down to whole ones."""
+
 MODELS: dict[str, Any] = {  # each from the size of its vocabulary
     "qwen2_5_vl": lambda size=VOCABULARY: Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(
@@ -128,7 +135,7 @@ def video_prompt(
         inputs["pixel_values_videos"] = torch.randn(patches, 3 * 2 * 2 * 2, generator=rng).to(dtype)
         inputs["video_grid_thw"] = torch.tensor(grids)
         if family == "qwen2_5_vl":
-            inputs["second_per_grid_ts"] = torch.tensor([1.5, 0.8][: len(grids)])
+            inputs["second_per_grid_ts"] = torch.tensor(GRID_SECONDS[: len(grids)])
     return inputs
 
 

@@ -109,8 +109,14 @@ class Qwen3VL(Family):
 
     def features(self, output: Any) -> Iterator[Tensor]:
         """Features ``[tokens, (1 + K)·D]``: of the embeddings, and of the first K layers behind them."""
+        lengths = [len(feature) for feature in output.pooler_output]
+        # Up to transformers 5.17 a layer's features of all videos are one tensor.
+        layers = [
+            layer.split(lengths) if isinstance(layer, Tensor) else layer
+            for layer in output.deepstack_features
+        ]
         for video, feature in enumerate(output.pooler_output):
-            yield torch.cat([feature, *(layer[video] for layer in output.deepstack_features)], -1)
+            yield torch.cat([feature, *(layer[video] for layer in layers)], -1)
 
 
 QWEN2_5_VL = Family()
