@@ -24,14 +24,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from vcr1.config import build_budget, build_task, conf_dir, expand_choices, read_annotations
+from vcr1.config import build_budget, build_task, command_line, read_annotations
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder, check_weights, load_encoder
 from vcr1.readers import Annotations
@@ -298,18 +297,7 @@ def run_job(cfg: DictConfig) -> None:
         sys.exit(1)
 
 
-_hydra_main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="check")(run_job)
-
-
-def main() -> None:
-    """The command line: ``task=a+b`` is written as Hydra wants it, then Hydra takes over."""
-    try:
-        sys.argv[1:] = expand_choices(sys.argv[1:])
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
-    _hydra_main()
-
+main = command_line(run_job, "check")
 
 if __name__ == "__main__":
     main()

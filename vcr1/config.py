@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -46,6 +48,26 @@ def load_config(overrides: Sequence[str] = (), run_dir: str | Path = "runs/noteb
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         paths = [f"run_dir={Path(run_dir).absolute()}"]
         return compose("train", overrides=[*expand_choices(overrides), *paths])
+
+
+def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], None]:
+    """The main function of an entry point: ``task=a+b`` is written as Hydra wants it, then Hydra takes over.
+
+    Args:
+        job: what is called with the composed config, once or for each job of a sweep.
+        config: name of the primary config.
+    """
+    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(job)
+
+    def main() -> None:
+        try:
+            sys.argv[1:] = expand_choices(sys.argv[1:])
+        except UserError as error:
+            print(f"vcr1: {error}", file=sys.stderr)
+            sys.exit(2)
+        run()
+
+    return main
 
 
 def build(node: Any) -> Any:

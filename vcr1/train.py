@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import hydra
 import lightning as L
 import torch
 import transformers
@@ -25,7 +24,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vcr1.config import arguments_of, build, build_all, build_data, conf_dir, expand_choices
+from vcr1.config import arguments_of, build, build_all, build_data, command_line
 from vcr1.errors import UserError
 from vcr1.loggers import git_state
 from vcr1.preflight import preflight
@@ -148,18 +147,7 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-_hydra_main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(run_job)
-
-
-def main() -> None:
-    """The command line: ``task=a+b`` is written as Hydra wants it, then Hydra takes over."""
-    try:
-        sys.argv[1:] = expand_choices(sys.argv[1:])
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
-    _hydra_main()
-
+main = command_line(run_job, "train")
 
 if __name__ == "__main__":
     main()
