@@ -16,7 +16,7 @@ from vcr1.errors import UserError
 from vcr1.module.schedule import SCHEDULES, lr_factor
 from vcr1.phases import PhaseTimer
 from vcr1.policy import Sampling, VideoPolicy
-from vcr1.records import Batch, Completion, Judge, Judgement, LostSample, ParseFailure
+from vcr1.records import Batch, Completion, Judge, Judgement, LostSample, ParseFailure, PromptInputs
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,16 @@ class PolicyModule(L.LightningModule):
         self._lost = self._unjudged = 0
         self._lr = lr
 
+    def policies(self) -> list[VideoPolicy]:
+        """The models of this module, which a strategy may spread over ranks."""
+        return [self.policy]
+
+    def configure_model(self) -> None:
+        """Let a strategy that shards do so; outside of a run, as when a checkpoint is opened, there is none."""
+        strategy = None if self._trainer is None else self._trainer.strategy
+        if (shard := getattr(strategy, "shard", None)) is not None:
+            shard(self.policies())
+
     def configure_optimizers(self) -> Any:
         """AdamW on what is trained, with a learning rate per update."""
         parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
@@ -114,9 +124,16 @@ class PolicyModule(L.LightningModule):
         return torch.Generator(self.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
     def nothing_to_learn(self) -> Tensor:
-        """A zero loss that reaches every parameter, so that ranks stay in step where one has no sample."""
+        """A zero loss that reaches every parameter, so that ranks stay in step where one has no sample.
+
+        Not for a policy that is sharded: there a stand-in takes the place of the samples.
+        """
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         return torch.stack([parameter.flatten()[:1].sum().float() for parameter in trained]).sum() * 0.0
+
+    def present(self, batch: Batch) -> list[PromptInputs]:
+        """The inputs of a batch; a stand-in's where all samples are lost and other ranks may have theirs."""
+        return batch.inputs if batch.samples else self.policy.stand_in()
 
     def task_metrics(self, task: Judge, judgements: Sequence[Judgement]) -> dict[str, float]:
         """Means over completions of rewards, metrics and failures, under the task's name; always all keys."""
@@ -207,7 +224,7 @@ class PolicyModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The base that is not in a checkpoint is the one that this module was built with."""
-        for name, weight in self._base_weights().items():
+        for name, weight in self._base_weights().items() if "state_dict" in checkpoint else ():
             checkpoint["state_dict"].setdefault(name, weight)
 
     def _base_weights(self) -> dict[str, Tensor]:
@@ -252,10 +269,10 @@ class PolicyModule(L.LightningModule):
     def answer(self, batch: Batch) -> list[Judgement]:
         """One greedy completion per prompt, judged; a sample whose video was lost scores 0."""
         judgements = [lost_judgement(batch.task, lost) for lost in batch.lost]
+        if batch.samples or self.policy.sharding is not None:
+            inputs = self.present(batch)
+            groups = self.policy.rollout(inputs, self.policy.vision(inputs), 1, self.eval_sampling)
         if batch.samples:
-            groups = self.policy.rollout(
-                batch.inputs, self.policy.vision(batch.inputs), 1, self.eval_sampling
-            )
             judgements += batch.task.judge([texts[0] for texts in groups.texts], batch.samples)()
         return judgements
 

@@ -62,6 +62,10 @@ class ReferencedModule(PolicyModule):
         self.reference_moved = False
         self._refreshed_at = 0
 
+    def policies(self) -> list[VideoPolicy]:
+        """The policy and its frozen copy."""
+        return [self.policy, *([self.reference] if isinstance(self.reference, VideoPolicy) else [])]
+
     @torch.no_grad()
     def reference_logprobs(self, groups: RolloutGroups, features: list[Tensor | None]) -> Tensor | None:
         """``[P, G, C]`` log-probs under the reference; None without one.
@@ -92,17 +96,20 @@ class ReferencedModule(PolicyModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The reference is not saved a second time while it is the model that the run began with."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint["reference_moved"] = self.reference_moved
         if not self.reference_moved:
             drop_reference(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The reference is the saved one, or else the one that this module was built with."""
         super().on_load_checkpoint(checkpoint)
+        self.reference_moved = checkpoint["reference_moved"]
+        if "state_dict" not in checkpoint:  # shards, which the strategy has read
+            return
         state = checkpoint["state_dict"]
         if not isinstance(self.reference, VideoPolicy):
             drop_reference(state)
             return
-        self.reference_moved = any(name.startswith(PREFIX) for name in state)
         if not self.reference_moved:
             state |= self.reference.state_dict(prefix=PREFIX)
 

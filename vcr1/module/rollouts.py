@@ -61,7 +61,12 @@ def total_rewards(judgements: Sequence[Sequence[Judgement]], device: torch.devic
 
 
 def sample_groups(
-    sample: Sample, batch: Batch, features: list[Tensor | None], max_resamples: int, padding: int
+    sample: Sample,
+    batch: Batch,
+    features: list[Tensor | None],
+    max_resamples: int,
+    padding: int,
+    again: Callable[[int], bool] = bool,
 ) -> tuple[RolloutGroups, PendingGroups, int]:
     """Sample completions and begin to judge them; sample again, so often, what would teach nothing.
 
@@ -75,6 +80,7 @@ def sample_groups(
         features: their video features.
         max_resamples: how often a group of equal rewards is sampled again.
         padding: token id that fills up shorter completions.
+        again: whether another round is made, from how many groups of this rank need it.
 
     Returns:
         The groups, their judgements, and how many groups were sampled again. Without resampling the
@@ -86,8 +92,10 @@ def sample_groups(
     judgements, resampled = pending(), 0
     for _ in range(max_resamples):
         flat = zero_variance(total_rewards(judgements, torch.device("cpu"))).nonzero().flatten().tolist()
-        if not flat:
+        if not again(len(flat)):
             break
+        if not flat:
+            continue
         others, pending = sample(part_of(batch, flat), [features[place] for place in flat])
         groups = replace_groups(groups, flat, others, padding)
         for place, judged in zip(flat, pending(), strict=True):

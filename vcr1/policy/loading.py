@@ -24,7 +24,8 @@ ATTENTION = ("sdpa", "eager")
 PARTS = {
     "vision": ("model.visual",),
     "merger": ("model.visual.merger", "model.visual.deepstack_merger_list"),
-    "language": ("model.language_model", "lm_head"),
+    "language": ("model.language_model",),
+    "head": ("lm_head",),
 }
 """Parts of a model by name: the modules that a family has of these."""
 BUILTIN = "builtin:"
@@ -98,7 +99,7 @@ def load_policy(
         dtype: name of a torch floating type, e.g. ``bfloat16``.
         attention: attention implementation of transformers, ``sdpa`` or ``eager``: one that takes a mask.
         gradient_checkpointing: recompute blocks in the backward pass instead of keeping their activations.
-        freeze: parts that are not trained, out of ``vision``, ``merger``, ``language``.
+        freeze: parts that are not trained, out of ``vision``, ``merger``, ``language``, ``head``.
         attention_form: how training passes lay groups out, see :class:`~vcr1.policy.policy.VideoPolicy`.
         max_tokens: tokens in a forward of a training pass, see there.
         lora: adapters that are trained in the place of the weights; None for full fine-tuning.
