@@ -12,19 +12,21 @@ from urllib.request import getproxies
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
 
 from vcr1.errors import UserError
 from vcr1.policy.encoding import PromptEncoder
-from vcr1.policy.families import FAMILIES
+from vcr1.policy.families import FAMILIES, PARTS, family_named, family_of
+from vcr1.policy.plain import PlainPolicy, warn_of_the_plain_path
+from vcr1.policy.plain_encoding import PlainEncoder
 from vcr1.policy.policy import VideoPolicy
 
 ATTENTION = ("sdpa", "eager")
-PARTS = {
-    "vision": "model.visual",
-    "merger": "model.visual.merger",
-    "language": "model.language_model",
-}
 BUILTIN = "builtin:"
 
 
@@ -46,7 +48,8 @@ def check_weights(path: str) -> None:
     """See that a model can be had, without loading it.
 
     Raises:
-        UserError: names what is missing, where it was looked for, and what to do.
+        UserError: names what is missing, where it was looked for, and what to do; or what a model lacks, of a
+            family without an adapter, to be a video language model.
     """
     place = resolve(path)
     try:
@@ -60,23 +63,31 @@ def check_weights(path: str) -> None:
             f"Download it there or set model.path to a local folder"
         ) from error
     if config.model_type not in FAMILIES:
-        raise UserError(
-            f"model.path={path}: family {config.model_type} is not supported; known: {', '.join(FAMILIES)}"
-        )
+        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            raise UserError(
+                f"model.path={path}: family {config.model_type} answers no questions about pictures; "
+                f"choose a video language model"
+            )
+        load_encoder(path)
 
 
 def load_encoder(path: str) -> PromptEncoder:
     """The encoder of a model; holds no weights.
 
     Raises:
-        UserError: there is no processor at ``path``.
+        UserError: there is no processor at ``path``, or one that takes no videos.
     """
     try:
         processor = AutoProcessor.from_pretrained(resolve(path))
-        family = FAMILIES[AutoConfig.from_pretrained(resolve(path)).model_type]
+        family = family_named(AutoConfig.from_pretrained(resolve(path)).model_type)
     except (OSError, ValueError) as error:
         raise UserError(f"model.path={path}: no processor found there ({_first_line(error)})") from error
-    return PromptEncoder(processor, family)
+    if family.name in FAMILIES:
+        return PromptEncoder(processor, family)
+    try:
+        return PlainEncoder(processor, family)
+    except UserError as error:
+        raise UserError(f"model.path={path}: {error}") from error
 
 
 def load_policy(
@@ -88,7 +99,7 @@ def load_policy(
     attention_form: str = "auto",
     max_tokens: int | None = None,
 ) -> VideoPolicy:
-    """A policy from pretrained weights.
+    """A policy from pretrained weights; of a family without an adapter, one that shares no prompts.
 
     Args:
         path: a folder, a hub name, or ``builtin:tiny``.
@@ -100,7 +111,7 @@ def load_policy(
         max_tokens: tokens in a forward of a training pass, see there.
 
     Raises:
-        UserError: missing weights, an unknown family, dtype, attention, form or part.
+        UserError: missing weights, a model that takes no videos, an unknown dtype, attention, form or part.
     """
     check_weights(path)
     torch_dtype = floating_type(dtype, "model.dtype")
@@ -114,10 +125,22 @@ def load_policy(
         raise UserError(
             f"model.path={path}: the weights cannot be read ({_first_line(error)}); fetch them again"
         ) from error
+    except (ValueError, ImportError) as error:  # a family that has no such attention
+        raise UserError(
+            f"model.path={path}: no model with model.attention={attention} ({_first_line(error)})"
+        ) from error
+    if gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise UserError(
+            f"model.gradient_checkpointing=true: a {model.config.model_type} cannot; set it to false"
+        )
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     freeze_parts(model, freeze or [])
-    return VideoPolicy(model, load_encoder(path), attention_form, max_tokens)
+    encoder = load_encoder(path)
+    if isinstance(encoder, PlainEncoder):
+        warn_of_the_plain_path(encoder.family.name)
+        return PlainPolicy(model, encoder, attention_form, max_tokens)
+    return VideoPolicy(model, encoder, attention_form, max_tokens)
 
 
 def floating_type(name: str, field: str) -> torch.dtype:
@@ -136,12 +159,12 @@ def freeze_parts(model: Any, parts: list[str]) -> None:
     """Exclude parts of the model from training, by name.
 
     Raises:
-        UserError: an unknown part.
+        UserError: an unknown part, or one that this family does not have.
     """
     for part in parts:
         if part not in PARTS:
             raise UserError(f"model.freeze names {part}; known parts: {', '.join(PARTS)}")
-        model.get_submodule(PARTS[part]).requires_grad_(False)
+        family_of(model).part(model, part).requires_grad_(False)
 
 
 def _reach_hub() -> None:

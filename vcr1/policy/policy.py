@@ -65,8 +65,12 @@ class VideoPolicy(nn.Module):
         self.encoder = encoder
         self.attention_form = attention_form
         self.max_tokens = max_tokens
-        take_layouts(model)
         self._never_sampled = encoder.never_sampled(self.model.config.get_text_config().vocab_size)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Let groups share their prompt in the model's attention."""
+        take_layouts(self.model)
 
     @property
     def vision_is_frozen(self) -> bool:
@@ -95,19 +99,29 @@ class VideoPolicy(nn.Module):
             sampling: decoding parameters.
             generator: source of randomness, the global one where None.
         """
-        layout = lay_out(self.model, inputs, features)
-        stops = Stops(self.encoder.end_of_turn, self.encoder.padding, self._never_sampled)
         with self._evaluating():
-            ids, logprobs = decode(
-                self.model,
-                layout,
-                num_generations,
-                sampling,
-                stops,
-                generator,
-                one_by_one=self._splits(layout, 0),
-            )
+            ids, logprobs = self._decode(inputs, features, num_generations, sampling, generator)
         return self._groups(inputs, num_generations, ids, logprobs)
+
+    def _decode(
+        self,
+        inputs: list[PromptInputs],
+        features: list[Tensor | None],
+        num_generations: int,
+        sampling: Sampling,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Ids and log-probs ``[P·G, C]`` of sampled completions."""
+        layout = lay_out(self.model, inputs, features)
+        return decode(
+            self.model,
+            layout,
+            num_generations,
+            sampling,
+            Stops(self.encoder.end_of_turn, self.encoder.padding, self._never_sampled),
+            generator,
+            one_by_one=self._splits(layout, 0),
+        )
 
     def logprobs(
         self, groups: RolloutGroups, features: list[Tensor | None], temperature: float = 1.0
@@ -125,9 +139,7 @@ class VideoPolicy(nn.Module):
             features: this model's video features of ``groups.inputs``.
             temperature: the temperature that the completions were sampled with (0 counts as 1).
         """
-        passes = plan_passes(
-            [item["input_ids"].shape[1] for item in groups.inputs], groups.lengths.tolist(), self.max_tokens
-        )
+        passes = plan_passes(*self._costs(groups), self.max_tokens)
         if len(passes) == 1:
             return self._score(groups, features, temperature)
         parts = []
@@ -143,6 +155,10 @@ class VideoPolicy(nn.Module):
             )
             parts.append((rows, part))
         return gather_scores(len(groups.inputs), parts)
+
+    def _costs(self, groups: RolloutGroups) -> tuple[list[int], list[list[int]]]:
+        """Tokens that a pass computes for each of P prompts, and for each of their G completions."""
+        return [item["input_ids"].shape[1] for item in groups.inputs], groups.lengths.tolist()
 
     def _score(
         self,
@@ -196,7 +212,7 @@ class VideoPolicy(nn.Module):
 
     def frozen_copy(self) -> VideoPolicy:
         """The policy as it is now, without gradients: the reference."""
-        reference = VideoPolicy(copy.deepcopy(self.model), self.encoder, self.attention_form, self.max_tokens)
+        reference = type(self)(copy.deepcopy(self.model), self.encoder, self.attention_form, self.max_tokens)
         return reference.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
