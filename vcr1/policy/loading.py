@@ -80,7 +80,7 @@ def load_encoder(path: str) -> PromptEncoder:
     try:
         processor = AutoProcessor.from_pretrained(resolve(path))
         family = family_named(AutoConfig.from_pretrained(resolve(path)).model_type)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # some want packages of their own
         raise UserError(f"model.path={path}: no processor found there ({_first_line(error)})") from error
     if family.name in FAMILIES:
         return PromptEncoder(processor, family)

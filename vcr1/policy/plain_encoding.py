@@ -107,7 +107,11 @@ class PlainEncoder(PromptEncoder):
         if start and text.startswith(start):
             settings["add_special_tokens"] = False  # or there would be two
         encoded = self.processor(text=[text], return_tensors="pt", **settings)
-        return {name: self._tensor(name, value) for name, value in encoded.items()}
+        return {
+            name: self._tensor(name, value)
+            for name, value in encoded.items()
+            if name != "video_metadata"  # what the processor was told, handed back
+        }
 
     def _tensor(self, name: str, value: Any) -> torch.Tensor:
         try:
