@@ -196,9 +196,9 @@ def test_no_task_at_all_is_said(bare: Path, small: list[str]) -> None:
         preflight(load_config(["experiment=demo", *small, "task=[]"], bare))
 
 
-def test_a_family_that_is_not_supported_is_named(tmp_path: Path, small: list[str]) -> None:
+def test_a_model_that_takes_no_videos_is_named(tmp_path: Path, small: list[str]) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(UserError, match=r"model\.path=.*: family bert is not supported"):
+    with pytest.raises(UserError, match=r"model\.path=.*: family bert answers no questions"):
         preflight(load_config(["experiment=demo", *small, f"model.path={tmp_path}"], tmp_path))
 
 

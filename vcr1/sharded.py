@@ -74,6 +74,9 @@ class ShardedStrategy(ModelParallelStrategy):
         """Spread policies over the ranks, unless they are already: an evaluation may have come before."""
         compute = torch.bfloat16 if self.precision_plugin.precision == "bf16-mixed" else None
         for policy in policies:
+            if not policy.shares_prompts:
+                name = policy.encoder.family.name
+                raise UserError(f"trainer.strategy: a {name} has no adapter, and cannot be sharded; use ddp")
             if not is_sharded(policy):
                 shard(policy, self.mesh, compute=compute, offload=self.offload, gather=self.gather)
 

@@ -59,12 +59,17 @@ def test_a_broken_config_is_named(tmp_path: Path) -> None:
         check_weights(str(tmp_path))
 
 
-@pytest.mark.parametrize("family", ["llama", "llava_onevision"])
-def test_another_family_is_named(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("load", [check_weights, load_policy])
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_a_model_of_text_is_named(tmp_path: Path, family: str, load: Any) -> None:
     path = write_config(tmp_path / "model", model_type=family)
-    with pytest.raises(
-        UserError, match=rf"^model\.path={path}: family {family} .* known: qwen2_5_vl, qwen2_vl, qwen3_vl$"
-    ):
+    with pytest.raises(UserError, match=rf"^model\.path={path}: family {family} answers no questions about"):
+        load(path)
+
+
+def test_another_family_without_processor_is_named(tmp_path: Path) -> None:
+    path = write_config(tmp_path / "model", model_type="llava_onevision")
+    with pytest.raises(UserError, match=rf"^model\.path={path}: no processor found there"):
         check_weights(path)
 
 

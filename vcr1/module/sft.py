@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vcr1.errors import UserError
 from vcr1.module.base import PolicyModule
 from vcr1.objectives import masked_mean
 from vcr1.policy import VideoPolicy
@@ -55,6 +56,11 @@ class SFTModule(PolicyModule):
             cross_entropy = -masked_mean(scores.logprobs, groups.completion_mask)
             auxiliary = torch.zeros_like(cross_entropy)
             if self.auxiliary is not None:
+                if scores.prompt_hidden is None:
+                    raise UserError(
+                        "algorithm.auxiliary asks for the prompts' hidden states, which this family of "
+                        "models does not tell: set it to null, or write an adapter in vcr1/policy/families.py"
+                    )
                 auxiliary = self.auxiliary(self.policy, batch, scores.prompt_hidden)
             loss = cross_entropy + self.auxiliary_weight * auxiliary
         values = (loss, cross_entropy, auxiliary, masked_mean(scores.entropy, groups.completion_mask))

@@ -57,15 +57,19 @@ class PromptEncoder:
         Raises:
             UserError: the processor gives other times than the clip has, or leaves an input out.
         """
-        content: list[dict[str, str]] = [{"type": "text", "text": plain(prompt.text)}]
+        content: list[dict[str, str]] = [{"type": "text", "text": self.cleaned(prompt.text)}]
         if clip is not None:
             content.insert(0, {"type": "video"})
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if prompt.system is not None:
             messages.insert(
-                0, {"role": "system", "content": [{"type": "text", "text": plain(prompt.system)}]}
+                0, {"role": "system", "content": [{"type": "text", "text": self.cleaned(prompt.system)}]}
             )
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return self.process(text, clip)
+
+    def process(self, text: str, clip: VideoClip | None) -> PromptInputs:
+        """Run the processor on a chat that is written out already; otherwise as the call itself."""
         if clip is None:
             return dict(self.processor(text=[text], return_tensors="pt"))
         encoded = self.processor(
@@ -100,7 +104,11 @@ class PromptEncoder:
 
     def completion_ids(self, text: str) -> list[int]:
         """Ids of a completion, end-of-turn included."""
-        return [*self.tokenizer(plain(text), add_special_tokens=False)["input_ids"], self.end_of_turn]
+        return [*self.tokenizer(self.cleaned(text), add_special_tokens=False)["input_ids"], self.end_of_turn]
+
+    def cleaned(self, text: str) -> str:
+        """Text from outside without control tokens: ``<|video_pad|>`` in a query would claim a video."""
+        return text.replace("<|", "< |")
 
     def decode(self, ids: list[int]) -> str:
         """Text of a completion, special tokens left out."""
@@ -120,8 +128,3 @@ class PromptEncoder:
     def save(self, folder: str) -> None:
         """Write the processor and the tokenizer as Hugging Face files."""
         self.processor.save_pretrained(folder)
-
-
-def plain(text: str) -> str:
-    """Text from outside without control tokens: ``<|video_pad|>`` in a query would claim a video."""
-    return text.replace("<|", "< |")

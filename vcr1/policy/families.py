@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vcr1.errors import UserError
 from vcr1.records import PromptInputs, VideoClip
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -17,6 +18,15 @@ VISION_PROJECTIONS = (
     *("qkv", "proj", "gate_proj", "up_proj", "down_proj"),
     *("fc1", "fc2", "linear_fc1", "linear_fc2"),
 )
+PARTS = {
+    "vision": ("model.visual",),
+    "merger": ("model.visual.merger", "model.visual.deepstack_merger_list"),
+    "language": ("model.language_model",),
+    "head": ("lm_head",),
+}
+"""Parts of a model by name: the modules that a family has of these."""
+MERGERS = ("multi_modal_projector", "connector", "merger", "projector", "aligner", "embed_vision")
+"""What transformers' families call that which takes the vision tower's features to the language model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,11 @@ class Family:
         """Features ``[tokens, D]`` of one video after the other, out of ``get_video_features``."""
         yield from output.pooler_output
 
+    def parts(self, model: Any, name: str) -> list[nn.Module]:
+        """The modules of a model that are called so in :data:`PARTS`."""
+        modules = dict(model.named_modules())
+        return [modules[place] for place in PARTS[name] if place in modules]
+
 
 @dataclass(frozen=True)
 class Qwen2VL(Family):
@@ -126,14 +141,61 @@ class Qwen3VL(Family):
             yield torch.cat([feature, *(layer[video] for layer in layers)], -1)
 
 
+@dataclass(frozen=True)
+class OtherFamily(Family):
+    """A family without an adapter: what transformers' models and processors have in common.
+
+    ``inputs`` is empty: whatever the processor returns is passed on. There is no clock and nothing to be
+    done with features, since the model's own forward sees to both; see :mod:`vcr1.policy.plain`.
+    """
+
+    inputs: tuple[str, ...] = ()
+    lora_targets: str = rf".*(language_model|text_model).*\.({'|'.join(PROJECTIONS)})"
+
+    def metadata(self, clip: VideoClip) -> dict[str, Any]:
+        """A source of 1,000 frames a second, so that ``frame / fps`` is a frame's true time."""
+        return {
+            "total_num_frames": round(1000 * clip.duration),
+            "fps": 1000.0,
+            "frames_indices": [round(1000 * time) for time in clip.timestamps],
+            "duration": clip.duration,
+            "height": clip.frames.shape[-2],
+            "width": clip.frames.shape[-1],
+        }
+
+    def parts(self, model: Any, name: str) -> list[nn.Module]:
+        """What transformers finds of that name; ``vision`` is the tower alone, without the merger.
+
+        Raises:
+            UserError: it finds none.
+        """
+        body = model.base_model
+        mergers = [
+            getattr(body, merger) for merger in MERGERS if isinstance(getattr(body, merger, None), nn.Module)
+        ]
+        found = {
+            "vision": lambda: model.get_encoder(modality="video"),
+            "merger": lambda: mergers[0] if mergers else None,
+            "language": model.get_decoder,
+            "head": model.get_output_embeddings,
+        }[name]()
+        if not isinstance(found, nn.Module) or found is model or found is body:
+            raise UserError(
+                f"model.freeze names {name}, which transformers does not tell apart in a {self.name}: "
+                f"leave it out, or write an adapter in vcr1/policy/families.py"
+            )
+        return [found]
+
+
 QWEN2_5_VL = Family()
 FAMILIES = {family.name: family for family in (QWEN2_5_VL, Qwen2VL(), Qwen3VL())}
 
 
-def family_of(model: Any) -> Family:
-    """The family of a Hugging Face model.
+def family_named(model_type: str) -> Family:
+    """One of :data:`FAMILIES`, or an :class:`OtherFamily` of that name."""
+    return FAMILIES.get(model_type) or OtherFamily(model_type)
 
-    Raises:
-        KeyError: it is none of :data:`FAMILIES`.
-    """
-    return FAMILIES[model.config.model_type]
+
+def family_of(model: Any) -> Family:
+    """The family of a Hugging Face model."""
+    return family_named(model.config.model_type)

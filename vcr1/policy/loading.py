@@ -12,22 +12,22 @@ from urllib.request import getproxies
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
 
 from vcr1.errors import UserError
 from vcr1.policy.encoding import PromptEncoder
-from vcr1.policy.families import FAMILIES
+from vcr1.policy.families import FAMILIES, PARTS, family_named, family_of
 from vcr1.policy.lora import LoRA, adapt
+from vcr1.policy.plain import PlainPolicy, warn_of_the_plain_path
+from vcr1.policy.plain_encoding import PlainEncoder
 from vcr1.policy.policy import VideoPolicy
 
 ATTENTION = ("sdpa", "eager")
-PARTS = {
-    "vision": ("model.visual",),
-    "merger": ("model.visual.merger", "model.visual.deepstack_merger_list"),
-    "language": ("model.language_model",),
-    "head": ("lm_head",),
-}
-"""Parts of a model by name: the modules that a family has of these."""
 BUILTIN = "builtin:"
 
 
@@ -49,7 +49,8 @@ def check_weights(path: str) -> None:
     """See that a model can be had, without loading it.
 
     Raises:
-        UserError: names what is missing, where it was looked for, and what to do.
+        UserError: names what is missing, where it was looked for, and what to do; or what a model lacks, of a
+            family without an adapter, to be a video language model.
     """
     place = resolve(path)
     try:
@@ -63,23 +64,31 @@ def check_weights(path: str) -> None:
             f"Download it there or set model.path to a local folder"
         ) from error
     if config.model_type not in FAMILIES:
-        raise UserError(
-            f"model.path={path}: family {config.model_type} is not supported; known: {', '.join(FAMILIES)}"
-        )
+        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            raise UserError(
+                f"model.path={path}: family {config.model_type} answers no questions about pictures; "
+                f"choose a video language model"
+            )
+        load_encoder(path)
 
 
 def load_encoder(path: str) -> PromptEncoder:
     """The encoder of a model; holds no weights.
 
     Raises:
-        UserError: there is no processor at ``path``.
+        UserError: there is no processor at ``path``, or one that takes no videos.
     """
     try:
         processor = AutoProcessor.from_pretrained(resolve(path))
-        family = FAMILIES[AutoConfig.from_pretrained(resolve(path)).model_type]
-    except (OSError, ValueError) as error:
+        family = family_named(AutoConfig.from_pretrained(resolve(path)).model_type)
+    except (OSError, ValueError, ImportError) as error:  # some want packages of their own
         raise UserError(f"model.path={path}: no processor found there ({_first_line(error)})") from error
-    return PromptEncoder(processor, family)
+    if family.name in FAMILIES:
+        return PromptEncoder(processor, family)
+    try:
+        return PlainEncoder(processor, family)
+    except UserError as error:
+        raise UserError(f"model.path={path}: {error}") from error
 
 
 def load_policy(
@@ -92,7 +101,7 @@ def load_policy(
     max_tokens: int | None = None,
     lora: LoRA | None = None,
 ) -> VideoPolicy:
-    """A policy from pretrained weights.
+    """A policy from pretrained weights; of a family without an adapter, one that shares no prompts.
 
     Args:
         path: a folder, a hub name, or ``builtin:tiny``.
@@ -105,8 +114,8 @@ def load_policy(
         lora: adapters that are trained in the place of the weights; None for full fine-tuning.
 
     Raises:
-        UserError: missing weights, an unknown family, dtype, attention, form or part, or adapters in a part
-            that is frozen.
+        UserError: missing weights, a model that takes no videos, an unknown dtype, attention, form or part,
+            or adapters in a part that is frozen.
     """
     check_weights(path)
     torch_dtype = floating_type(dtype, "model.dtype")
@@ -120,6 +129,14 @@ def load_policy(
         raise UserError(
             f"model.path={path}: the weights cannot be read ({_first_line(error)}); fetch them again"
         ) from error
+    except (ValueError, ImportError) as error:  # a family that has no such attention
+        raise UserError(
+            f"model.path={path}: no model with model.attention={attention} ({_first_line(error)})"
+        ) from error
+    if gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise UserError(
+            f"model.gradient_checkpointing=true: a {model.config.model_type} cannot; set it to false"
+        )
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     freeze_parts(model, freeze or [])
@@ -128,6 +145,9 @@ def load_policy(
         if lora.vision and "vision" in (freeze or []):
             raise UserError("model.lora.vision=true adapts what model.freeze names: leave one of them out")
         adapt(model, lora, encoder.family)
+    if isinstance(encoder, PlainEncoder):
+        warn_of_the_plain_path(encoder.family.name)
+        return PlainPolicy(model, encoder, attention_form, max_tokens)
     return VideoPolicy(model, encoder, attention_form, max_tokens)
 
 
@@ -147,15 +167,13 @@ def freeze_parts(model: Any, parts: list[str]) -> None:
     """Exclude parts of the model from training, by name.
 
     Raises:
-        UserError: an unknown part.
+        UserError: an unknown part, or one that this family does not have.
     """
     for part in parts:
         if part not in PARTS:
             raise UserError(f"model.freeze names {part}; known parts: {', '.join(PARTS)}")
-        modules = dict(model.named_modules())
-        for name in PARTS[part]:
-            if name in modules:
-                modules[name].requires_grad_(False)
+        for module in family_of(model).parts(model, part):
+            module.requires_grad_(False)
 
 
 def _reach_hub() -> None:

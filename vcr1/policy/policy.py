@@ -43,9 +43,15 @@ class VideoPolicy(nn.Module):
         max_tokens: prompts and completions in a forward of a training pass, more go through one after the
             other; None for no limit.
 
+    Attributes:
+        shares_prompts: whether a group's prompt is computed once.
+        sharding: how the weights are spread over ranks, if they are.
+
     Raises:
         UserError: an unknown form, or a limit below 1.
     """
+
+    shares_prompts = True
 
     def __init__(
         self,
@@ -66,8 +72,12 @@ class VideoPolicy(nn.Module):
         self.attention_form = attention_form
         self.max_tokens = max_tokens
         self.sharding: Sharding | None = None
-        take_layouts(model)
         self._never_sampled = encoder.never_sampled(self.model.config.get_text_config().vocab_size)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Let groups share their prompt in the model's attention."""
+        take_layouts(self.model)
 
     @property
     def is_adapted(self) -> bool:
@@ -107,22 +117,32 @@ class VideoPolicy(nn.Module):
             sampling: decoding parameters.
             generator: source of randomness, the global one where None.
         """
+        with self.evaluating(), nullcontext() if self.sharding is None else self.sharding.gathered():
+            ids, logprobs = self._decode(inputs, features, num_generations, sampling, generator)
+        return self._groups(inputs, num_generations, ids, logprobs)
+
+    def _decode(
+        self,
+        inputs: list[PromptInputs],
+        features: list[Tensor | None],
+        num_generations: int,
+        sampling: Sampling,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Ids and log-probs ``[P·G, C]`` of sampled completions."""
         layout = lay_out(self.model, inputs, features)
-        stops = Stops(self.encoder.end_of_turn, self.encoder.padding, self._never_sampled)
         sharding = self.sharding
         lockstep = None if sharding is None or sharding.gathers else sharding.most
-        with self.evaluating(), nullcontext() if sharding is None else sharding.gathered():
-            ids, logprobs = decode(
-                self.model,
-                layout,
-                num_generations,
-                sampling,
-                stops,
-                generator,
-                one_by_one=lockstep is None and self._splits(layout, 0),
-                most=lockstep,
-            )
-        return self._groups(inputs, num_generations, ids, logprobs)
+        return decode(
+            self.model,
+            layout,
+            num_generations,
+            sampling,
+            Stops(self.encoder.end_of_turn, self.encoder.padding, self._never_sampled),
+            generator,
+            one_by_one=lockstep is None and self._splits(layout, 0),
+            most=lockstep,
+        )
 
     def logprobs(
         self, groups: RolloutGroups, features: list[Tensor | None], temperature: float = 1.0
@@ -140,9 +160,7 @@ class VideoPolicy(nn.Module):
             features: this model's video features of ``groups.inputs``.
             temperature: the temperature that the completions were sampled with (0 counts as 1).
         """
-        passes = plan_passes(
-            [item["input_ids"].shape[1] for item in groups.inputs], groups.lengths.tolist(), self.max_tokens
-        )
+        passes = plan_passes(*self._costs(groups), self.max_tokens)
         count = len(passes) if self.sharding is None else self.sharding.most(len(passes))
         if count == 1:
             return self._score(groups, features, temperature)
@@ -161,6 +179,10 @@ class VideoPolicy(nn.Module):
             )
             parts.append((rows, part))
         return gather_scores(len(groups.inputs), parts)
+
+    def _costs(self, groups: RolloutGroups) -> tuple[list[int], list[list[int]]]:
+        """Tokens that a pass computes for each of P prompts, and for each of their G completions."""
+        return [item["input_ids"].shape[1] for item in groups.inputs], groups.lengths.tolist()
 
     def _score(
         self,
@@ -226,7 +248,7 @@ class VideoPolicy(nn.Module):
 
     def frozen_copy(self) -> VideoPolicy:
         """The policy as it is now, without gradients: the reference."""
-        reference = VideoPolicy(copy.deepcopy(self.model), self.encoder, self.attention_form, self.max_tokens)
+        reference = type(self)(copy.deepcopy(self.model), self.encoder, self.attention_form, self.max_tokens)
         return reference.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:

@@ -24,12 +24,12 @@ class TokenScores:
             where the model is.
         entropy: ``[P, G, C]`` float32 entropy of the distribution it came from, in nats; 0 at padding.
         prompt_hidden: ``[P, L, D]`` last hidden states of the prompts, padded on the left: what an auxiliary
-            loss may ask for without another pass.
+            loss may ask for without another pass. None where a family's forward does not tell them.
     """
 
     logprobs: Tensor
     entropy: Tensor
-    prompt_hidden: Tensor
+    prompt_hidden: Tensor | None
 
 
 # FSDP looks for the tensors in a forward's output, to gather weights again before their gradients come.
@@ -77,11 +77,14 @@ def gather_scores(num_prompts: int, parts: list[tuple[list[int], TokenScores]]) 
         for (rows, _), value in zip(parts, values, strict=True):
             total = total.index_add(0, torch.tensor(rows, device=value.device), value)
         sums.append(total)
-    longest = max(part.prompt_hidden.shape[1] for _, part in parts)
+    told = [(rows, part.prompt_hidden) for rows, part in parts if part.prompt_hidden is not None]
+    if len(told) < len(parts):
+        return TokenScores(sums[0], sums[1], None)
+    longest = max(states.shape[1] for _, states in told)
     hidden: dict[int, Tensor] = {}
-    for rows, part in parts:
-        padded = nn.functional.pad(part.prompt_hidden, (0, 0, longest - part.prompt_hidden.shape[1], 0))
-        hidden |= {row: states for row, states in zip(rows, padded, strict=True) if row not in hidden}
+    for rows, states in told:
+        padded = nn.functional.pad(states, (0, 0, longest - states.shape[1], 0))
+        hidden |= {row: state for row, state in zip(rows, padded, strict=True) if row not in hidden}
     return TokenScores(sums[0], sums[1], torch.stack([hidden[row] for row in range(num_prompts)]))
 
 
