@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from vcr1.errors import UserError
 from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.families import FAMILIES
+from vcr1.policy.feature_cache import FeatureCache
 from vcr1.policy.policy import VideoPolicy
 
 ATTENTION = ("sdpa", "eager")
@@ -87,6 +88,8 @@ def load_policy(
     freeze: list[str] | None = None,
     attention_form: str = "auto",
     max_tokens: int | None = None,
+    feature_cache: str | None = None,
+    feature_cache_gb: float = 50.0,
 ) -> VideoPolicy:
     """A policy from pretrained weights.
 
@@ -98,9 +101,12 @@ def load_policy(
         freeze: parts that are not trained, out of ``vision``, ``merger``, ``language``.
         attention_form: how training passes lay groups out, see :class:`~vcr1.policy.policy.VideoPolicy`.
         max_tokens: tokens in a forward of a training pass, see there.
+        feature_cache: folder that keeps the features of a frozen vision tower; None computes them each time.
+        feature_cache_gb: gigabytes that they may take there.
 
     Raises:
-        UserError: missing weights, an unknown family, dtype, attention, form or part.
+        UserError: missing weights, an unknown family, dtype, attention, form or part, or a feature cache for
+            a vision tower that is trained.
     """
     check_weights(path)
     torch_dtype = floating_type(dtype, "model.dtype")
@@ -117,7 +123,8 @@ def load_policy(
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     freeze_parts(model, freeze or [])
-    return VideoPolicy(model, load_encoder(path), attention_form, max_tokens)
+    cache = None if feature_cache is None else FeatureCache(feature_cache, feature_cache_gb)
+    return VideoPolicy(model, load_encoder(path), attention_form, max_tokens, cache)
 
 
 def floating_type(name: str, field: str) -> torch.dtype:

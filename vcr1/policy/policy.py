@@ -20,6 +20,7 @@ from vcr1.errors import UserError
 from vcr1.policy.attention import take_layouts
 from vcr1.policy.budget import plan_passes
 from vcr1.policy.encoding import PromptEncoder
+from vcr1.policy.feature_cache import FeatureCache
 from vcr1.policy.packing import pack_dense, pack_split, read
 from vcr1.policy.prompts import PromptLayout, lay_out, video_features
 from vcr1.policy.rollout import Stops, decode
@@ -42,9 +43,10 @@ class VideoPolicy(nn.Module):
             ``split``, in one row without padding, or ``auto``, whichever is the faster for the size.
         max_tokens: prompts and completions in a forward of a training pass, more go through one after the
             other; None for no limit.
+        feature_cache: where video features are kept, if at all; the vision tower must be frozen.
 
     Raises:
-        UserError: an unknown form, or a limit below 1.
+        UserError: an unknown form, a limit below 1, or a cache for a tower that is trained.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class VideoPolicy(nn.Module):
         encoder: PromptEncoder,
         attention_form: str = "auto",
         max_tokens: int | None = None,
+        feature_cache: FeatureCache | None = None,
     ) -> None:
         super().__init__()
         if attention_form not in ATTENTION_FORMS:
@@ -65,6 +68,9 @@ class VideoPolicy(nn.Module):
         self.encoder = encoder
         self.attention_form = attention_form
         self.max_tokens = max_tokens
+        self.feature_cache = feature_cache
+        if feature_cache is not None:
+            feature_cache.check(model)
         take_layouts(model)
         self._never_sampled = encoder.never_sampled(self.model.config.get_text_config().vocab_size)
 
@@ -75,6 +81,8 @@ class VideoPolicy(nn.Module):
 
     def vision(self, inputs: list[PromptInputs]) -> list[Tensor | None]:
         """One vision pass over the prompts' videos; see :func:`~vcr1.policy.prompts.video_features`."""
+        if self.feature_cache is not None:
+            return self.feature_cache.features(self.model, inputs)
         return video_features(self.model, inputs)
 
     @torch.no_grad()
