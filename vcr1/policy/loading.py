@@ -90,6 +90,7 @@ def load_policy(
     max_tokens: int | None = None,
     feature_cache: str | None = None,
     feature_cache_gb: float = 50.0,
+    tree_attention: str = "auto",
 ) -> VideoPolicy:
     """A policy from pretrained weights.
 
@@ -103,6 +104,8 @@ def load_policy(
         max_tokens: tokens in a forward of a training pass, see there.
         feature_cache: folder that keeps the features of a frozen vision tower; None computes them each time.
         feature_cache_gb: gigabytes that they may take there.
+        tree_attention: what computes the split form, ``auto``, ``sdpa`` or ``flex``, see
+            :class:`~vcr1.policy.policy.VideoPolicy`.
 
     Raises:
         UserError: missing weights, an unknown family, dtype, attention, form or part, or a feature cache for
@@ -124,7 +127,7 @@ def load_policy(
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     freeze_parts(model, freeze or [])
     cache = None if feature_cache is None else FeatureCache(feature_cache, feature_cache_gb)
-    return VideoPolicy(model, load_encoder(path), attention_form, max_tokens, cache)
+    return VideoPolicy(model, load_encoder(path), attention_form, max_tokens, cache, tree_attention)
 
 
 def floating_type(name: str, field: str) -> torch.dtype:

@@ -21,6 +21,7 @@ from vcr1.policy.attention import take_layouts
 from vcr1.policy.budget import plan_passes
 from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.feature_cache import FeatureCache
+from vcr1.policy.flex import KERNELS, takes_flex
 from vcr1.policy.packing import pack_dense, pack_split, read
 from vcr1.policy.prompts import PromptLayout, lay_out, video_features
 from vcr1.policy.rollout import Stops, decode
@@ -44,9 +45,11 @@ class VideoPolicy(nn.Module):
         max_tokens: prompts and completions in a forward of a training pass, more go through one after the
             other; None for no limit.
         feature_cache: where video features are kept, if at all; the vision tower must be frozen.
+        tree_attention: what computes the split form, ``sdpa``, ``flex`` (torch's flex attention, compiled),
+            or ``auto``, flex on a GPU where it proves to work.
 
     Raises:
-        UserError: an unknown form, a limit below 1, or a cache for a tower that is trained.
+        UserError: an unknown form or attention, a limit below 1, or a cache for a tower that is trained.
     """
 
     def __init__(
@@ -56,12 +59,15 @@ class VideoPolicy(nn.Module):
         attention_form: str = "auto",
         max_tokens: int | None = None,
         feature_cache: FeatureCache | None = None,
+        tree_attention: str = "auto",
     ) -> None:
         super().__init__()
         if attention_form not in ATTENTION_FORMS:
             raise UserError(
                 f"model.attention_form={attention_form}; choose from {', '.join(ATTENTION_FORMS)}"
             )
+        if tree_attention not in KERNELS:
+            raise UserError(f"model.tree_attention={tree_attention}; choose from {', '.join(KERNELS)}")
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"model.max_tokens={max_tokens}: a number of tokens, or null for no limit")
         self.model: Any = model
@@ -69,6 +75,7 @@ class VideoPolicy(nn.Module):
         self.attention_form = attention_form
         self.max_tokens = max_tokens
         self.feature_cache = feature_cache
+        self.tree_attention = tree_attention
         if feature_cache is not None:
             feature_cache.check(model)
         take_layouts(model)
@@ -136,8 +143,11 @@ class VideoPolicy(nn.Module):
         passes = plan_passes(
             [item["input_ids"].shape[1] for item in groups.inputs], groups.lengths.tolist(), self.max_tokens
         )
+        # Known before a checkpoint begins: it must not take a trial for a part of the forward.
+        device = groups.completion_ids.device
+        flex = self.attention_form != "dense" and takes_flex(self.tree_attention, self.model, device)
         if len(passes) == 1:
-            return self._score(groups, features, temperature)
+            return self._score(groups, features, temperature, flex)
         parts = []
         for members in (one.members for one in passes):
             rows = list(members)
@@ -147,7 +157,7 @@ class VideoPolicy(nn.Module):
             own = [features[row] for row in rows]
             # What a pass keeps for its backward is computed again there: one pass is in memory at a time.
             part = checkpoint(
-                self._score, _prompts(groups, rows), own, temperature, chosen, use_reentrant=False
+                self._score, _prompts(groups, rows), own, temperature, flex, chosen, use_reentrant=False
             )
             parts.append((rows, part))
         return gather_scores(len(groups.inputs), parts)
@@ -157,16 +167,20 @@ class VideoPolicy(nn.Module):
         groups: RolloutGroups,
         features: list[Tensor | None],
         temperature: float,
+        flex: bool,
         chosen: Tensor | None = None,
     ) -> TokenScores:
-        """Score in one forward: all tokens, or those ``chosen`` ``[P, G, C]``, the others left out."""
+        """Score in one forward: all tokens, or those ``chosen`` ``[P, G, C]``, the others left out.
+
+        ``flex``: what the split form is computed by.
+        """
         ids = groups.completion_ids
         mask = groups.completion_mask if chosen is None else chosen
         layout = lay_out(self.model, groups.inputs, features)
         embeds = self.model.get_input_embeddings()(ids)
         # The dense form computes padding, and would compute what is left out.
         if chosen is not None or self._splits(layout, ids[0].numel()):
-            packed = pack_split(layout, embeds, mask)
+            packed = pack_split(layout, embeds, mask, flex)
         else:
             packed = pack_dense(layout, embeds)
         hidden = read(self.model, packed)
@@ -204,7 +218,13 @@ class VideoPolicy(nn.Module):
 
     def frozen_copy(self) -> VideoPolicy:
         """The policy as it is now, without gradients: the reference."""
-        reference = VideoPolicy(copy.deepcopy(self.model), self.encoder, self.attention_form, self.max_tokens)
+        reference = VideoPolicy(
+            copy.deepcopy(self.model),
+            self.encoder,
+            self.attention_form,
+            self.max_tokens,
+            tree_attention=self.tree_attention,
+        )
         return reference.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
