@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from vcr1.policy.feature_store import STALE_SECONDS, FeatureStore, digest, pack, unpack
 
@@ -148,6 +149,28 @@ def test_features_larger_than_the_bound_are_not_kept(
     assert not (tmp_path / "new").exists()
     (record,) = caplog.records
     assert "model.feature_cache_gb=1.1" in record.getMessage()
+
+
+@pytest.fixture
+def four_ranks() -> Iterator[None]:
+    """A group of four, of which this process is the first and the others do nothing."""
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_ranks_leave_room_for_one_another(tmp_path: Path, four_ranks: None) -> None:
+    """Each of four may write a file until the next look: a bound of six lets two stay before this one's."""
+    store = FeatureStore(tmp_path, 6 * FILE)
+    present = []
+    for second, key in enumerate(KEYS):
+        store.put(key, ONES)
+        age(tmp_path, key, second)
+        present.append(len(names(tmp_path)))
+    assert present == [1, 2, 3, 3, 3, 3]
+    small = FeatureStore(tmp_path / "small", 3 * FILE)
+    small.put(KEYS[0], ONES)
+    assert not (tmp_path / "small").exists()
 
 
 # ------------------------------------------------------------------------------ a folder that does not serve
