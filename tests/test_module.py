@@ -887,3 +887,44 @@ def test_validation_between_updates_leaves_training_as_it_is(samples: list[Sampl
 def test_validation_without_any_sample_logs_nothing(policy: VideoPolicy) -> None:
     module = GRPOModule(policy, num_generations=2, sampling=SHORT)
     assert trainer(limit_val_batches=None).validate(module, data(policy, [], 1), verbose=False) in ([], [{}])
+
+
+# -------------------------------------------------------------------------------------------- out of memory
+
+
+class OutOfMemory(L.Callback):
+    """Breaks off one backward pass in the middle of the language model."""
+
+    def __init__(self, micro_batch: int) -> None:
+        self.micro_batch = micro_batch
+        self.handle: Any = None
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == self.micro_batch:
+            layer = pl_module.policy.model.model.language_model.layers[1]
+            self.handle = layer.register_full_backward_pre_hook(self.break_off)
+
+    def break_off(self, *_: Any) -> None:
+        self.handle.remove()
+        raise torch.OutOfMemoryError("no memory left")
+
+
+@pytest.mark.parametrize("build", [GRPOModule, SFTModule])
+def test_a_backward_pass_without_memory_is_finished_in_smaller_passes(
+    build: type[PolicyModule], samples: list[Sample], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = []
+    for callbacks in ([], [OutOfMemory(1)]):
+        policy = load_policy("builtin:tiny")
+        extra: dict[str, Any] = {"num_generations": 3} if build is GRPOModule else {}
+        module = build(policy, sampling=SHORT, **extra)
+        gradients = Gradients()
+        # The second of two micro-batches: the gradients of the first are there already.
+        source = data(policy, samples[:-1], batch_size=2, shuffle=False)
+        fit(module, source, callbacks=[*callbacks, gradients], accumulate_grad_batches=2)
+        found.append(gradients.gradients[0])
+    assert sum("out of memory" in message for message in caplog.messages) == 1
+    whole, mended = found
+    assert whole.keys() == mended.keys()
+    for name in whole:
+        assert (mended[name] - whole[name]).norm() <= 1e-5 * whole[name].norm(), name

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 import os
 import re
@@ -208,6 +209,33 @@ def test_without_a_kl_penalty_no_reference_is_asked(small: list[str], tmp_path: 
     run(tmp_path, small, "experiment=demo", *FEW, *NO_REPORT, *overrides)
     assert [float(row["train/kl"]) for row in updates(tmp_path)] == [0.0, 0.0]
     assert max(float(row["train/seconds/reference"]) for row in updates(tmp_path)) < 1e-3
+
+
+def test_a_feature_cache_changes_no_weight(
+    small: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = [
+        "experiment=demo",
+        *FEW,
+        *NO_REPORT,
+        "model.freeze=[vision]",
+        "data.loader.batch_size=1",  # as a batch, features might be rounded otherwise
+        "trainer.max_steps=3",
+    ]
+    cached = f"model.feature_cache={tmp_path / 'features'}"
+    caplog.set_level(logging.INFO, "vcr1.train")
+    for name, overrides in {"none": [], "cold": [cached], "warm": [cached]}.items():
+        run(tmp_path / name, small, *settings, *overrides)
+    none, *others = (weights(tmp_path / name / "huggingface") for name in ("none", "cold", "warm"))
+    for other in others:
+        assert [key for key, value in other.items() if not value.equal(none[key])] == []
+    assert changed(tmp_path / "warm") == {"language_model"}
+    said = [record.getMessage() for record in caplog.records if "feature cache" in record.getMessage()]
+    read, computed = zip(
+        *(map(int, re.findall(r"(\d+) (?:read|computed)", line)) for line in said), strict=True
+    )
+    assert computed[0] > 0
+    assert (read[1], computed[1]) == (read[0] + computed[0], 0)
 
 
 def test_gradients_may_be_gathered_over_batches(small: list[str], tmp_path: Path) -> None:

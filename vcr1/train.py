@@ -77,6 +77,8 @@ def train(cfg: DictConfig) -> Report:
     if cfg.report.wrong_video and held_out:
         report.wrong_video = evaluate(trainer, module, data.wrong_video_dataloader(), "wrong_video")
     report.seconds["evaluation"] = clock.read()
+    if policy.feature_cache is not None:
+        log.info("%s", policy.feature_cache)
     if trainer.is_global_zero:
         folder = Path(cfg.run_dir)
         write_report(report, folder, data, cfg.report.clips, {"seed": cfg.seed, "steps": trainer.global_step})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vcr1.errors import UserError
+from vcr1.module.again import finish_backward, marks
 from vcr1.module.schedule import SCHEDULES, lr_factor
 from vcr1.phases import PhaseTimer
 from vcr1.policy import Sampling, VideoPolicy
@@ -75,6 +76,8 @@ class PolicyModule(L.LightningModule):
         self.judgements: dict[str, dict[str, Judgement]] = {}
         self.validated: dict[str, Judge] = {}
         self.evaluation = "val"
+        self.redo: Callable[[], Tensor] | None = None  # a step's loss once more, in smaller passes
+        self._loss: Tensor | None = None
         self.logged_update = 0  # what the last logged numbers belong to
         self._step_metrics: dict[str, float] = {}
         self._micro_batches: list[dict[str, float]] = []
@@ -87,7 +90,7 @@ class PolicyModule(L.LightningModule):
         return [self.policy]
 
     def configure_model(self) -> None:
-        """Let a strategy that shards do so; outside of a run, as when a checkpoint is opened, there is none."""
+        """Let a strategy that shards do so; where a checkpoint is opened outside of a run, there is none."""
         strategy = None if self._trainer is None else self._trainer.strategy
         if (shard := getattr(strategy, "shard", None)) is not None:
             shard(self.policies())
@@ -166,6 +169,22 @@ class PolicyModule(L.LightningModule):
         self.phase.charge("data")
         # Read before the update: the scheduler moves on with it.
         self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The gradients of a micro-batch; without memory for them, the rest of them in smaller passes."""
+        before = marks(parameter for parameter in self.policy.parameters() if parameter.requires_grad)
+        try:
+            loss.backward(*args, **kwargs)
+            return
+        except torch.OutOfMemoryError:
+            # Other ranks would wait for what this one has begun to send; a scaled loss is not known here.
+            if self.trainer.world_size > 1 or self.redo is None or self.trainer.precision == "16-mixed":
+                raise
+        redo, steps = self.redo, self.trainer.accumulate_grad_batches
+        for kept in (loss, self._loss):
+            if kept is not None:
+                kept.detach_()  # lets go of the graph, which the callers hold by their loss
+        finish_backward(before, lambda: redo() / steps)
 
     def on_before_backward(self, loss: Tensor) -> None:
         """The backward pass belongs to the policy phase."""

@@ -24,6 +24,7 @@ from vcr1.module.rollouts import (
 )
 from vcr1.objectives import (
     Objective,
+    PolicyLoss,
     estimate_advantages,
     kl_penalty,
     masked_mean,
@@ -159,20 +160,30 @@ class GRPOModule(ReferencedModule):
             self._step_metrics = self._metrics(batch, [], {})
             return self.nothing_to_learn() if scores is None else scores.logprobs.sum() * 0.0
         with self.phase("policy"):
-            result = policy_loss(
-                scores.logprobs,
-                rollout.advantages,
-                rollout.mask,
-                self.objective,
-                reference=rollout.reference,
-                old_logprobs=rollout.old_logprobs,
-                max_tokens=self.sampling.max_new_tokens,
-            )
+            result = self._policy_loss(rollout, scores)
+        self._loss, self.redo = result.loss, partial(self._redo, rollout)
         entropy = masked_mean(scores.entropy, rollout.groups.completion_mask)
         low, high = result.clip_fraction_low, result.clip_fraction_high
         values = (result.loss, result.kl, low + high, low, high, result.ratio_max, entropy)
         self._step_metrics = rollout.metrics | numbers(dict(zip(UPDATE_METRICS, values, strict=True)))
         return result.loss
+
+    def _policy_loss(self, rollout: Rollout, scores: TokenScores) -> PolicyLoss:
+        """What a rollout teaches the policy that scores it so."""
+        return policy_loss(
+            scores.logprobs,
+            rollout.advantages,
+            rollout.mask,
+            self.objective,
+            reference=rollout.reference,
+            old_logprobs=rollout.old_logprobs,
+            max_tokens=self.sampling.max_new_tokens,
+        )
+
+    def _redo(self, rollout: Rollout) -> Tensor:
+        """The loss of a rollout once more, with half as many tokens in a pass."""
+        self.policy.halve_passes(rollout.groups)
+        return self._policy_loss(rollout, self._score(rollout.groups)).loss
 
     def _roll_out(self, batch: Batch, batch_idx: int) -> tuple[Rollout | None, TokenScores | None]:
         """Sample, judge and score a fresh micro-batch; nothing where it has no samples."""

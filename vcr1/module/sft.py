@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from vcr1.errors import UserError
 from vcr1.module.base import PolicyModule
 from vcr1.objectives import masked_mean
 from vcr1.policy import VideoPolicy
-from vcr1.records import Batch
+from vcr1.records import Batch, RolloutGroups
 
 Auxiliary = Callable[[VideoPolicy, Batch, Tensor], Tensor]
 SFT_METRICS = ("loss", "cross_entropy", "auxiliary_loss", "entropy")
@@ -47,11 +48,18 @@ class SFTModule(PolicyModule):
         if not batch.samples:
             self._step_metrics = dict.fromkeys(SFT_METRICS, math.nan)
             return self.nothing_to_learn() if self.policy.sharding is None else self._idle()
+        answers = [batch.task.answer(sample) for sample in batch.samples]
+        groups = self.policy.teacher_groups(batch.inputs, answers)
+        values = self._learn(batch, groups)
+        self._step_metrics = dict(zip(SFT_METRICS, torch.stack(values).tolist(), strict=True))
+        self._loss, self.redo = values[0], partial(self._redo, batch, groups)
+        return values[0]
+
+    def _learn(self, batch: Batch, groups: RolloutGroups) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The loss, its two parts and the entropy."""
         with self.phase("vision"):
             features = self.policy.vision(batch.inputs)
         with self.phase("policy"):
-            answers = [batch.task.answer(sample) for sample in batch.samples]
-            groups = self.policy.teacher_groups(batch.inputs, answers)
             scores = self.policy.logprobs(groups, features)
             cross_entropy = -masked_mean(scores.logprobs, groups.completion_mask)
             auxiliary = torch.zeros_like(cross_entropy)
@@ -63,9 +71,12 @@ class SFTModule(PolicyModule):
                     )
                 auxiliary = self.auxiliary(self.policy, batch, scores.prompt_hidden)
             loss = cross_entropy + self.auxiliary_weight * auxiliary
-        values = (loss, cross_entropy, auxiliary, masked_mean(scores.entropy, groups.completion_mask))
-        self._step_metrics = dict(zip(SFT_METRICS, torch.stack(values).tolist(), strict=True))
-        return loss
+        return loss, cross_entropy, auxiliary, masked_mean(scores.entropy, groups.completion_mask)
+
+    def _redo(self, batch: Batch, groups: RolloutGroups) -> Tensor:
+        """The loss once more, with half as many tokens in a pass."""
+        self.policy.halve_passes(groups)
+        return self._learn(batch, groups)[0]
 
     def _idle(self) -> Tensor:
         """Go along with ranks that have samples, where they share the weights."""

@@ -38,3 +38,19 @@ def plan_passes(prompts: list[int], completions: list[list[int]], max_tokens: in
             filled += length + stem * (not known)
             passes[-1].members.setdefault(prompt, []).append(number)
     return passes
+
+
+def extremes(prompts: list[int], completions: list[list[int]], max_tokens: int | None) -> tuple[int, int]:
+    """Tokens of the largest pass as planned, and of the smallest that it could be divided into.
+
+    Args:
+        prompts: see :func:`plan_passes`, as the next ones.
+        completions: see there.
+        max_tokens: see there.
+    """
+    sizes = [
+        sum(prompts[row] + sum(completions[row][one] for one in own) for row, own in part.members.items())
+        for part in plan_passes(prompts, completions, max_tokens)
+    ]
+    alone = [prompt + max(own) for prompt, own in zip(prompts, completions, strict=True)]
+    return max(sizes), max(alone)

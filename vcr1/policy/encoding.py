@@ -85,6 +85,14 @@ class PromptEncoder:
         self._check(inputs, clip)
         return inputs
 
+    def smallest(self, video: bool = True) -> PromptInputs:
+        """The smallest prompt there is, about a black clip or about nothing."""
+        frames, side = self.grid.temporal, self.grid.spatial
+        times = tuple(float(frame) for frame in range(frames))
+        black = torch.zeros(frames, 3, side, side, dtype=torch.uint8)
+        clip = VideoClip(black, tuple(range(frames)), times, float(frames), float(frames))
+        return self(Prompt("-"), clip if video else None)
+
     def _check(self, inputs: PromptInputs, clip: VideoClip) -> None:
         missing = [name for name in self.family.inputs if name not in inputs]
         if missing:

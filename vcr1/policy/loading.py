@@ -22,6 +22,7 @@ from transformers import (
 from vcr1.errors import UserError
 from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.families import FAMILIES, PARTS, family_named, family_of
+from vcr1.policy.feature_cache import FeatureCache
 from vcr1.policy.lora import LoRA, adapt
 from vcr1.policy.plain import PlainPolicy, warn_of_the_plain_path
 from vcr1.policy.plain_encoding import PlainEncoder
@@ -100,6 +101,9 @@ def load_policy(
     attention_form: str = "auto",
     max_tokens: int | None = None,
     lora: LoRA | None = None,
+    feature_cache: str | None = None,
+    feature_cache_gb: float = 50.0,
+    tree_attention: str = "auto",
 ) -> VideoPolicy:
     """A policy from pretrained weights; of a family without an adapter, one that shares no prompts.
 
@@ -112,10 +116,14 @@ def load_policy(
         attention_form: how training passes lay groups out, see :class:`~vcr1.policy.policy.VideoPolicy`.
         max_tokens: tokens in a forward of a training pass, see there.
         lora: adapters that are trained in the place of the weights; None for full fine-tuning.
+        feature_cache: folder that keeps the features of a frozen vision tower; None computes them each time.
+        feature_cache_gb: gigabytes that they may take there.
+        tree_attention: what computes the split form, ``auto``, ``sdpa`` or ``flex``, see
+            :class:`~vcr1.policy.policy.VideoPolicy`.
 
     Raises:
         UserError: missing weights, a model that takes no videos, an unknown dtype, attention, form or part,
-            or adapters in a part that is frozen.
+            adapters in a part that is frozen, or a feature cache for a vision tower that is trained.
     """
     check_weights(path)
     torch_dtype = floating_type(dtype, "model.dtype")
@@ -148,7 +156,8 @@ def load_policy(
     if isinstance(encoder, PlainEncoder):
         warn_of_the_plain_path(encoder.family.name)
         return PlainPolicy(model, encoder, attention_form, max_tokens)
-    return VideoPolicy(model, encoder, attention_form, max_tokens)
+    cache = None if feature_cache is None else FeatureCache(feature_cache, feature_cache_gb)
+    return VideoPolicy(model, encoder, attention_form, max_tokens, cache, tree_attention)
 
 
 def floating_type(name: str, field: str) -> torch.dtype:

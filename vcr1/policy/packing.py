@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vcr1.policy.attention import GroupLayout
+from vcr1.policy.flex import flex_layout
 from vcr1.policy.prompts import PromptLayout
 from vcr1.policy.tree import Branches, TreeLayout
 
@@ -34,7 +36,7 @@ class PackedGroups:
     is_video: Tensor
     deep_features: tuple[Tensor, ...]
     attention_mask: Tensor | None
-    tree: TreeLayout | None
+    tree: GroupLayout | None
     predicts: Tensor
     scored: Tensor
     prompt_places: tuple[slice, ...]
@@ -84,19 +86,23 @@ def pack_dense(layout: PromptLayout, completion_embeds: Tensor) -> PackedGroups:
     )
 
 
-def pack_split(layout: PromptLayout, completion_embeds: Tensor, mask: Tensor) -> PackedGroups:
+def pack_split(
+    layout: PromptLayout, completion_embeds: Tensor, mask: Tensor, flex: bool = False
+) -> PackedGroups:
     """All groups in one row without any padding, for the attention of :class:`TreeLayout`.
 
     Args:
         layout: P prompts.
         completion_embeds: ``[P, G, C, D]`` embeddings of the completions.
         mask: ``[P, G, C]`` bool, True at their tokens.
+        flex: for that of :class:`~vcr1.policy.flex.FlexLayout` instead.
     """
     device = mask.device
     length = mask.shape[2]
-    embeds, positions, videos, predicts, scored, groups, places = [], [], [], [], [], [], []
+    embeds, positions, videos, predicts, scored, places = [], [], [], [], [], []
     end = 0
-    for row, counts in enumerate(mask.sum(-1).tolist()):
+    lengths = list(zip(layout.lengths, mask.sum(-1).tolist(), strict=True))
+    for row in range(len(mask)):
         prompt = layout.alone(row)
         size = prompt.embeds.shape[1]
         kept = mask[row].flatten().nonzero()[:, 0]
@@ -109,15 +115,20 @@ def pack_split(layout: PromptLayout, completion_embeds: Tensor, mask: Tensor) ->
         before = torch.arange(end - 1, end - 1 + len(kept), device=device)
         predicts.append(torch.where(step == 0, end - 1, before))
         scored.append(row * mask[row].numel() + kept)
-        groups.append(Branches.of(size, counts, layout.embeds.dtype, device))
         end += len(kept)
+    tree: GroupLayout
+    if flex:
+        tree = flex_layout(lengths, device)
+    else:
+        dtype = layout.embeds.dtype
+        tree = TreeLayout(tuple(Branches.of(stem, counts, dtype, device) for stem, counts in lengths))
     return PackedGroups(
         embeds=torch.cat(embeds)[None],
         position_ids=torch.cat(positions, 1)[:, None],
         is_video=torch.cat(videos)[None],
         deep_features=layout.deep_features,
         attention_mask=None,
-        tree=TreeLayout(tuple(groups)),
+        tree=tree,
         predicts=torch.cat(predicts),
         scored=torch.cat(scored),
         prompt_places=tuple(places),

@@ -43,7 +43,8 @@ class PlainPolicy(VideoPolicy):
     """A policy that goes through the model's own ``generate`` and forward.
 
     Videos are encoded inside of these, once for each completion: :meth:`vision` has nothing to hand over.
-    ``attention_form`` has no meaning here; ``max_tokens`` counts a prompt for each of its completions.
+    ``attention_form`` and ``tree_attention`` have no meaning here; ``max_tokens`` counts a prompt for each of
+    its completions.
     """
 
     shares_prompts = False
@@ -124,6 +125,7 @@ class PlainPolicy(VideoPolicy):
         groups: RolloutGroups,
         features: list[Tensor | None],
         temperature: float,
+        flex: bool = False,
         chosen: Tensor | None = None,
     ) -> TokenScores:
         """Score by a forward for each prompt: all tokens, or those ``chosen`` ``[P, G, C]``."""

@@ -10,14 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from vcr1.errors import UserError
 from vcr1.policy.attention import take_layouts
-from vcr1.policy.budget import Pass, plan_passes
+from vcr1.policy.budget import Pass, extremes, plan_passes
 from vcr1.policy.encoding import PromptEncoder
+from vcr1.policy.feature_cache import FeatureCache
+from vcr1.policy.flex import KERNELS, takes_flex
 from vcr1.policy.lora import is_adapted
+from vcr1.policy.memory import halved, shares
 from vcr1.policy.packing import pack_dense, pack_split, read
 from vcr1.policy.prompts import PromptLayout, lay_out, video_features
 from vcr1.policy.rollout import Stops, decode
@@ -25,7 +29,7 @@ from vcr1.policy.sampling import Sampling
 from vcr1.policy.saving import gathered_copy, save_folder
 from vcr1.policy.scoring import TokenScores, gather_scores, token_scores
 from vcr1.policy.sharding import Sharding, is_sharded
-from vcr1.records import Prompt, PromptInputs, RolloutGroups, VideoClip
+from vcr1.records import PromptInputs, RolloutGroups, to_device
 
 ATTENTION_FORMS = ("auto", "dense", "split")
 SPLIT_FROM = 512
@@ -42,13 +46,17 @@ class VideoPolicy(nn.Module):
             ``split``, in one row without padding, or ``auto``, whichever is the faster for the size.
         max_tokens: prompts and completions in a forward of a training pass, more go through one after the
             other; None for no limit.
+        feature_cache: where video features are kept, if at all; the vision tower must be frozen.
+        tree_attention: what computes the split form, ``sdpa``, ``flex`` (torch's flex attention, compiled),
+            or ``auto``, flex on a GPU where it proves to work.
 
     Attributes:
         shares_prompts: whether a group's prompt is computed once.
         sharding: how the weights are spread over ranks, if they are.
+        max_rows: completions decoded at once; None for no bound, until there was no memory for them.
 
     Raises:
-        UserError: an unknown form, or a limit below 1.
+        UserError: an unknown form or attention, a limit below 1, or a cache for a tower that is trained.
     """
 
     shares_prompts = True
@@ -59,19 +67,28 @@ class VideoPolicy(nn.Module):
         encoder: PromptEncoder,
         attention_form: str = "auto",
         max_tokens: int | None = None,
+        feature_cache: FeatureCache | None = None,
+        tree_attention: str = "auto",
     ) -> None:
         super().__init__()
         if attention_form not in ATTENTION_FORMS:
             raise UserError(
                 f"model.attention_form={attention_form}; choose from {', '.join(ATTENTION_FORMS)}"
             )
+        if tree_attention not in KERNELS:
+            raise UserError(f"model.tree_attention={tree_attention}; choose from {', '.join(KERNELS)}")
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"model.max_tokens={max_tokens}: a number of tokens, or null for no limit")
         self.model: Any = model
         self.encoder = encoder
         self.attention_form = attention_form
         self.max_tokens = max_tokens
+        self.feature_cache = feature_cache
+        self.tree_attention = tree_attention
+        self.max_rows: int | None = None
         self.sharding: Sharding | None = None
+        if feature_cache is not None:
+            feature_cache.check(model)
         self._never_sampled = encoder.never_sampled(self.model.config.get_text_config().vocab_size)
         self._prepare()
 
@@ -91,6 +108,8 @@ class VideoPolicy(nn.Module):
 
     def vision(self, inputs: list[PromptInputs]) -> list[Tensor | None]:
         """One vision pass over the prompts' videos; see :func:`~vcr1.policy.prompts.video_features`."""
+        if self.feature_cache is not None:
+            return self.feature_cache.features(self.model, inputs)
         if self.sharding is None or any("video_grid_thw" in item for item in inputs):
             return video_features(self.model, inputs)
         # Other ranks may have videos, and none can compute a block alone. No token of the stand-in's is used,
@@ -117,9 +136,36 @@ class VideoPolicy(nn.Module):
             sampling: decoding parameters.
             generator: source of randomness, the global one where None.
         """
+        settings = (inputs, features, num_generations, sampling, generator)
         with self.evaluating(), nullcontext() if self.sharding is None else self.sharding.gathered():
-            ids, logprobs = self._decode(inputs, features, num_generations, sampling, generator)
+            try:
+                ids, logprobs = self._decode_in_parts(*settings)
+            except torch.OutOfMemoryError:
+                if self.sharding is not None:  # the other ranks would wait for ever
+                    raise
+                ids = None
+            if ids is None:
+                rows = len(inputs) * num_generations
+                self.max_rows = halved(min(rows, self.max_rows or rows), 1, "completions decoded at once")
+                ids, logprobs = self._decode_in_parts(*settings)
         return self._groups(inputs, num_generations, ids, logprobs)
+
+    def _decode_in_parts(
+        self,
+        inputs: list[PromptInputs],
+        features: list[Tensor | None],
+        num_generations: int,
+        sampling: Sampling,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Ids and log-probs ``[P·G, C]``, no more than ``max_rows`` of them at once."""
+        parts = [
+            self._decode(inputs[prompts], features[prompts], count, sampling, generator)
+            for prompts, count in shares(len(inputs), num_generations, self.max_rows)
+        ]
+        width = max(ids.shape[1] for ids, _ in parts)
+        ids = [pad(ids, (0, width - ids.shape[1]), value=self.encoder.padding) for ids, _ in parts]
+        return torch.cat(ids), torch.cat([pad(logs, (0, width - logs.shape[1])) for _, logs in parts])
 
     def _decode(
         self,
@@ -160,10 +206,34 @@ class VideoPolicy(nn.Module):
             features: this model's video features of ``groups.inputs``.
             temperature: the temperature that the completions were sampled with (0 counts as 1).
         """
+        # Known before a checkpoint begins: it must not take a trial for a part of the forward.
+        device = groups.completion_ids.device
+        flex = self.attention_form != "dense" and takes_flex(self.tree_attention, self.model, device)
+        try:
+            return self._score_in_passes(groups, features, temperature, flex)
+        except torch.OutOfMemoryError:
+            if self.sharding is not None:
+                raise
+        self.halve_passes(groups)
+        return self._score_in_passes(groups, features, temperature, flex)
+
+    def halve_passes(self, groups: RolloutGroups) -> None:
+        """Lower ``max_tokens`` to half of what a pass over these groups computes at most.
+
+        Raises:
+            UserError: a pass has one completion alone.
+        """
+        largest, alone = extremes(*self._costs(groups), self.max_tokens)
+        self.max_tokens = halved(largest, alone, "tokens in a training pass")
+
+    def _score_in_passes(
+        self, groups: RolloutGroups, features: list[Tensor | None], temperature: float, flex: bool
+    ) -> TokenScores:
+        """Score in as many passes as ``max_tokens`` asks for."""
         passes = plan_passes(*self._costs(groups), self.max_tokens)
         count = len(passes) if self.sharding is None else self.sharding.most(len(passes))
         if count == 1:
-            return self._score(groups, features, temperature)
+            return self._score(groups, features, temperature, flex)
         # A rank with fewer passes than another computes empty ones along.
         passes += [Pass({0: []})] * (count - len(passes))
         parts = []
@@ -175,7 +245,7 @@ class VideoPolicy(nn.Module):
             own = [features[row] for row in rows]
             # What a pass keeps for its backward is computed again there: one pass is in memory at a time.
             part = checkpoint(
-                self._score, _prompts(groups, rows), own, temperature, chosen, use_reentrant=False
+                self._score, groups.part(rows), own, temperature, flex, chosen, use_reentrant=False
             )
             parts.append((rows, part))
         return gather_scores(len(groups.inputs), parts)
@@ -189,16 +259,20 @@ class VideoPolicy(nn.Module):
         groups: RolloutGroups,
         features: list[Tensor | None],
         temperature: float,
+        flex: bool,
         chosen: Tensor | None = None,
     ) -> TokenScores:
-        """Score in one forward: all tokens, or those ``chosen`` ``[P, G, C]``, the others left out."""
+        """Score in one forward: all tokens, or those ``chosen`` ``[P, G, C]``, the others left out.
+
+        ``flex``: what the split form is computed by.
+        """
         ids = groups.completion_ids
         mask = groups.completion_mask if chosen is None else chosen
         layout = lay_out(self.model, groups.inputs, features)
         embeds = self.model.get_input_embeddings()(ids)
         # The dense form computes padding, and would compute what is left out.
         if chosen is not None or self._splits(layout, ids[0].numel()):
-            packed = pack_split(layout, embeds, mask)
+            packed = pack_split(layout, embeds, mask, flex)
         else:
             packed = pack_dense(layout, embeds)
         hidden = read(self.model, packed)
@@ -219,15 +293,7 @@ class VideoPolicy(nn.Module):
 
     def stand_in(self, video: bool = True) -> list[PromptInputs]:
         """The smallest prompt: what a rank computes that has nothing to compute, see `sharding`."""
-        grid = self.encoder.grid
-        frames = torch.zeros(grid.temporal, 3, grid.spatial, grid.spatial, dtype=torch.uint8)
-        times = tuple(float(frame) for frame in range(grid.temporal))
-        clip = VideoClip(
-            frames, tuple(range(grid.temporal)), times, float(grid.temporal), float(grid.temporal)
-        )
-        inputs = self.encoder(Prompt("-"), clip if video else None)
-        device = next(self.model.buffers()).device
-        return [{name: tensor.to(device) for name, tensor in inputs.items()}]
+        return [to_device(self.encoder.smallest(video), next(self.model.buffers()).device)]
 
     def _groups(
         self, inputs: list[PromptInputs], num_generations: int, ids: Tensor, logprobs: Tensor
@@ -248,7 +314,13 @@ class VideoPolicy(nn.Module):
 
     def frozen_copy(self) -> VideoPolicy:
         """The policy as it is now, without gradients: the reference."""
-        reference = type(self)(copy.deepcopy(self.model), self.encoder, self.attention_form, self.max_tokens)
+        reference = type(self)(
+            copy.deepcopy(self.model),
+            self.encoder,
+            self.attention_form,
+            self.max_tokens,
+            tree_attention=self.tree_attention,
+        )
         return reference.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -273,15 +345,3 @@ class VideoPolicy(nn.Module):
             yield
         finally:
             self.train(training)
-
-
-def _prompts(groups: RolloutGroups, rows: list[int]) -> RolloutGroups:
-    """Some prompts' groups."""
-    return RolloutGroups(
-        inputs=[groups.inputs[row] for row in rows],
-        completion_ids=groups.completion_ids[rows],
-        completion_mask=groups.completion_mask[rows],
-        logprobs=groups.logprobs[rows],
-        truncated=groups.truncated[rows],
-        texts=[groups.texts[row] for row in rows],
-    )

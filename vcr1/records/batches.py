@@ -81,6 +81,17 @@ class RolloutGroups:
         """``[P, G]`` tokens per completion."""
         return self.completion_mask.sum(-1)
 
+    def part(self, rows: list[int]) -> RolloutGroups:
+        """The groups of some of the prompts."""
+        return RolloutGroups(
+            inputs=[self.inputs[row] for row in rows],
+            completion_ids=self.completion_ids[rows],
+            completion_mask=self.completion_mask[rows],
+            logprobs=self.logprobs[rows],
+            truncated=self.truncated[rows],
+            texts=[self.texts[row] for row in rows],
+        )
+
 
 PendingJudgements = Callable[[], list[Judgement]]
 """Judgements that are under way: the call waits for them."""

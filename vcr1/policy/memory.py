@@ -1,0 +1,65 @@
+"""What happens when a device has no memory left: the work is halved, once, and done again."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import torch
+
+from vcr1.errors import UserError
+
+log = logging.getLogger(__name__)
+
+ADVICE = (
+    "set model.gradient_checkpointing=true, a smaller data.loader.batch_size or data.video budget, "
+    "adapter=lora, or use more GPUs"
+)
+
+
+def halved(size: int, least: int, what: str) -> int:
+    """Half of what did not fit, after the memory of the attempt was given back.
+
+    To be called outside of the ``except`` block: until its end, the exception keeps the attempt's tensors.
+
+    Args:
+        size: of the attempt.
+        least: below which nothing can be divided.
+        what: names the size in the log.
+
+    Raises:
+        UserError: there is nothing to divide.
+    """
+    if size <= least:
+        raise UserError(f"out of memory with {what} of {size}, which cannot be divided: {ADVICE}")
+    half = max(size // 2, least)
+    log.warning("out of memory with %s of %d: done again with %d, and so from now on", what, size, half)
+    release()
+    return half
+
+
+def release() -> None:
+    """Give memory back that is held by nothing but cycles and the allocator."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def shares(num_prompts: int, num_generations: int, max_rows: int | None) -> list[tuple[slice, int]]:
+    """Which prompts are decoded together, and how many completions of each, so that rows stay within a bound.
+
+    In the order of the rows ``prompt · G + generation``: one behind the other, the parts are the whole.
+
+    Args:
+        num_prompts: P.
+        num_generations: G.
+        max_rows: None for no bound.
+    """
+    if max_rows is None or num_prompts * num_generations <= max_rows:
+        return [(slice(0, num_prompts), num_generations)]
+    if num_generations <= max_rows:
+        width = max_rows // num_generations
+        starts = range(0, num_prompts, width)
+        return [(slice(start, min(start + width, num_prompts)), num_generations) for start in starts]
+    counts = [min(max_rows, num_generations - start) for start in range(0, num_generations, max_rows)]
+    return [(slice(prompt, prompt + 1), count) for prompt in range(num_prompts) for count in counts]
