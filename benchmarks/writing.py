@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ def write_section(file: Path, name: str, text: str) -> None:
         raise UserError(f"--out {file}: needs the lines {begin} and {end}, once; found {count} such sections")
     scratch = file.with_name(f".{file.name}.new")
     scratch.write_text(new)
-    os.replace(scratch, file)
+    scratch.replace(file)
 
 
 def publish(name: str, text: str, file: Path | None) -> None:
