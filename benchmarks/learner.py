@@ -156,7 +156,7 @@ class Learner:
 
     def backward(self, logprobs: Tensor, reference: Tensor) -> None:
         """GRPO's loss of ``[G, C]`` log-probs under made-up advantages, and its gradient."""
-        advantages = torch.linspace(-1, 1, self.group)
+        advantages = torch.linspace(-1, 1, self.group, device=logprobs.device)
         mask = torch.ones_like(logprobs, dtype=torch.bool)
         policy_loss(logprobs[None], advantages[None], mask[None], reference=reference[None]).loss.backward()
 
