@@ -119,7 +119,7 @@ class Setting:
 
 PAPER = Setting(grid=(32, 16, 28), words=148, group=8, length=200)
 """The paper's budget of 3,584 tokens, filled by 64 frames (32 s at 2 a second) of 224x392 pixels."""
-TOY = Setting(grid=(4, 16, 20), words=30, group=4, length=24)
+TOY = Setting(grid=(4, 8, 12), words=20, group=4, length=12)
 
 
 def build_model(shape: Shape, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Any:

@@ -21,6 +21,8 @@ from shapes import PAPER, SHAPES, Setting, VisionShape, build_model, noise_promp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+torch.set_num_threads(1)
+
 TOY = SHAPES["toy"]
 SETTING = Setting(grid=(2, 12, 20), words=10, group=3, length=8)
 CPU = torch.device("cpu")
