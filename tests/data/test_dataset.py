@@ -2,13 +2,14 @@
 
 import pickle
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
 
 from vcr1.data import VideoDataset, with_wrong_videos
 from vcr1.policy import PromptEncoder, load_encoder
-from vcr1.records import Interval, LostSample, Sample, VideoSource
+from vcr1.records import Batch, Interval, LostSample, Sample, VideoSource
 from vcr1.tasks import GroundingTask
 from vcr1.video import ClipSpec, FrameBudget, ShapeEvent, write_clip
 
@@ -152,3 +153,20 @@ def test_a_part_of_a_file_is_a_video_of_its_own() -> None:
 
 def test_videos_of_unknown_length_have_no_wrong_video() -> None:
     assert with_wrong_videos([ask("a", "a", None), ask("b", "b", None)]) == []
+
+
+@pytest.mark.filterwarnings("error")  # an array that may not be written to
+def test_a_batch_leaves_its_worker_in_few_pieces(dataset: VideoDataset) -> None:
+    """Only large tensors go through shared memory, which costs a file and a round trip each."""
+    batch = dataset.collate([dataset[0], dataset[1], dataset[2]])
+    # 32 x 1176 float32 are above the bound of 64 KiB, as 16 x 1176 are; all else is below.
+    copy = pickle.loads(ForkingPickler.dumps(batch))
+    assert (copy.samples, copy.lost) == (batch.samples, batch.lost)
+    assert [clip.timestamps for clip in copy.clips] == [clip.timestamps for clip in batch.clips]
+    for mine, theirs in zip(copy.inputs, batch.inputs, strict=True):
+        assert list(mine) == list(theirs)
+        for name, tensor in mine.items():
+            torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0)
+            assert tensor.is_shared() == (name == "pixel_values_videos")
+    half = Batch(batch.task, batch.samples, batch.clips, [{"x": torch.ones(2).bfloat16()}] * 2, [])
+    assert pickle.loads(pickle.dumps(half)).inputs[1]["x"].dtype == torch.bfloat16

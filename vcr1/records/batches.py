@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vcr1.records.samples import LostSample, PromptInputs, Sample, VideoClip, to_device
 from vcr1.records.values import GroundedAnswer, ParseFailure
+
+SMALL_BYTES = 2**16
+"""Tensors below this travel from a data loader's worker as bytes: each that goes through shared memory costs
+a file and an exchange with the worker, which may be busy decoding. A batch of a dozen prompts has 80."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,13 @@ class Batch:
         self.inputs = inputs
         self.lost = lost
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with small tensors as bytes."""
+        frames = [_portable(clip.frames) for clip in self.clips]
+        clips = [(clip.indices, clip.timestamps, clip.duration, clip.total_frames) for clip in self.clips]
+        inputs = [{name: _portable(tensor) for name, tensor in item.items()} for item in self.inputs]
+        return _unpickled, (self.task, self.samples, frames, clips, inputs, self.lost)
+
     def to(self, device: torch.device) -> Batch:
         """The batch with its inputs on ``device``."""
         inputs = [to_device(inputs, device) for inputs in self.inputs]
@@ -161,3 +173,27 @@ class Batch:
         """The batch with its inputs in page-locked memory (called by the DataLoader)."""
         pinned = [{name: tensor.pin_memory() for name, tensor in inputs.items()} for inputs in self.inputs]
         return Batch(self.task, self.samples, self.clips, pinned, self.lost)
+
+
+def _portable(tensor: Tensor) -> Tensor | NDArray[Any]:
+    """A small tensor as an array, others as they are; numpy knows no bfloat16."""
+    is_small = tensor.device.type == "cpu" and tensor.nbytes < SMALL_BYTES
+    return tensor.numpy() if is_small and tensor.dtype != torch.bfloat16 else tensor
+
+
+def _unpickled(
+    task: Judge,
+    samples: list[Sample],
+    frames: list[Any],
+    clips: list[tuple[Any, ...]],
+    inputs: list[dict[str, Any]],
+    lost: list[LostSample],
+) -> Batch:
+    """The batch that was pickled."""
+    return Batch(
+        task,
+        samples,
+        [VideoClip(torch.as_tensor(own), *timing) for own, timing in zip(frames, clips, strict=True)],
+        [{name: torch.as_tensor(value) for name, value in item.items()} for item in inputs],
+        lost,
+    )
