@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?= --out benchmarks/RESULTS.md
 
 # The first interpreter that can make the environment: 3.11, else 3.12. Override with `make PYTHON=...`.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c "$(SUITABLE)" 2>/dev/null && echo $$p && break; done)
@@ -16,7 +17,7 @@ export OMP_WAIT_POLICY TOKENIZERS_PARALLELISM
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint format types imports unit pytest wheel upgrade clean
+.PHONY: help demo setup test lint format types imports unit pytest bench wheel upgrade clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,10 @@ unit: $(VENV)/.dev ## run the tests; PYTEST_ARGS='-k grpo -x' narrows them
 
 pytest: unit
 
+bench: $(VENV)/.bench ## measure shared against repeated prompts, and against TRL; writes benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/prefix.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/trl_step.py $(BENCH_ARGS)
+
 wheel: $(VENV)/.dev ## build the sdist, and the wheel from it, into dist/
 	$(BIN)/python -m build --no-isolation
 
@@ -69,6 +74,12 @@ $(VENV)/.dev: $(VENV)/.runtime
 	@rm -f $(VENV)/.runtime $(VENV)/.dev
 	@echo "Installing the development tools into $(VENV)"
 	@$(PIP_INSTALL) -c constraints.txt -e ".[dev]"
+	@touch $(VENV)/.runtime && touch $@
+
+$(VENV)/.bench: $(VENV)/.runtime
+	@rm -f $@
+	@echo "Installing what the benchmarks need into $(VENV)"
+	@$(PIP_INSTALL) -c constraints.txt -e ".[bench]"
 	@touch $(VENV)/.runtime && touch $@
 
 # The oldest Python resolves, because its newest versions also install on the newer one. Only metadata is read.
