@@ -200,6 +200,23 @@ class PolicyModule(L.LightningModule):
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return dict(zip(metrics, (sums[0] / sums[1]).tolist(), strict=True))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With adapters the base is not saved: it is what ``model.path`` names."""
+        for name in self._base_weights():
+            checkpoint["state_dict"].pop(name, None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The base that is not in a checkpoint is the one that this module was built with."""
+        for name, weight in self._base_weights().items():
+            checkpoint["state_dict"].setdefault(name, weight)
+
+    def _base_weights(self) -> dict[str, Tensor]:
+        """The weights under the policy's adapters; none where it has no adapters."""
+        if not self.policy.is_adapted:
+            return {}
+        state = self.policy.state_dict(prefix="policy.", keep_vars=True)
+        return {name: weight.detach() for name, weight in state.items() if not weight.requires_grad}
+
     def on_validation_epoch_start(self) -> None:
         """Forget the judgements of the evaluation before."""
         self.judgements = {}

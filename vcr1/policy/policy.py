@@ -20,6 +20,7 @@ from vcr1.errors import UserError
 from vcr1.policy.attention import take_layouts
 from vcr1.policy.budget import plan_passes
 from vcr1.policy.encoding import PromptEncoder
+from vcr1.policy.lora import is_adapted, merged_state
 from vcr1.policy.packing import pack_dense, pack_split, read
 from vcr1.policy.prompts import PromptLayout, lay_out, video_features
 from vcr1.policy.rollout import Stops, decode
@@ -69,6 +70,11 @@ class VideoPolicy(nn.Module):
         self._never_sampled = encoder.never_sampled(self.model.config.get_text_config().vocab_size)
 
     @property
+    def is_adapted(self) -> bool:
+        """True where adapters are trained in the place of the weights."""
+        return is_adapted(self.model)
+
+    @property
     def vision_is_frozen(self) -> bool:
         """True where no parameter of the vision tower is trained."""
         return not any(parameter.requires_grad for parameter in self.model.model.visual.parameters())
@@ -97,7 +103,7 @@ class VideoPolicy(nn.Module):
         """
         layout = lay_out(self.model, inputs, features)
         stops = Stops(self.encoder.end_of_turn, self.encoder.padding, self._never_sampled)
-        with self._evaluating():
+        with self.evaluating():
             ids, logprobs = decode(
                 self.model,
                 layout,
@@ -200,20 +206,21 @@ class VideoPolicy(nn.Module):
         return reference.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write a Hugging Face folder that the Auto classes load, whole or not at all.
+        """Write a Hugging Face folder that the Auto classes load, whole or not at all; adapters are merged.
 
         Args:
             folder: an older one there is replaced.
-            dtype: floating type of the written weights, which needs a second copy in memory; None for
-                that of the model.
+            dtype: floating type of the written weights; None for that of the model.
         """
-        model = self.model if dtype is None else copy.deepcopy(self.model).to(dtype)
+        state = merged_state(self.model)
+        if dtype is not None:
+            state = {name: tensor.to(dtype) for name, tensor in state.items()}
         target = Path(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         aside = scratch.with_name(f"{scratch.name}-old")
         try:
-            model.save_pretrained(scratch)
+            _bare(self.model, dtype).save_pretrained(scratch, state_dict=state)
             self.encoder.save(str(scratch))
             _readable(scratch)
             if target.exists():
@@ -226,7 +233,7 @@ class VideoPolicy(nn.Module):
                 shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Evaluation mode for a while: in training mode gradient checkpointing drops the cache."""
         training = self.training
         self.eval()
@@ -234,6 +241,14 @@ class VideoPolicy(nn.Module):
             yield
         finally:
             self.train(training)
+
+
+def _bare(model: Any, dtype: torch.dtype | None) -> Any:
+    """A model of the same kind without adapters and without memory: it knows how such models are written."""
+    with torch.device("meta"):
+        bare = type(model)(model.config).to(dtype or model.dtype)
+    bare.generation_config = model.generation_config
+    return bare
 
 
 def _prompts(groups: RolloutGroups, rows: list[int]) -> RolloutGroups:
