@@ -57,7 +57,7 @@ wheel: $(VENV)/.dev ## build the sdist, and the wheel from it, into dist/
 
 clean: ## remove build outputs and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find vcr1 tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find vcr1 tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp stands for a finished install. Each recipe removes the stamps first, so that an install that was
 # cut short leaves none, and the next run starts from an empty environment instead of a half-filled one.
@@ -65,13 +65,13 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or 3.12 with venv found; name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c "$(SUITABLE)" || { echo "$(PYTHON): needs Python 3.11 or 3.12 with venv and ensurepip" >&2; exit 1; }
 	@test -f $@ || { echo "Creating $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); }
-	@rm -f $(VENV)/.runtime $(VENV)/.dev
+	@rm -f $(VENV)/.runtime $(VENV)/.dev $(VENV)/.bench
 	@echo "Installing vcr1 into $(VENV) (about 5 GB the first time)"
 	@$(PIP_INSTALL) -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	@rm -f $(VENV)/.runtime $(VENV)/.dev
+	@rm -f $(VENV)/.runtime $(VENV)/.dev $(VENV)/.bench
 	@echo "Installing the development tools into $(VENV)"
 	@$(PIP_INSTALL) -c constraints.txt -e ".[dev]"
 	@touch $(VENV)/.runtime && touch $@

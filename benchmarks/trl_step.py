@@ -40,7 +40,7 @@ SAME = 1e-3
 
 
 @dataclass(slots=True)
-class Turns(TrainerCallback):  # type: ignore[misc]
+class Turns(TrainerCallback):
     """Measures TRL's steps, and lets this package take one after each.
 
     Attributes:
@@ -98,6 +98,12 @@ class Turns(TrainerCallback):  # type: ignore[misc]
         self.difference = float((own - found).abs().max())
         if not self.difference < SAME:
             raise UserError(f"TRL and vcr1 differ by {self.difference:.1e} nats on the same completions")
+
+
+def noise(tokens: tuple[int, int]) -> Image.Image:
+    """An image of so many tokens down and across, at 28 pixels a side each."""
+    shape = (tokens[0] * 28, tokens[1] * 28, 3)
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8))
 
 
 def groups_of(inputs: PromptInputs, ids: Tensor) -> RolloutGroups:
@@ -206,8 +212,7 @@ def measure(size: Size, tokens: tuple[int, int], sizes: tuple[int, int], repeats
     """
     processor = make_processor(size.vocabulary)
     model = make_model(processor, size)
-    noise = np.random.default_rng(0).integers(0, 255, (tokens[0] * 28, tokens[1] * 28, 3), dtype=np.uint8)
-    image = Image.fromarray(noise)
+    image = noise(tokens)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -256,9 +261,9 @@ def report(found: list[dict[str, Any]], sizes: tuple[int, int]) -> str:
             machine("trl"),
             "",
             f"G = {group} completions of C = {length} tokens, float32, image prompt. Median "
-            f"(smallest–largest) of {len(found[0]['trl'])} steps of each, in turns, after one that is not counted. "
-            f"On TRL's completions of that first step the two differ by {largest:.0e} nats at most, and TRL's "
-            f"log-prob forward had the pixels of all {group} rows.",
+            f"(smallest–largest) of {len(found[0]['trl'])} steps of each, in turns, after one that is not "
+            f"counted. On TRL's completions of that first step the two differ by {largest:.0e} nats at most, "
+            f"and TRL's log-prob forward had the pixels of all {group} rows.",
             "",
             table(header, rows),
         ]
