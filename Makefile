@@ -6,6 +6,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 PYTEST_WORKERS ?= -n auto --maxprocesses 4 --dist worksteal
 DEMO_ARGS ?=
+BENCH_ARGS ?= --out benchmarks/RESULTS.md
 
 # The first interpreter that can make the environment: 3.11, else 3.12. Override with `make PYTHON=...`.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c "$(SUITABLE)" 2>/dev/null && echo $$p && break; done)
@@ -17,7 +18,7 @@ export OMP_WAIT_POLICY TOKENIZERS_PARALLELISM
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint format types imports unit pytest wheel upgrade clean
+.PHONY: help demo setup test lint format types imports unit pytest bench wheel upgrade clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,12 +49,16 @@ unit: $(VENV)/.dev ## run the tests; PYTEST_ARGS='-k grpo -x' narrows them
 
 pytest: unit
 
+bench: $(VENV)/.bench ## measure shared against repeated prompts, and against TRL; writes benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/prefix.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/trl_step.py $(BENCH_ARGS)
+
 wheel: $(VENV)/.dev ## build the sdist, and the wheel from it, into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## remove build outputs and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find vcr1 tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find vcr1 tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp stands for a finished install. Each recipe removes the stamps first, so that an install that was
 # cut short leaves none, and the next run starts from an empty environment instead of a half-filled one.
@@ -61,15 +66,21 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or 3.12 with venv found; name one: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c "$(SUITABLE)" || { echo "$(PYTHON): needs Python 3.11 or 3.12 with venv and ensurepip" >&2; exit 1; }
 	@test -f $@ || { echo "Creating $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); }
-	@rm -f $(VENV)/.runtime $(VENV)/.dev
+	@rm -f $(VENV)/.runtime $(VENV)/.dev $(VENV)/.bench
 	@echo "Installing vcr1 into $(VENV) (about 5 GB the first time)"
 	@$(PIP_INSTALL) -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	@rm -f $(VENV)/.runtime $(VENV)/.dev
+	@rm -f $(VENV)/.runtime $(VENV)/.dev $(VENV)/.bench
 	@echo "Installing the development tools into $(VENV)"
 	@$(PIP_INSTALL) -c constraints.txt -e ".[dev]"
+	@touch $(VENV)/.runtime && touch $@
+
+$(VENV)/.bench: $(VENV)/.runtime
+	@rm -f $@
+	@echo "Installing what the benchmarks need into $(VENV)"
+	@$(PIP_INSTALL) -c constraints.txt -e ".[bench]"
 	@touch $(VENV)/.runtime && touch $@
 
 # The oldest Python resolves, because its newest versions also install on the newer one. Only metadata is read.

@@ -29,14 +29,14 @@ class Size(NamedTuple):
     """Sizes of a model: of its language part, then of its vision tower."""
 
     vocabulary: int = 4096
-    hidden: int = 384
-    layers: int = 3
-    intermediate: int = 2032
-    heads: int = 6
+    hidden: int = 256
+    layers: int = 2
+    intermediate: int = 1360
+    heads: int = 4
     key_heads: int = 2
-    vision_hidden: int = 160
-    vision_layers: int = 4
-    vision_intermediate: int = 428
+    vision_hidden: int = 112
+    vision_layers: int = 3
+    vision_intermediate: int = 300
 
 
 FULL = Size()

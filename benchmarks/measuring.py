@@ -1,6 +1,7 @@
 """CPU seconds and peak memory of parts of a program, in a process of its own.
 
-CPU seconds of the process, all threads together: wall time says little on a machine that others use too.
+CPU seconds, on one thread: wall time says little on a machine that others use too, and there two threads burn
+up to ten times the CPU seconds of one on small operations, waiting for each other.
 Memory is the resident set. Linux keeps its peak, and lets a process set that back.
 """
 
@@ -94,13 +95,18 @@ def _return_free_memory() -> None:
     ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def use_one_thread() -> None:
+    """Compute on one thread in this process; before the first operation."""
+    torch.set_num_threads(1)
+
+
 def in_fresh_process(
     function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Result:
     """Call an importable function in a process that has computed nothing before."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    with context.Pool(1, maxtasksperchild=1) as pool:
+    with context.Pool(1, use_one_thread, maxtasksperchild=1) as pool:
         return pool.apply(function, args, kwargs)
 
 
@@ -109,7 +115,7 @@ def machine(*packages: str) -> str:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", *packages))
     return (
-        f"{os.cpu_count()} {platform.machine()} cores ({torch.get_num_threads()} threads), "
+        f"{os.cpu_count()} {platform.machine()} cores, of which one computes, "
         f"{memory:.0f} GiB of memory, {platform.system()}, Python {platform.python_version()}, {versions}, "
         f"{time.strftime('%Y-%m-%d')}."
     )
