@@ -40,6 +40,7 @@ class Size(NamedTuple):
 
 
 FULL = Size()
+WIDE = Size(4096, 384, 3, 2032, 6, 2, 160, 4, 428)
 TOY = Size(512, 48, 2, 64, 6, 2, 16, 2, 24)
 
 

@@ -50,7 +50,9 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def __format__(self, spec: str) -> str:
-        """``median (low–high)``, each in the format of a float."""
+        """``median (low–high)``, each in the format of a float; of a single value that alone."""
+        if self.low == self.high:
+            return format(self.median, spec)
         low, high = format(self.low, spec), format(self.high, spec)
         return f"{format(self.median, spec)} ({low}–{high})"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from learner import FULL, TOY, WORDS, EndlessEncoder, Size, make_model, make_processor, video_prompt
+from learner import FULL, TOY, WIDE, WORDS, EndlessEncoder, Size, make_model, make_processor, video_prompt
 from measuring import Meter, Spread, in_fresh_process, machine
 from repeated import repeated_learner, repeated_step
 from shared import shared_learner, shared_step
@@ -112,9 +112,7 @@ def rows(prompt: int, runs: Runs, what: str) -> list[list[str]]:
         before, after = ([one[part] for one in found[form]] for form in FORMS)
         ratio = Spread.of([large / small for large, small in zip(before, after, strict=True)])
         numbers = [format(Spread.of(values), spec) for values in (before, after)]
-        result.append(
-            [f"{prompt:,}", part, *numbers, f"**{ratio.median:.2f}** ({ratio.low:.2f}–{ratio.high:.2f})"]
-        )
+        result.append([f"{prompt:,}", part, *numbers, format(ratio, ".2f")])
     return result
 
 
@@ -145,7 +143,8 @@ def report(setting: Setting, runs: dict[int, Runs]) -> str:
             f"{machine()}",
             "",
             f"G = {setting.group} completions of C = {setting.length} tokens, float32. Median "
-            f"(smallest–largest) of {count} runs of each form, in turns, each in a fresh process.",
+            f"(smallest–largest) of {count} run{'s' * (count > 1)} of each form, in turns, each in a fresh "
+            f"process.",
             "",
             "CPU seconds:",
             "",
@@ -161,16 +160,22 @@ def report(setting: Setting, runs: dict[int, Runs]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, and write the section where a file is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, help="a RESULTS.md, whose section `prefix` is replaced")
+    parser.add_argument(
+        "--out", type=Path, help="a RESULTS.md, whose section `prefix`, or `prefix-wide`, is replaced"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each form and prompt")
-    parser.add_argument("--toy", action="store_true", help="the smallest sizes, to see that it works")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--toy", action="store_true", help="the smallest sizes, to see that it works")
+    sizes.add_argument("--wide", action="store_true", help="a larger model and the longest prompt only")
     chosen = parser.parse_args(arguments)
-    setting, grids = Setting(), GRIDS
+    section, setting, grids = "prefix", Setting(), GRIDS
     if chosen.toy:
         setting, grids = Setting(TOY, words=6, group=2, length=3), [(2, 4, 4)]
+    elif chosen.wide:
+        section, setting, grids = "prefix-wide", Setting(WIDE), GRIDS[-1:]
     runs = {math.prod(grid) // 4 + setting.words + 2: run(setting, grid, chosen.repeats) for grid in grids}
     try:
-        publish("prefix", report(setting, runs), chosen.out)
+        publish(section, report(setting, runs), chosen.out)
     except UserError as error:
         sys.exit(str(error))
 

@@ -249,7 +249,7 @@ def report(found: list[dict[str, Any]], sizes: tuple[int, int]) -> str:
                     f"{prompt:,}",
                     what,
                     *(format(Spread.of(values), spec) for values in (theirs, ours)),
-                    f"**{ratio.median:.2f}** ({ratio.low:.2f}–{ratio.high:.2f})",
+                    format(ratio, ".2f"),
                     f"{limit:.2f}",
                     f"≥ {target}" if target and what == "CPU seconds" else "",
                 ]
