@@ -189,6 +189,13 @@ VARIANTS = {
     "no reference": (["algorithm.kl_weight=0"], ALL),
     "frozen vision": (["model.freeze=[vision]"], {"language_model"}),
     "frozen merger": (["model.freeze=[merger]"], {"visual", "language_model"}),
+    "adapters": (["adapter=lora", "algorithm.lr=0.1"], {"language_model"}),
+    "adapters in both towers": (
+        ["adapter=dora", "model.lora.vision=true", "model.lora.rslora=true", "algorithm.lr=0.1"],
+        {"visual", "language_model"},
+    ),
+    "sharded": (["strategy=fsdp"], ALL),
+    "sharded within nodes": (["strategy=fsdp_hybrid", "trainer.precision=bf16-mixed"], ALL),
     "checkpointing": (["model.gradient_checkpointing=true"], ALL),
     "no logger": (["logger=[]"], ALL),
     "mixed precision": (["trainer.precision=bf16-mixed"], ALL),
@@ -549,6 +556,26 @@ def test_two_processes_learn_one_model(
     assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*"))) == 1
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert set(report["after"]["grounding"]) == SCORES
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_model(small: list[str], tmp_path: Path, command_line: CommandLine) -> None:
+    overrides = [
+        "experiment=demo",
+        "strategy=fsdp",
+        "trainer.devices=2",
+        "trainer.max_steps=2",
+        "trainer.precision=bf16-mixed",
+        "report.wrong_video=false",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    done = command_line(tmp_path, *small, *FEW, *overrides)
+    assert done.returncode == 0, done.stderr
+    assert len(updates(tmp_path / "run")) == 2
+    assert changed(tmp_path / "run") == ALL
+    assert done.stdout.count("┃ grounding, held out") == 1
+    # A folder, as every rank writes its part.
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt" / ".metadata").is_file()
 
 
 @pytest.mark.slow

@@ -98,7 +98,9 @@ def test_an_attention_that_takes_no_mask_is_refused() -> None:
 
 
 def test_an_unknown_part_is_named() -> None:
-    with pytest.raises(UserError, match=r"^model\.freeze names eyes; known parts: vision, merger, language$"):
+    with pytest.raises(
+        UserError, match=r"^model\.freeze names eyes; known parts: vision, merger, language, head$"
+    ):
         load_policy("builtin:tiny", freeze=["vision", "eyes"])
 
 

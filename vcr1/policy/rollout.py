@@ -133,7 +133,8 @@ class Picker:
         self.sampling = sampling
         self.total = total
         self.generator = generator
-        self.processors = sampling.processors(never, device)
+        self.never = torch.tensor(never, dtype=torch.long, device=device)
+        self.processors = sampling.processors([], device)
 
     def __call__(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens ``[N]`` and their log-probs under the model ``[N]``, at the sampling's temperature.
@@ -143,14 +144,15 @@ class Picker:
             rows: ``[N]`` which of all rows they are.
         """
         nothing = rows.new_empty(len(rows), 0)
-        scores = self.processors(nothing, logits.clone())  # type: ignore[arg-type]
+        # Not by transformers' processor, which looks for them in the whole vocabulary at every step.
+        scores = self.processors(nothing, logits.index_fill(1, self.never, -torch.inf))  # type: ignore[arg-type]
         if len(rows) < self.total and self.sampling.temperature > 0:
             everyone = scores.new_zeros(self.total, scores.shape[1]).index_copy_(0, rows, scores)
             drawn = draw(everyone, False, self.generator)[rows]
         else:
             drawn = draw(scores, self.sampling.temperature == 0, self.generator)
-        logs = (logits / (self.sampling.temperature or 1.0)).log_softmax(-1)
-        return drawn, logs.gather(-1, drawn[:, None])[:, 0]
+        logits = logits / (self.sampling.temperature or 1.0)
+        return drawn, logits.gather(-1, drawn[:, None])[:, 0] - logits.logsumexp(-1)
 
 
 def leave(slots: Slots, finished: Tensor, cache: SharedCache) -> Slots:
