@@ -1,9 +1,9 @@
-"""What a run will need, computed before anything heavy: parameters, bytes on each GPU, floating-point work."""
+"""What a run will need, before anything heavy: parameters, bytes on each GPU, floating-point work."""
 
 from vcr1.planning.advice import Advice, advise
 from vcr1.planning.flops import work
 from vcr1.planning.memory import MOMENTS, Memory, Setup, memory
-from vcr1.planning.report import Plan, make_plan, plan_of, show
+from vcr1.planning.report import Plan, announce, make_plan, plan_of, show
 from vcr1.planning.settings import setup_of, weights_of
 from vcr1.planning.shape import ModelShape, Tower, shape_of
 from vcr1.planning.workload import Precision, Sharding, Weights, Workload
@@ -21,6 +21,7 @@ __all__ = [
     "Weights",
     "Workload",
     "advise",
+    "announce",
     "make_plan",
     "memory",
     "plan_of",

@@ -54,7 +54,7 @@ def language_block(tower: Tower, weights: Weights, precision: Precision) -> Bloc
         weights: whether its norms are trained, and whether there are adapters.
         precision: bytes of numbers.
     """
-    stream, product = precision.weights, precision.compute
+    stream, product = precision.stream, precision.compute
     entered = entering(precision, consumers=(3, 2), adapters=weights.rank > 0)
     norms = norm_bytes(tower, precision, weights.language_trained)
     copies = 2 * tower.queries  # keys and values, for every query's head
@@ -73,7 +73,7 @@ def language_block(tower: Tower, weights: Weights, precision: Precision) -> Bloc
 
 def vision_block(tower: Tower, weights: Weights, precision: Precision) -> Block:
     """One block of the vision tower, for each patch."""
-    stream, product = precision.weights, precision.compute
+    stream, product = precision.stream, precision.compute
     entered = entering(precision, consumers=(1, 2 if tower.gated else 1), adapters=False)
     norms = norm_bytes(tower, precision, weights.vision_trained)
     inner = (4 if tower.gated else 2) * product * tower.intermediate
@@ -95,15 +95,15 @@ def entering(precision: Precision, consumers: tuple[int, int], adapters: bool) -
         consumers: matrices behind the first norm and behind the second.
         adapters: float32 ones, which copy their input likewise where the rest is narrower.
     """
-    copied = precision.autocast or (adapters and precision.weights < FLOAT)
+    copied = precision.autocast or (adapters and precision.stream < FLOAT)
     return precision.compute * (sum(consumers) if copied else 2)
 
 
 def norm_bytes(tower: Tower, precision: Precision, trained: bool) -> int:
     """Bytes that the two norms of a block keep for each token, with the residual stream before them."""
     if not tower.rms:
-        return 2 * precision.weights * tower.hidden
-    return 2 * tower.hidden * (FLOAT + (precision.weights if trained else 0))
+        return 2 * precision.stream * tower.hidden
+    return 2 * tower.hidden * (FLOAT + (precision.stream if trained else 0))
 
 
 def head_bytes(shape: ModelShape, rows: int, precision: Precision) -> int:
@@ -133,9 +133,9 @@ def language_bytes(
     block = language_block(shape.text, weights, precision)
     # What looks at what: a table for each group, and with autocast a copy of it in every block.
     table = sum(rows * (prompts // len(completions) + rows) for rows in completions)
-    mask = table * precision.weights
+    mask = table * precision.stream
     copied = table * precision.compute if precision.autocast else 0
-    width = shape.text.hidden * precision.weights
+    width = shape.text.hidden * precision.stream
     around = mask + tokens * (2 * width + FLOAT * shape.text.hidden) + (prompts + answered) * width
     kept = block.entry if checkpointing else block.kept
     saved = shape.text.layers * (tokens * kept + (0 if checkpointing else copied))
@@ -147,7 +147,7 @@ def vision_bytes(
     shape: ModelShape, weights: Weights, precision: Precision, patches: int, checkpointing: bool
 ) -> Forward:
     """The vision tower on so many patches; as :func:`language_bytes`."""
-    tower, stream = shape.vision, precision.weights
+    tower, stream = shape.vision, precision.stream
     block = vision_block(tower, weights, precision)
     pixels = patches * shape.patch_values * FLOAT
     features = patches // shape.merge**2 * shape.text.hidden * stream * shape.mergers
@@ -163,7 +163,7 @@ def vision_bytes(
 
 def cache_bytes(shape: ModelShape, precision: Precision, prompts: int, group: int, load: Workload) -> int:
     """Keys and values of prompts and of their completions; keys leave the rotation as wide as the stream."""
-    column = shape.text.layers * shape.text.keys * (precision.weights + precision.compute)
+    column = shape.text.layers * shape.text.keys * (precision.stream + precision.compute)
     own = grown(load.completion)
     copies = 2 if prompts > 1 else 1  # prompts are read one by one, then laid side by side
     # One layer at a time grows, beside what it was.
@@ -189,7 +189,7 @@ def head_gradient_bytes(shape: ModelShape, weights: Weights, rows: int, precisio
     logits = head_bytes(shape, rows, precision)
     if not weights.head_trained:
         return logits
-    own = weights.head * precision.weights
+    own = weights.head * precision.stream
     if rows <= HEAD_ROWS:
         return max(logits, own + min(rows, HEAD_ROWS) * shape.vocabulary * (precision.compute + FLOAT))
     return own + max(logits, own + HEAD_ROWS * shape.vocabulary * (precision.compute + FLOAT))

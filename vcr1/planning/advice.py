@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vcr1.planning.memory import Setup, memory
 from vcr1.planning.shape import ModelShape
-from vcr1.planning.workload import Sharding
+from vcr1.planning.workload import Precision, Sharding
 
 RANK = 16
 """Of adapter=lora."""
+
+HALF = Precision(weights=2, compute=2, stream=2)
+"""Of model.dtype=bfloat16, which is enough for a base that is not trained."""
 
 Change = Callable[[Setup], Setup | None]
 """The setup with something changed; None where that is so already, or cannot be."""
@@ -89,9 +94,9 @@ def _whole(setup: Setup) -> list[_Step]:
     ranks = setup.sharding.ranks
     steps = [_checkpointing(), *_passes(setup)]
     if ranks > 1:
-        steps.append(_Step("strategy=fsdp", lambda one: _sharded(one, ranks)))
+        steps.append(_Step("strategy=fsdp", partial(_sharded, ranks=ranks)))
     steps += [_more(count) for count in (2, 4, 8) if count > ranks]
-    more_nodes = [_Step(f"{_cluster(nodes)}", lambda one, n=nodes: _sharded(one, 8 * n)) for nodes in (2, 4)]
+    more_nodes = [_Step(f"{_cluster(nodes)}", partial(_sharded, ranks=8 * nodes)) for nodes in (2, 4)]
     return [*steps, *[step for nodes, step in zip((2, 4), more_nodes, strict=True) if 8 * nodes > ranks]]
 
 
@@ -102,8 +107,8 @@ def _adapted(setup: Setup) -> list[_Step]:
         steps.append(_Step("adapter=lora model.dtype=bfloat16 algorithm.lr=1e-5", _lora))
     elif setup.precision.weights > 2:
         steps.append(_Step("model.dtype=bfloat16", _half))
-    smaller = _Step("data.video.total_pixels=1404928", lambda one: _fewer_tokens(one, 1404928))
-    least = _Step("data.video.total_pixels=702464", lambda one: _fewer_tokens(one, 702464))
+    smaller = _Step("data.video.total_pixels=1404928", partial(_fewer_tokens, pixels=1404928))
+    least = _Step("data.video.total_pixels=702464", partial(_fewer_tokens, pixels=702464))
     return [*steps, _Step("model.freeze=[vision]", _blind), smaller, least]
 
 
@@ -119,8 +124,8 @@ def _passes(setup: Setup) -> list[_Step]:
     load, steps = setup.load, []
     for together in (max(load.prompts * load.group // 4, 1), 1):
         tokens = load.prompt + together * load.answer
-        if load.prompts * load.group > together and (load.max_tokens or tokens + 1) > tokens:
-            steps.append(_Step(f"model.max_tokens={tokens}", lambda one, n=tokens: _at_most(one, n)))
+        if load.prompts * load.group > together and tokens < (load.max_tokens or math.inf):
+            steps.append(_Step(f"model.max_tokens={tokens}", partial(_at_most, tokens=tokens)))
     return steps
 
 
@@ -133,13 +138,15 @@ def _cluster(nodes: int) -> str:
 
 
 def _more(devices: int) -> _Step:
-    return _Step(f"strategy=fsdp trainer.devices={devices}", lambda one: _sharded(one, devices))
+    return _Step(f"strategy=fsdp trainer.devices={devices}", partial(_sharded, ranks=devices))
 
 
 def _sharded(setup: Setup, ranks: int) -> Setup | None:
     if setup.sharding.shards >= ranks:
         return None
-    return replace(setup, sharding=Sharding(ranks, ranks, on_gpu=setup.sharding.on_gpu))
+    sharding = Sharding(ranks, ranks, on_gpu=setup.sharding.on_gpu)
+    precision = replace(setup.precision, stream=setup.precision.compute)
+    return replace(setup, sharding=sharding, precision=precision)
 
 
 def _lora(setup: Setup) -> Setup:
@@ -152,8 +159,7 @@ def _lora(setup: Setup) -> Setup:
         language_trained=False,
         rank=RANK,
     )
-    compute = min(setup.precision.compute, 2)
-    return replace(setup, weights=weights, precision=replace(setup.precision, weights=2, compute=compute))
+    return replace(setup, weights=weights, precision=HALF)
 
 
 def adapter_parameters(shape: ModelShape, rank: int) -> int:
@@ -164,7 +170,7 @@ def adapter_parameters(shape: ModelShape, rank: int) -> int:
 
 
 def _half(setup: Setup) -> Setup:
-    return replace(setup, precision=replace(setup.precision, weights=2, compute=2))
+    return replace(setup, precision=HALF)
 
 
 def _blind(setup: Setup) -> Setup | None:

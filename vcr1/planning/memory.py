@@ -86,7 +86,7 @@ def state(setup: Setup) -> dict[str, dict[str, int]]:
         # On a GPU all parameters are updated at once, with a temporary of their size.
         | {"update": resident * trained * (3 if sharding.on_gpu else 2)},
         "reference": dict.fromkeys(MOMENTS, resident * reference_bytes(setup)),
-        "gathered or cast": copied,
+        "gathered, cast": copied,
     }
 
 
@@ -101,11 +101,16 @@ def copies(setup: Setup) -> dict[str, int]:
     """Weights beside those that are stored: gathered from other ranks, or cast for matrix products."""
     shape, weights, precision = setup.shape, setup.weights, setup.precision
     block = shape.text.block_parameters
-    ends = shape.vocabulary * shape.text.hidden * (1 if shape.tied else 2)
     if setup.sharding.shards > 1:
-        # The block at work and the next one, and what is used at both ends of a forward.
-        gathered = (2 * block + ends) * precision.weights
-        return {moment: gathered for moment in MOMENTS[:-1]}
+        # What lies outside of blocks is gathered as a whole: both ends of the model, and the mergers.
+        root = shape.vocabulary * shape.text.hidden * (1 if shape.tied else 2) + merger_parameters(shape)
+        gathered = (2 * block + root) * precision.stream
+        # Gradients are reduced in float32, of a block and the one before, in the end of the root.
+        reduced = (precision.stream + FLOAT) * (weights.trained > 0)
+        return dict.fromkeys(MOMENTS[:-1], gathered) | {
+            "backward": gathered + 2 * block * reduced,
+            "unwound": gathered + root * reduced,
+        }
     if not precision.autocast:
         return {}
     # Trained weights are cast once and kept as long as the forward; others anew in every block, where the
@@ -121,6 +126,12 @@ def copies(setup: Setup) -> dict[str, int]:
         "backward": (0 if setup.checkpointing else cast + held) + passing,
         "unwound": passing,
     }
+
+
+def merger_parameters(shape: ModelShape) -> int:
+    """Parameters between the vision tower and the language model."""
+    wide = shape.merge**2 * shape.vision.hidden
+    return shape.mergers * wide * (wide + shape.text.hidden)
 
 
 def activations(setup: Setup) -> dict[str, dict[str, int]]:
@@ -141,14 +152,15 @@ def activations(setup: Setup) -> dict[str, dict[str, int]]:
     again = seen.passing if weights.vision_trained else 0
     logits = head_bytes(shape, answered, precision)
     found = {
-        "vision activations": {
+        "vision": {
             "rollout": seen.kept if load.samples else unseen.passing,
             "reference": seen.kept,
             "forward": seen.kept,
             "backward": seen.kept,
             "unwound": seen.kept + seen.returning,
         },
-        "language activations": {
+        "language": {
+            "rollout": max(prefill, decoding),
             "reference": read.passing,
             "forward": read.kept if len(passes) == 1 else read.passing,
             "backward": read.kept + read.returning,
@@ -161,7 +173,7 @@ def activations(setup: Setup) -> dict[str, dict[str, int]]:
         },
     }
     if load.reference:
-        language = found["language activations"]
+        language = found["language"]
         language["reference"] = max(language["reference"], again - logits)
     else:
         for moments in found.values():

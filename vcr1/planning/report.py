@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -79,6 +80,18 @@ def make_plan(cfg: DictConfig) -> Plan:
     return plan_of(setup_of(cfg), limit, device if on_gpu else "CPU")
 
 
+def announce(cfg: DictConfig) -> None:
+    """Print the plan of a run that is about to start, once, where ``plan.show`` says so.
+
+    Raises:
+        UserError: as :func:`make_plan`.
+    """
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    # A model that is no Hugging Face folder, such as the tiny one from scratch, has no sizes to plan by.
+    if expected_of(cfg).show and first and "path" in cfg.model:
+        show(make_plan(cfg))
+
+
 def plan_of(setup: Setup, limit: int | None, device: str = "GPU") -> Plan:
     """The plan of a setup, held against a limit in bytes."""
     advice = [] if limit is None else advise(setup, limit)
@@ -98,8 +111,7 @@ def gpu_memory(stated: float | None) -> tuple[float, str]:
 def show(plan: Plan, console: Console | None = None) -> None:
     """Print a plan: a table of GB on each GPU, the verdict, and what to change."""
     console = console or Console(markup=False, highlight=False)
-    table = Table(title=_title(plan), title_justify="left")
-    table.add_column("GB on each " + ("CPU process" if plan.limit is None else "GPU"))
+    table = Table("GB, each process" if plan.limit is None else "GB, each GPU")
     for moment in MOMENTS:
         table.add_column(moment, justify="right")
     for name, moments in plan.memory.items.items():
@@ -107,9 +119,8 @@ def show(plan: Plan, console: Console | None = None) -> None:
             table.add_row(name, *(gigabytes(moments.get(moment, 0)) for moment in MOMENTS))
     table.add_section()
     table.add_row("all", *(gigabytes(plan.memory.at(moment)) for moment in MOMENTS))
-    phases = {"rollout": "rollout", "reference": "reference", "forward": "forward", "backward": "backward"}
-    operations = [plan.work.get(phases.get(moment, ""), 0.0) for moment in MOMENTS]
-    table.add_row("TFLOP of an update", *(f"{value / 1e12:.3g}" if value else "" for value in operations))
+    table.add_row("TFLOP, update", *(tera(plan.work.get(moment, 0.0)) for moment in MOMENTS))
+    console.print(_title(plan), soft_wrap=True)
     console.print(table)
     console.print(verdict(plan), soft_wrap=True)
 
@@ -118,19 +129,21 @@ def _title(plan: Plan) -> str:
     """The sizes that the plan follows from."""
     weights, load, sharding = plan.setup.weights, plan.setup.load, plan.setup.sharding
     trained = weights.trained + weights.adapters
-    ranks = f"{sharding.ranks} ranks" + (f" in shards of {sharding.shards}" if sharding.shards > 1 else "")
+    ranks = f"{sharding.ranks} rank{'s' * (sharding.ranks > 1)}" + (
+        f" in shards of {sharding.shards}" if sharding.shards > 1 else ""
+    )
     group = (
         f"{load.group} x {load.answer} tokens behind " if load.samples else f"{load.answer} tokens behind "
     )
     return (
         f"{count(weights.total + weights.adapters)} parameters, {count(trained)} trained; {ranks}; "
-        f"{load.prompts} x ({group}{load.vision_tokens} + {load.text_tokens})"
+        f"{load.prompts} x ({group}{load.vision_tokens} of video and {load.text_tokens} of text)"
     )
 
 
 def verdict(plan: Plan) -> str:
     """Whether the run fits, and what to change where it does not."""
-    peak = f"Peak {plan.memory.peak / GB:.3g} GB, {sum(plan.work.values()) / 1e12:.3g} TFLOP an update"
+    peak = f"Peak {plan.memory.peak / GB:.3g} GB, {tera(sum(plan.work.values()))} TFLOP an update"
     if plan.limit is None:
         return f"{peak}, in a process on the CPU."
     if plan.fits:
@@ -145,6 +158,12 @@ def verdict(plan: Plan) -> str:
 def gigabytes(size: int) -> str:
     """Bytes in GB to three digits; nothing for none."""
     return f"{size / GB:.3g}" if size else ""
+
+
+def tera(operations: float) -> str:
+    """Operations in units of 10^12; nothing for none."""
+    units = operations / 1e12
+    return "" if not operations else f"{units:,.0f}" if units >= 100 else f"{units:.3g}"
 
 
 def count(parameters: int) -> str:

@@ -86,13 +86,13 @@ def setup_of(cfg: DictConfig) -> Setup:
         )
     lora = build(cfg.model.lora) if cfg.model.get("lora") else None
     model: Any = empty_policy_model(cfg.model.path, list(cfg.model.freeze), lora)
-    shape = shape_of(model.config)
+    shape, sharding = shape_of(model.config), sharding_of(cfg)
     return Setup(
         shape=shape,
         weights=weights_of(model, 0 if lora is None else lora.rank),
         load=load_of(cfg, shape),
-        precision=precision_of(cfg),
-        sharding=sharding_of(cfg),
+        precision=precision_of(cfg, sharding),
+        sharding=sharding,
         checkpointing=bool(cfg.model.gradient_checkpointing),
     )
 
@@ -166,13 +166,14 @@ def video_tokens(cfg: DictConfig, name: str, shape: ModelShape, expected: Expect
     return max(found, key=lambda pair: pair[1])
 
 
-def precision_of(cfg: DictConfig) -> Precision:
-    """Bytes of weights and of what is computed."""
+def precision_of(cfg: DictConfig, sharding: Sharding) -> Precision:
+    """Bytes of weights and of what is computed; shards are gathered in the type of the products."""
     weights = floating_type(cfg.model.dtype, "model.dtype").itemsize
     kind = str(cfg.trainer.get("precision") or "32-true")
     if kind.endswith("-true") and not kind.startswith("32"):
         weights = 8 if kind.startswith("64") else 2  # Lightning turns the whole module into it
-    return Precision(weights, min(weights, 2) if kind.endswith("-mixed") else weights)
+    compute = min(weights, 2) if kind.endswith("-mixed") else weights
+    return Precision(weights, compute, compute if sharding.shards > 1 else weights)
 
 
 def sharding_of(cfg: DictConfig) -> Sharding:
@@ -183,18 +184,14 @@ def sharding_of(cfg: DictConfig) -> Sharding:
     strategy = cfg.trainer.get("strategy") or "auto"
     named = str(strategy if isinstance(strategy, str) else strategy.get("_target_", "")).lower()
     if ranks > 1 and any(word in named for word in ("fsdp", "modelparallel", "sharded")):
-        hybrid = not isinstance(strategy, str) and is_hybrid(strategy)
-        offload = not isinstance(strategy, str) and bool(strategy.get("cpu_offload"))
-        return Sharding(ranks, devices if hybrid else ranks, offload=offload, on_gpu=on_gpu)
+        settings = {} if isinstance(strategy, str) else strategy
+        groups = settings.get("replicas", 1)
+        groups = nodes if groups == "nodes" else int(groups)
+        return Sharding(ranks, ranks // groups, offload=bool(settings.get("offload")), on_gpu=on_gpu)
     if ranks > 1:
         inside = not isinstance(strategy, str) and bool(strategy.get("gradient_as_bucket_view"))
         return Sharding(ranks, buckets=0 if inside else 1, kept=True, on_gpu=on_gpu)
     return Sharding(on_gpu=on_gpu)
-
-
-def is_hybrid(strategy: DictConfig) -> bool:
-    """Whether an FSDP strategy shards within a node and repeats over nodes."""
-    return bool(strategy.get("hybrid"))
 
 
 def devices_of(cfg: DictConfig) -> int:

@@ -102,17 +102,19 @@ class Precision:
     """Bytes of numbers.
 
     Attributes:
-        weights: of a weight, its gradient and each of its optimizer's two moments, and of hidden states.
+        weights: of a weight that is stored, its gradient and each of its optimizer's two moments.
         compute: of a number in matrix products.
+        stream: of a weight in use and of a hidden state: as stored, but where weights are gathered.
     """
 
     weights: int = 4
     compute: int = 4
+    stream: int = 4
 
     @property
     def autocast(self) -> bool:
-        """Whether weights are copied for matrix products."""
-        return self.compute < self.weights
+        """Whether weights and hidden states are copied for matrix products."""
+        return self.compute < self.stream
 
 
 @dataclass(frozen=True, slots=True)

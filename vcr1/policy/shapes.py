@@ -1,4 +1,4 @@
-"""What a model is made of, without its weights: on the meta device, and known for some even without the hub."""
+"""What a model is made of, without its weights; of some models known without the hub too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -52,8 +51,8 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
     if config.model_type not in FAMILIES:
         raise UserError(f"family {config.model_type} is not supported; known: {', '.join(FAMILIES)}")
     with torch.device("meta"), _quiet():
-        model: Any = AutoModelForImageTextToText.from_config(config)
-    return model  # type: ignore[no-any-return]
+        model: PreTrainedModel = AutoModelForImageTextToText.from_config(config)
+    return model
 
 
 def empty_policy_model(path: str, freeze: list[str], lora: LoRA | None = None) -> PreTrainedModel:
