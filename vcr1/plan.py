@@ -1,8 +1,8 @@
 """Will it fit? ``python -m vcr1.plan experiment=videochat_r1 plan.gpu_gb=40``.
 
-Takes the overrides of the training run and computes, without weights, data or a GPU, what it will need: the
-bytes on each GPU by what they are for and when, the floating-point work of an update, and what to change where
-it does not fit. Printed, and written to ``plan.json`` in the run's folder.
+Takes the overrides of the training run and computes, without weights, data or a GPU, what it will need: bytes
+on each GPU by what they are for and when, the floating-point work of an update, and what to change where it
+does not fit. Printed, and written to ``plan.json`` in the run's folder.
 Exit status: 0 where the run fits, 1 where it does not, 2 where no plan can be made.
 """
 

@@ -163,7 +163,7 @@ def measure(folder: Path, run: Run) -> tuple[int, Setup]:
 def allocated(job: Any) -> int:
     """The most bytes that were allocated and not yet freed at any time of a job."""
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         job()
     events = profile.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")

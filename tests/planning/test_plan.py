@@ -183,9 +183,13 @@ def test_what_cannot_be_planned_is_named(
         make_plan(load_config([override]))
 
 
-def test_training_announces_its_plan(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_announces_its_plan(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     announce(load_config(["experiment=demo"]))
-    announce(load_config(["model=tiny_scratch"]))
+    assert caplog.text == ""
+    announce(load_config(["model=tiny_scratch"]))  # trains, but without a plan
+    assert "no plan: model: vcr1.tiny.build_policy has no model.path" in caplog.text
     assert capsys.readouterr().out == ""
     announce(load_config(["experiment=demo", "plan.show=true"]))
     assert "1.22 M parameters" in capsys.readouterr().out

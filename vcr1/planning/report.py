@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from vcr1.errors import UserError
 from vcr1.planning.advice import Advice, advise
 from vcr1.planning.flops import work
 from vcr1.planning.memory import MOMENTS, Memory, Setup, memory
 from vcr1.planning.settings import expected_of, setup_of
+
+log = logging.getLogger(__name__)
 
 GB = 10**9
 COMMON_GPU = 80.0
@@ -84,12 +88,14 @@ def announce(cfg: DictConfig) -> None:
     """Print the plan of a run that is about to start, once, where ``plan.show`` says so.
 
     Raises:
-        UserError: as :func:`make_plan`.
+        UserError: a field of ``plan`` that does not exist or cannot be.
     """
-    first = getattr(rank_zero_only, "rank", 0) == 0
-    # A model that is no Hugging Face folder, such as the tiny one from scratch, has no sizes to plan by.
-    if expected_of(cfg).show and first and "path" in cfg.model:
+    if not expected_of(cfg).show or getattr(rank_zero_only, "rank", 0) != 0:
+        return
+    try:
         show(make_plan(cfg))
+    except UserError as error:  # such as another family: no reason not to train it
+        log.warning("no plan: %s", error)
 
 
 def plan_of(setup: Setup, limit: int | None, device: str = "GPU") -> Plan:

@@ -31,7 +31,7 @@ def model_config(path: str) -> PreTrainedConfig:
         path: a folder, a hub name, or ``builtin:tiny``.
 
     Raises:
-        UserError: there is none, or it is of a family that is not supported.
+        UserError: there is none, or it answers no questions about pictures.
     """
     place = resolve(path)
     carried = carried_shapes().get(place.split("/")[-1])
@@ -46,10 +46,12 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
     """A model of this configuration on the meta device: every module and parameter, no memory.
 
     Raises:
-        UserError: a family that is not supported.
+        UserError: a family without an adapter of its own, whose sizes nobody has worked out.
     """
     if config.model_type not in FAMILIES:
-        raise UserError(f"family {config.model_type} is not supported; known: {', '.join(FAMILIES)}")
+        raise UserError(
+            f"nothing is known of what family {config.model_type} needs; known: {', '.join(FAMILIES)}"
+        )
     with torch.device("meta"), _quiet():
         model: PreTrainedModel = AutoModelForImageTextToText.from_config(config)
     return model
