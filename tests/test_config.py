@@ -33,6 +33,7 @@ OPTIONS = sorted(
     (path.parent.relative_to(conf_dir()).as_posix(), path.stem) for path in conf_dir().glob("*/**/*.yaml")
 )
 GROUPS = {
+    "adapter",
     "algorithm",
     "callbacks",
     "data",
