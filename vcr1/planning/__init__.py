@@ -1,0 +1,33 @@
+"""What a run will need, before anything heavy: parameters, bytes on each GPU, floating-point work."""
+
+from vcr1.planning.advice import Advice, advise
+from vcr1.planning.flops import work
+from vcr1.planning.memory import MOMENTS, Memory, Setup, memory
+from vcr1.planning.report import Plan, announce, make_plan, plan_of, show
+from vcr1.planning.settings import setup_of, weights_of
+from vcr1.planning.shape import ModelShape, Tower, shape_of
+from vcr1.planning.workload import Precision, Sharding, Weights, Workload
+
+__all__ = [
+    "MOMENTS",
+    "Advice",
+    "Memory",
+    "ModelShape",
+    "Plan",
+    "Precision",
+    "Setup",
+    "Sharding",
+    "Tower",
+    "Weights",
+    "Workload",
+    "advise",
+    "announce",
+    "make_plan",
+    "memory",
+    "plan_of",
+    "setup_of",
+    "shape_of",
+    "show",
+    "weights_of",
+    "work",
+]

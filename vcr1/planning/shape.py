@@ -1,0 +1,121 @@
+"""The sizes of a model that its memory and its work follow from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """One stack of transformer blocks.
+
+    Attributes:
+        layers: blocks.
+        hidden: width of the residual stream.
+        intermediate: width inside the MLP.
+        heads: attention heads.
+        kv_heads: heads of keys and values.
+        head_dim: width of a head.
+        gated: the MLP has a gate beside its way up (SwiGLU).
+        rms: RMSNorm, written out in several operations; otherwise LayerNorm, which is one.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    gated: bool = True
+    rms: bool = True
+
+    @property
+    def queries(self) -> int:
+        """Width of all queries."""
+        return self.heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        """Width of all keys, and of all values."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def block_parameters(self) -> int:
+        """Parameters of one block's matrices; what else it has is small."""
+        attention = 2 * self.hidden * self.queries + 2 * self.hidden * self.keys
+        return attention + (3 if self.gated else 2) * self.hidden * self.intermediate
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """A video language model of one of the known families.
+
+    Attributes:
+        text: the language model.
+        vision: the vision tower.
+        vocabulary: rows of the LM head.
+        tied: the LM head is the embedding table.
+        patch_values: numbers in a patch of pixels.
+        merge: patches on a side that make one token.
+        temporal: frames in a patch.
+        spatial: pixels on a side of a token.
+        window: patches that a patch attends to in most vision blocks; None where all are full.
+        full_blocks: vision blocks that attend to a whole frame.
+        mergers: projections into the language model: one, and one for each layer of deepstack.
+        stamped: times stand in the text between the frames.
+    """
+
+    text: Tower
+    vision: Tower
+    vocabulary: int
+    tied: bool
+    patch_values: int
+    merge: int
+    temporal: int
+    spatial: int
+    window: int | None
+    full_blocks: int
+    mergers: int
+    stamped: bool
+
+
+def shape_of(config: Any) -> ModelShape:
+    """The sizes in a Hugging Face configuration of one of the known families."""
+    text, vision = config.get_text_config(), config.vision_config
+    windowed = config.model_type == "qwen2_5_vl"
+    width = vision.embed_dim if config.model_type == "qwen2_vl" else vision.hidden_size
+    inner = getattr(vision, "intermediate_size", None) or round(width * getattr(vision, "mlp_ratio", 4))
+    side = vision.patch_size * vision.spatial_merge_size
+    language = Tower(
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=text.intermediate_size,
+        heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+    )
+    tower = Tower(
+        layers=vision.depth,
+        hidden=width,
+        intermediate=inner,
+        heads=vision.num_heads,
+        kv_heads=vision.num_heads,
+        head_dim=width // vision.num_heads,
+        gated=windowed,
+        rms=windowed,
+    )
+    return ModelShape(
+        text=language,
+        vision=tower,
+        vocabulary=text.vocab_size,
+        tied=bool(config.tie_word_embeddings),
+        patch_values=getattr(vision, "in_channels", 3) * vision.temporal_patch_size * vision.patch_size**2,
+        merge=vision.spatial_merge_size,
+        temporal=vision.temporal_patch_size,
+        spatial=side,
+        window=(vision.window_size // vision.patch_size) ** 2 if windowed else None,
+        full_blocks=len(vision.fullatt_block_indexes) if windowed else vision.depth,
+        mergers=1 + len(getattr(vision, "deepstack_visual_indexes", None) or []),
+        stamped=config.model_type == "qwen3_vl",
+    )
