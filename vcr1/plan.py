@@ -16,13 +16,13 @@ from omegaconf import DictConfig
 
 from vcr1.config import command_line
 from vcr1.errors import UserError
-from vcr1.planning import make_plan, show
+from vcr1.planning import make_plan, show, with_strategy
 
 
 def run_job(cfg: DictConfig) -> None:
     """The Hydra job: plan, print, write; what is wrong is said without a stack."""
     try:
-        plan = make_plan(cfg)
+        plan = make_plan(with_strategy(cfg))
     except UserError as error:
         print(f"vcr1: {error}", file=sys.stderr)
         sys.exit(2)

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from vcr1.config import arguments_of, build, build_all, build_data, command_line
 from vcr1.errors import UserError
 from vcr1.loggers import git_state
-from vcr1.planning import announce
+from vcr1.planning import announce, with_strategy
 from vcr1.preflight import preflight
 from vcr1.report import Clock, Report, baselines, evaluate, show_table, write_report
 
@@ -41,6 +41,7 @@ def train(cfg: DictConfig) -> Report:
         UserError: something that the run needs is missing or impossible.
     """
     annotations = preflight(cfg)
+    cfg = with_strategy(cfg)
     announce(cfg)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)

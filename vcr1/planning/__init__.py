@@ -1,6 +1,7 @@
 """What a run will need, before anything heavy: parameters, bytes on each GPU, floating-point work."""
 
 from vcr1.planning.advice import Advice, advise
+from vcr1.planning.choice import with_strategy
 from vcr1.planning.flops import work
 from vcr1.planning.memory import MOMENTS, Memory, Setup, memory
 from vcr1.planning.report import Plan, announce, make_plan, plan_of, show
@@ -29,5 +30,6 @@ __all__ = [
     "shape_of",
     "show",
     "weights_of",
+    "with_strategy",
     "work",
 ]

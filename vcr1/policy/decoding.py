@@ -63,7 +63,7 @@ class SharedCache:
     def _extended(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Put one column ``[P·S, Hkv, 1, D]`` behind a layer's own; all columns up to it."""
         prompts = len(self.prompts[layer][0])
-        new = [tensor.unflatten(0, (prompts, -1)).transpose(1, 2) for tensor in (key, value)]
+        new = [tensor.to(value.dtype).unflatten(0, (prompts, -1)).transpose(1, 2) for tensor in (key, value)]
         if layer == len(self.own):
             columns = [tensor.new_empty(*tensor.shape[:3], BLOCK, tensor.shape[-1]) for tensor in new]
             self.own.append((columns[0], columns[1]))
@@ -122,7 +122,8 @@ def prefill(model: Any, layout: PromptLayout, one_by_one: bool) -> tuple[Tensor,
             **deep_inputs(layout.is_video, layout.deep_features, layout.embeds.shape[-1]),
         ).last_hidden_state
         layers: list[Any] = list(cache.layers)
-        prompts = [(layer.keys, layer.values) for layer in layers]
+        # Under autocast the rotation leaves keys in float32; they are multiplied in half precision anyway.
+        prompts = [(layer.keys.to(layer.values.dtype), layer.values) for layer in layers]
         logits = model.lm_head(hidden[:, -1])
     padding = layout.attention_mask == 0
     return logits, SharedCache(prompts, padding[:, None, None] if padding.any() else None)
