@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,6 +82,7 @@ class PolicyModule(L.LightningModule):
         self._micro_batches: list[dict[str, float]] = []
         self._updates = False
         self._lost = self._unjudged = 0
+        self._counts = {"lost_samples": 0.0, "unjudged": 0.0}
         self._lr = lr
 
     def configure_optimizers(self) -> Any:
@@ -109,9 +112,19 @@ class PolicyModule(L.LightningModule):
 
         No state to save: a resumed run draws what the uninterrupted one would have drawn.
         """
-        place = f"{self.seed}-{self.trainer.current_epoch}-{batch_idx}-{self.global_rank}"
-        digest = hashlib.sha256(place.encode()).digest()
-        return torch.Generator(self.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return torch.Generator(self.device).manual_seed(self._seed_of(batch_idx))
+
+    def _seed_of(self, batch_idx: int, *use: str) -> int:
+        """A seed of one micro-batch on one rank, for one use of it."""
+        place = "-".join(map(str, (self.seed, self.trainer.current_epoch, batch_idx, self.global_rank, *use)))
+        return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") >> 1
+
+    def _seed_the_rest(self, batch_idx: int) -> None:
+        """Set the process's own randomness likewise: dropout draws from it, and a user's reward may."""
+        seed = self._seed_of(batch_idx, "process")
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
 
     def nothing_to_learn(self) -> Tensor:
         """A zero loss that reaches every parameter, so that ranks stay in step where one has no sample."""
@@ -147,6 +160,7 @@ class PolicyModule(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """The time since the last batch ended was spent waiting for data."""
         self.phase.charge("data")
+        self._seed_the_rest(batch_idx)
         # Read before the update: the scheduler moves on with it.
         self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -182,7 +196,8 @@ class PolicyModule(L.LightningModule):
         counts = {"lost_samples": float(self._lost), "unjudged": float(self._unjudged)}
         means = self._mean_over_ranks(means | {"lr": self._lr} | counts)
         # All ranks together, since the run began: a count that is not logged at every step misses none.
-        means |= {name: means[name] * self.trainer.world_size for name in counts}
+        self._counts = {name: means[name] * self.trainer.world_size for name in counts}
+        means |= self._counts
         logged = {f"train/{name}": value for name, value in means.items() if not math.isnan(value)}
         # Past Lightning's own way to the loggers, which repeats the last values of tasks that had no turn.
         self.log_dict(logged, on_step=True, batch_size=1, logger=False)
@@ -199,6 +214,17 @@ class PolicyModule(L.LightningModule):
         sums = torch.cat([values.nan_to_num(0.0), (~values.isnan()).to(values.dtype)]).to(self.device)
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return dict(zip(metrics, (sums[0] / sums[1]).tolist(), strict=True))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What has been counted since the run began goes with it."""
+        checkpoint["counts"] = dict(self._counts)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting; what all ranks had counted is the first one's."""
+        self._counts |= checkpoint.get("counts", {})
+        first = self.global_rank == 0
+        self._lost = round(self._counts["lost_samples"]) if first else 0
+        self._unjudged = round(self._counts["unjudged"]) if first else 0
 
     def on_validation_epoch_start(self) -> None:
         """Forget the judgements of the evaluation before."""

@@ -86,11 +86,13 @@ class ReferencedModule(PolicyModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The reference is not saved a second time while it is the model that the run began with."""
+        super().on_save_checkpoint(checkpoint)
         if not self.reference_moved:
             drop_reference(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The reference is the saved one, or else the one that this module was built with."""
+        super().on_load_checkpoint(checkpoint)
         state = checkpoint["state_dict"]
         if self.reference is None:
             drop_reference(state)
