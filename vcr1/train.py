@@ -53,10 +53,7 @@ def train(cfg: DictConfig) -> Report:
     with arguments_of("algorithm"):
         module = build(cfg.algorithm)(policy=policy)
     loggers = build_all(cfg.get("logger"))
-    callbacks = build_all(cfg.get("callbacks"))
-    for callback in callbacks:
-        if isinstance(callback, Checkpoints):
-            callback.config, callback.resumed = as_written(cfg), resumed.path if resumed else None
+    callbacks = build_callbacks(cfg, resumed)
     with arguments_of("trainer"):
         trainer: L.Trainer = build(cfg.trainer)(callbacks=callbacks, logger=loggers)
     for logger in loggers:
@@ -71,13 +68,7 @@ def train(cfg: DictConfig) -> Report:
     trainer.fit(module, data, ckpt_path=resumed.path if resumed else None)
     report.seconds["training"] = clock.read()
     if resumed and not module.logged_update:
-        log.warning(
-            "nothing was trained: %s had come to the end of trainer.max_epochs=%s or max_steps=%s already; "
-            "trainer.max_epochs=-1 lets max_steps alone decide",
-            resumed.path,
-            cfg.trainer.max_epochs,
-            cfg.trainer.max_steps,
-        )
+        warn_of_the_end(cfg, resumed)
     clock = Clock()
     if cfg.report.after and held_out:
         report.after = evaluate(trainer, module, data.val_dataloader())
@@ -106,6 +97,26 @@ def resume(cfg: DictConfig) -> Resumed | None:
     if getattr(rank_zero_only, "rank", 0) == 0:
         prepare_folder(Path(cfg.run_dir), resumed)
     return resumed
+
+
+def build_callbacks(cfg: DictConfig, resumed: Resumed | None) -> list[L.Callback]:
+    """The callbacks; what writes checkpoints knows which run they are of."""
+    callbacks = build_all(cfg.get("callbacks"))
+    for callback in callbacks:
+        if isinstance(callback, Checkpoints):
+            callback.config, callback.resumed = as_written(cfg), resumed.path if resumed else None
+    return callbacks
+
+
+def warn_of_the_end(cfg: DictConfig, resumed: Resumed) -> None:
+    """Say why a resumed run has trained nothing."""
+    log.warning(
+        "nothing was trained: %s had come to the end of trainer.max_epochs=%s or max_steps=%s already; "
+        "trainer.max_epochs=-1 lets max_steps alone decide",
+        resumed.path,
+        cfg.trainer.max_epochs,
+        cfg.trainer.max_steps,
+    )
 
 
 def checkpoint_folder(cfg: DictConfig) -> Path:
