@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= -n auto --maxprocesses 4 --dist worksteal
 DEMO_ARGS ?=
 
 # The first interpreter that can make the environment: 3.11, else 3.12. Override with `make PYTHON=...`.
@@ -43,7 +44,7 @@ imports: $(VENV)/.dev ## check that imports go one way
 	$(BIN)/lint-imports --no-logo
 
 unit: $(VENV)/.dev ## run the tests; PYTEST_ARGS='-k grpo -x' narrows them
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 pytest: unit
 

@@ -47,7 +47,9 @@ class HuggingFaceExport(Callback):
         self.dtype = None if dtype is None else floating_type(dtype, "callbacks.export.dtype")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write on the first rank."""
-        if trainer.is_global_zero and isinstance(pl_module, PolicyModule):
+        """Write on the first rank; ranks that share the weights hand theirs over."""
+        if not isinstance(pl_module, PolicyModule):
+            return
+        if trainer.is_global_zero or pl_module.policy.sharding is not None:
             pl_module.policy.save(self.folder, self.dtype)
             rank_zero_info(f"Hugging Face folder: {self.folder}")

@@ -54,10 +54,11 @@ def test_the_7b_has_what_the_policy_takes_hold_of() -> None:
         freeze_parts(model, [part])
         frozen.append(sum(p.numel() for p in model.parameters() if not p.requires_grad))
         assert policy.vision_is_frozen
-    vision, with_merger, with_language = frozen
+    vision, with_merger, with_language, everything = frozen
     assert vision == with_merger == pytest.approx(0.677e9, rel=0.01)
     head = 152064 * 3584
     assert with_language == sum(p.numel() for p in model.parameters()) - head
+    assert everything == sum(p.numel() for p in model.parameters())
 
     # Positions need the configuration alone: two steps of 10 x 17 tokens, 1.5 s apart.
     inputs = {

@@ -130,8 +130,9 @@ def prune(folder: Path, keep: int) -> None:
 
 def remove_partials(folder: Path) -> None:
     """Remove what runs that were killed left unfinished."""
-    for path in folder.glob(f"*{PARTIAL}"):
-        remove(path)
+    for path in folder.iterdir():
+        if PARTIAL in path.name:  # a strategy may have added to it
+            remove(path)
 
 
 def remove(path: Path) -> None:

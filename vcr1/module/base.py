@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor
 
 from vcr1.errors import UserError
+from vcr1.module.randomness import seed_of, seed_process
+from vcr1.module.rollouts import lost_judgement
 from vcr1.module.schedule import SCHEDULES, lr_factor
 from vcr1.phases import PhaseTimer
 from vcr1.policy import Sampling, VideoPolicy
-from vcr1.records import Batch, Completion, Judge, Judgement, LostSample, ParseFailure
+from vcr1.records import Batch, Judge, Judgement, PromptInputs
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +84,16 @@ class PolicyModule(L.LightningModule):
         self._counts = {"lost_samples": 0.0, "unjudged": 0.0}
         self._lr = lr
 
+    def policies(self) -> list[VideoPolicy]:
+        """The models of this module, which a strategy may spread over ranks."""
+        return [self.policy]
+
+    def configure_model(self) -> None:
+        """Let a strategy that shards do so; without a run, as when a checkpoint is opened, there is none."""
+        strategy = None if self._trainer is None else self._trainer.strategy
+        if (shard := getattr(strategy, "shard", None)) is not None:
+            shard(self.policies())
+
     def configure_optimizers(self) -> Any:
         """AdamW on what is trained, with a learning rate per update."""
         parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
@@ -112,24 +121,23 @@ class PolicyModule(L.LightningModule):
 
         No state to save: a resumed run draws what the uninterrupted one would have drawn.
         """
-        return torch.Generator(self.device).manual_seed(self._seed_of(batch_idx))
+        return torch.Generator(self.device).manual_seed(seed_of(*self._place(batch_idx)))
 
-    def _seed_of(self, batch_idx: int, *use: str) -> int:
-        """A seed of one micro-batch on one rank, for one use of it."""
-        place = "-".join(map(str, (self.seed, self.trainer.current_epoch, batch_idx, self.global_rank, *use)))
-        return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") >> 1
-
-    def _seed_the_rest(self, batch_idx: int) -> None:
-        """Set the process's own randomness likewise: dropout draws from it, and a user's reward may."""
-        seed = self._seed_of(batch_idx, "process")
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+    def _place(self, batch_idx: int) -> tuple[int, int, int, int]:
+        """What tells one micro-batch on one rank from all others."""
+        return self.seed, self.trainer.current_epoch, batch_idx, self.global_rank
 
     def nothing_to_learn(self) -> Tensor:
-        """A zero loss that reaches every parameter, so that ranks stay in step where one has no sample."""
+        """A zero loss that reaches every parameter, so that ranks stay in step where one has no sample.
+
+        Not for a policy that is sharded: there a stand-in takes the place of the samples.
+        """
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         return torch.stack([parameter.flatten()[:1].sum().float() for parameter in trained]).sum() * 0.0
+
+    def present(self, batch: Batch) -> list[PromptInputs]:
+        """The inputs of a batch; a stand-in's where all samples are lost and other ranks may have theirs."""
+        return batch.inputs if batch.samples else self.policy.stand_in()
 
     def task_metrics(self, task: Judge, judgements: Sequence[Judgement]) -> dict[str, float]:
         """Means over completions of rewards, metrics and failures, under the task's name; always all keys."""
@@ -160,7 +168,7 @@ class PolicyModule(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """The time since the last batch ended was spent waiting for data."""
         self.phase.charge("data")
-        self._seed_the_rest(batch_idx)
+        seed_process(seed_of(*self._place(batch_idx), "process"))
         # Read before the update: the scheduler moves on with it.
         self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -216,15 +224,26 @@ class PolicyModule(L.LightningModule):
         return dict(zip(metrics, (sums[0] / sums[1]).tolist(), strict=True))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What has been counted since the run began goes with it."""
+        """With adapters the base is not saved: it is what ``model.path`` names."""
         checkpoint["counts"] = dict(self._counts)
+        for name in self._base_weights():
+            checkpoint["state_dict"].pop(name, None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting; what all ranks had counted is the first one's."""
+        """Go on counting, on the first rank; the base that is not saved is the one of this module."""
         self._counts |= checkpoint.get("counts", {})
-        first = self.global_rank == 0
-        self._lost = round(self._counts["lost_samples"]) if first else 0
-        self._unjudged = round(self._counts["unjudged"]) if first else 0
+        if self.global_rank == 0:
+            self._lost = round(self._counts["lost_samples"])
+            self._unjudged = round(self._counts["unjudged"])
+        for name, weight in self._base_weights().items() if "state_dict" in checkpoint else ():
+            checkpoint["state_dict"].setdefault(name, weight)
+
+    def _base_weights(self) -> dict[str, Tensor]:
+        """The weights under the policy's adapters; none where it has no adapters."""
+        if not self.policy.is_adapted:
+            return {}
+        state = self.policy.state_dict(prefix="policy.", keep_vars=True)
+        return {name: weight.detach() for name, weight in state.items() if not weight.requires_grad}
 
     def on_validation_epoch_start(self) -> None:
         """Forget the judgements of the evaluation before."""
@@ -261,10 +280,10 @@ class PolicyModule(L.LightningModule):
     def answer(self, batch: Batch) -> list[Judgement]:
         """One greedy completion per prompt, judged; a sample whose video was lost scores 0."""
         judgements = [lost_judgement(batch.task, lost) for lost in batch.lost]
+        if batch.samples or self.policy.sharding is not None:
+            inputs = self.present(batch)
+            groups = self.policy.rollout(inputs, self.policy.vision(inputs), 1, self.eval_sampling)
         if batch.samples:
-            groups = self.policy.rollout(
-                batch.inputs, self.policy.vision(batch.inputs), 1, self.eval_sampling
-            )
             judgements += batch.task.judge([texts[0] for texts in groups.texts], batch.samples)()
         return judgements
 
@@ -273,15 +292,3 @@ def nan_mean(values: Sequence[float]) -> float:
     """Mean of the values that are numbers; NaN where none is."""
     numbers = [value for value in values if not math.isnan(value)]
     return sum(numbers) / len(numbers) if numbers else math.nan
-
-
-def lost_judgement(task: Judge, lost: LostSample) -> Judgement:
-    """What a sample scores whose video could not be read: nothing, but it counts."""
-    return Judgement(
-        sample_id=lost.sample_id,
-        completion=Completion("", ParseFailure("lost_video")),
-        rewards=dict.fromkeys(task.reward_names, 0.0),
-        total=0.0,
-        metrics=dict.fromkeys(task.metric_names, 0.0),
-        category=lost.category,
-    )

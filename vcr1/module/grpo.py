@@ -151,13 +151,13 @@ class GRPOModule(ReferencedModule):
         """Rollout, or the one of a while ago again; then log-probs and loss."""
         if isinstance(batch, Again):
             rollout = self._rollouts.popleft()
-            scores = None if rollout is None else self._score(rollout.groups)
+            scores = self._idle() if rollout is None else self._score(rollout.groups)
         else:
             rollout, scores = self._roll_out(batch, batch_idx)
         self._keep(rollout)
         if rollout is None or scores is None:
             self._step_metrics = self._metrics(batch, [], {})
-            return self.nothing_to_learn()
+            return self.nothing_to_learn() if scores is None else scores.logprobs.sum() * 0.0
         with self.phase("policy"):
             result = policy_loss(
                 scores.logprobs,
@@ -177,14 +177,15 @@ class GRPOModule(ReferencedModule):
     def _roll_out(self, batch: Batch, batch_idx: int) -> tuple[Rollout | None, TokenScores | None]:
         """Sample, judge and score a fresh micro-batch; nothing where it has no samples."""
         if not batch.samples:
+            scores = self._idle(self.generator(batch_idx))
             # The other ranks may be waiting for this one's share of the batch's mean reward.
             self._advantages(torch.empty(0, self.num_generations, device=self.device))
-            return None, None
+            return None, scores
         with self.phase("vision"):
             features = self.policy.vision(batch.inputs)
         sample = partial(self._sample, generator=self.generator(batch_idx))
         groups, pending, resampled = sample_groups(
-            sample, batch, features, self.max_resamples, self.policy.encoder.padding
+            sample, batch, features, self.max_resamples, self.policy.encoder.padding, self._again
         )
         with self.phase("reference"):
             reference = self.reference_logprobs(groups, features)
@@ -212,6 +213,35 @@ class GRPOModule(ReferencedModule):
                 return pending()
 
         return groups, collect
+
+    def _again(self, wanted: int) -> bool:
+        """Whether any rank samples again; where ranks share the weights, one that need not goes along."""
+        if self.policy.sharding is None:
+            return wanted > 0
+        anyone = self.policy.sharding.most(wanted) > 0
+        if anyone and not wanted:
+            self.policy.rollout(self.policy.stand_in(video=False), [None], 1, self.sampling)
+        return anyone
+
+    def _idle(self, generator: torch.Generator | None = None) -> TokenScores | None:
+        """Go along with the other ranks where this one has no samples and they share the weights.
+
+        Args:
+            generator: of a fresh micro-batch; None where one comes again.
+        """
+        if self.policy.sharding is None:
+            return None
+        inputs = self.policy.stand_in()
+        features = self.policy.vision(inputs)
+        if generator is None:
+            groups = self.policy.teacher_groups(inputs, ["-"])
+        else:
+            groups = self.policy.rollout(inputs, features, 1, self.sampling, generator)
+            for _ in range(self.max_resamples):
+                if not self._again(0):
+                    break
+            self.reference_logprobs(groups, features)
+        return self.policy.logprobs(groups, features)
 
     def _score(self, groups: RolloutGroups) -> TokenScores:
         """Log-probs of completions under the policy as it is now."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vcr1.errors import UserError
 from vcr1.module.base import PolicyModule
-from vcr1.policy import VideoPolicy
+from vcr1.policy import VideoPolicy, reference_of
 from vcr1.records import Batch, RolloutGroups
 
 PREFIX = "reference."
@@ -17,7 +17,7 @@ PREFIX = "reference."
 
 
 class ReferencedModule(PolicyModule):
-    """A policy that is held near a reference, a frozen copy of it.
+    """A policy that is held near a reference: a frozen copy of it, or the base under its adapters.
 
     The reference is the policy as it comes in. It may follow the policy in steps, as in the iterated form of
     GRPO (arXiv 2402.03300, algorithm 1); from then on it is part of the checkpoints.
@@ -30,11 +30,11 @@ class ReferencedModule(PolicyModule):
         common: arguments of :class:`PolicyModule`.
 
     Attributes:
-        reference: the frozen copy, if any.
+        reference: the frozen copy or the base, if any.
         reference_moved: whether it is another model than the one that the run began with.
 
     Raises:
-        UserError: a refresh without a reference, or a number of updates below 1.
+        UserError: a refresh without a reference, or of one that is the base, or a number of updates below 1.
     """
 
     def __init__(
@@ -52,10 +52,19 @@ class ReferencedModule(PolicyModule):
                     f"algorithm.reference_refresh={reference_refresh}, but algorithm.kl_weight=0 keeps no "
                     f"reference: set a weight, or reference_refresh=null"
                 )
+            if policy.is_adapted:
+                raise UserError(
+                    f"algorithm.reference_refresh={reference_refresh}, but with model.lora the reference is "
+                    f"the base, which stays as it is: set reference_refresh=null, or train without adapters"
+                )
         self.reference_refresh = reference_refresh
-        self.reference = policy.frozen_copy() if kl_weight else None
+        self.reference = reference_of(policy) if kl_weight else None
         self.reference_moved = False
         self._refreshed_at = 0
+
+    def policies(self) -> list[VideoPolicy]:
+        """The policy and its frozen copy."""
+        return [self.policy, *([self.reference] if isinstance(self.reference, VideoPolicy) else [])]
 
     @torch.no_grad()
     def reference_logprobs(self, groups: RolloutGroups, features: list[Tensor | None]) -> Tensor | None:
@@ -80,24 +89,27 @@ class ReferencedModule(PolicyModule):
         super().on_train_batch_start(batch, batch_idx)
         update = self.trainer.global_step
         due = self.reference_refresh and update and update % self.reference_refresh == 0
-        if self.reference is not None and due and self._refreshed_at != update:
+        if isinstance(self.reference, VideoPolicy) and due and self._refreshed_at != update:
             self.reference.load_state_dict(self.policy.state_dict())
             self.reference_moved, self._refreshed_at = True, update
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The reference is not saved a second time while it is the model that the run began with."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint["reference_moved"] = self.reference_moved
         if not self.reference_moved:
             drop_reference(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The reference is the saved one, or else the one that this module was built with."""
         super().on_load_checkpoint(checkpoint)
+        self.reference_moved = checkpoint["reference_moved"]
+        if "state_dict" not in checkpoint:  # shards, which the strategy has read
+            return
         state = checkpoint["state_dict"]
-        if self.reference is None:
+        if not isinstance(self.reference, VideoPolicy):
             drop_reference(state)
             return
-        self.reference_moved = any(name.startswith(PREFIX) for name in state)
         if not self.reference_moved:
             state |= self.reference.state_dict(prefix=PREFIX)
 

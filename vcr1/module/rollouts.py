@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vcr1.objectives import group_deviations, masked_mean, zero_variance
-from vcr1.records import Batch, Judgement, RolloutGroups
+from vcr1.records import Batch, Completion, Judge, Judgement, LostSample, ParseFailure, RolloutGroups
 
 PendingGroups = Callable[[], list[list[Judgement]]]
 """Judgements of ``P x G`` completions that are under way: the call waits for them."""
@@ -61,7 +61,12 @@ def total_rewards(judgements: Sequence[Sequence[Judgement]], device: torch.devic
 
 
 def sample_groups(
-    sample: Sample, batch: Batch, features: list[Tensor | None], max_resamples: int, padding: int
+    sample: Sample,
+    batch: Batch,
+    features: list[Tensor | None],
+    max_resamples: int,
+    padding: int,
+    again: Callable[[int], bool] = bool,
 ) -> tuple[RolloutGroups, PendingGroups, int]:
     """Sample completions and begin to judge them; sample again, so often, what would teach nothing.
 
@@ -75,6 +80,7 @@ def sample_groups(
         features: their video features.
         max_resamples: how often a group of equal rewards is sampled again.
         padding: token id that fills up shorter completions.
+        again: whether another round is made, from how many groups of this rank need it.
 
     Returns:
         The groups, their judgements, and how many groups were sampled again. Without resampling the
@@ -86,8 +92,10 @@ def sample_groups(
     judgements, resampled = pending(), 0
     for _ in range(max_resamples):
         flat = zero_variance(total_rewards(judgements, torch.device("cpu"))).nonzero().flatten().tolist()
-        if not flat:
+        if not again(len(flat)):
             break
+        if not flat:
+            continue
         others, pending = sample(part_of(batch, flat), [features[place] for place in flat])
         groups = replace_groups(groups, flat, others, padding)
         for place, judged in zip(flat, pending(), strict=True):
@@ -167,3 +175,15 @@ def numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
         return {}
     values = torch.stack([scalar.detach().float() for scalar in scalars.values()])
     return dict(zip(scalars, values.tolist(), strict=True))
+
+
+def lost_judgement(task: Judge, lost: LostSample) -> Judgement:
+    """What a sample scores whose video could not be read: nothing, but it counts."""
+    return Judgement(
+        sample_id=lost.sample_id,
+        completion=Completion("", ParseFailure("lost_video")),
+        rewards=dict.fromkeys(task.reward_names, 0.0),
+        total=0.0,
+        metrics=dict.fromkeys(task.metric_names, 0.0),
+        category=lost.category,
+    )

@@ -45,7 +45,7 @@ class SFTModule(PolicyModule):
         """Cross-entropy of the answers' tokens."""
         if not batch.samples:
             self._step_metrics = dict.fromkeys(SFT_METRICS, math.nan)
-            return self.nothing_to_learn()
+            return self.nothing_to_learn() if self.policy.sharding is None else self._idle()
         with self.phase("vision"):
             features = self.policy.vision(batch.inputs)
         with self.phase("policy"):
@@ -60,3 +60,9 @@ class SFTModule(PolicyModule):
         values = (loss, cross_entropy, auxiliary, masked_mean(scores.entropy, groups.completion_mask))
         self._step_metrics = dict(zip(SFT_METRICS, torch.stack(values).tolist(), strict=True))
         return loss
+
+    def _idle(self) -> Tensor:
+        """Go along with ranks that have samples, where they share the weights."""
+        inputs = self.policy.stand_in()
+        groups = self.policy.teacher_groups(inputs, ["-"])
+        return self.policy.logprobs(groups, self.policy.vision(inputs)).logprobs.sum() * 0.0

@@ -2,12 +2,16 @@
 
 from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.loading import check_weights, floating_type, load_encoder, load_policy
+from vcr1.policy.lora import LoRA
 from vcr1.policy.policy import VideoPolicy
+from vcr1.policy.reference import Reference, reference_of
 from vcr1.policy.sampling import Sampling
 from vcr1.policy.scoring import TokenScores
 
 __all__ = [
+    "LoRA",
     "PromptEncoder",
+    "Reference",
     "Sampling",
     "TokenScores",
     "VideoPolicy",
@@ -15,4 +19,5 @@ __all__ = [
     "floating_type",
     "load_encoder",
     "load_policy",
+    "reference_of",
 ]

@@ -12,6 +12,11 @@ from torch import Tensor
 from vcr1.records import PromptInputs, VideoClip
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Under the names of all three families.
+VISION_PROJECTIONS = (
+    *("qkv", "proj", "gate_proj", "up_proj", "down_proj"),
+    *("fc1", "fc2", "linear_fc1", "linear_fc2"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class Family:
             ``mm_token_type_ids`` turns M-RoPE into one-dimensional positions, a missing
             ``second_per_grid_ts`` loses real time, both without an error from the model.
         lora_targets: a regular expression of the modules that LoRA adapts by default: the language model's
-            projections, the vision tower stays as it is.
+            projections.
+        lora_vision_targets: the same of the vision tower: the projections of its blocks.
     """
 
     name: str = "qwen2_5_vl"
@@ -52,6 +58,7 @@ class Family:
         "second_per_grid_ts",
     )
     lora_targets: str = rf".*language_model.*\.({'|'.join(PROJECTIONS)})"
+    lora_vision_targets: str = rf".*visual\.blocks.*\.({'|'.join(VISION_PROJECTIONS)})"
 
     def metadata(self, clip: VideoClip) -> dict[str, Any]:
         """What the processor is told of a clip's source."""

@@ -17,14 +17,17 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from vcr1.errors import UserError
 from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.families import FAMILIES
+from vcr1.policy.lora import LoRA, adapt
 from vcr1.policy.policy import VideoPolicy
 
 ATTENTION = ("sdpa", "eager")
 PARTS = {
-    "vision": "model.visual",
-    "merger": "model.visual.merger",
-    "language": "model.language_model",
+    "vision": ("model.visual",),
+    "merger": ("model.visual.merger", "model.visual.deepstack_merger_list"),
+    "language": ("model.language_model",),
+    "head": ("lm_head",),
 }
+"""Parts of a model by name: the modules that a family has of these."""
 BUILTIN = "builtin:"
 
 
@@ -87,6 +90,7 @@ def load_policy(
     freeze: list[str] | None = None,
     attention_form: str = "auto",
     max_tokens: int | None = None,
+    lora: LoRA | None = None,
 ) -> VideoPolicy:
     """A policy from pretrained weights.
 
@@ -95,12 +99,14 @@ def load_policy(
         dtype: name of a torch floating type, e.g. ``bfloat16``.
         attention: attention implementation of transformers, ``sdpa`` or ``eager``: one that takes a mask.
         gradient_checkpointing: recompute blocks in the backward pass instead of keeping their activations.
-        freeze: parts that are not trained, out of ``vision``, ``merger``, ``language``.
+        freeze: parts that are not trained, out of ``vision``, ``merger``, ``language``, ``head``.
         attention_form: how training passes lay groups out, see :class:`~vcr1.policy.policy.VideoPolicy`.
         max_tokens: tokens in a forward of a training pass, see there.
+        lora: adapters that are trained in the place of the weights; None for full fine-tuning.
 
     Raises:
-        UserError: missing weights, an unknown family, dtype, attention, form or part.
+        UserError: missing weights, an unknown family, dtype, attention, form or part, or adapters in a part
+            that is frozen.
     """
     check_weights(path)
     torch_dtype = floating_type(dtype, "model.dtype")
@@ -117,7 +123,12 @@ def load_policy(
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     freeze_parts(model, freeze or [])
-    return VideoPolicy(model, load_encoder(path), attention_form, max_tokens)
+    encoder = load_encoder(path)
+    if lora is not None:
+        if lora.vision and "vision" in (freeze or []):
+            raise UserError("model.lora.vision=true adapts what model.freeze names: leave one of them out")
+        adapt(model, lora, encoder.family)
+    return VideoPolicy(model, encoder, attention_form, max_tokens)
 
 
 def floating_type(name: str, field: str) -> torch.dtype:
@@ -141,7 +152,10 @@ def freeze_parts(model: Any, parts: list[str]) -> None:
     for part in parts:
         if part not in PARTS:
             raise UserError(f"model.freeze names {part}; known parts: {', '.join(PARTS)}")
-        model.get_submodule(PARTS[part]).requires_grad_(False)
+        modules = dict(model.named_modules())
+        for name in PARTS[part]:
+            if name in modules:
+                modules[name].requires_grad_(False)
 
 
 def _reach_hub() -> None:

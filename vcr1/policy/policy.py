@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +15,17 @@ from transformers import PreTrainedModel
 
 from vcr1.errors import UserError
 from vcr1.policy.attention import take_layouts
-from vcr1.policy.budget import plan_passes
+from vcr1.policy.budget import Pass, plan_passes
 from vcr1.policy.encoding import PromptEncoder
+from vcr1.policy.lora import is_adapted
 from vcr1.policy.packing import pack_dense, pack_split, read
 from vcr1.policy.prompts import PromptLayout, lay_out, video_features
 from vcr1.policy.rollout import Stops, decode
 from vcr1.policy.sampling import Sampling
+from vcr1.policy.saving import gathered_copy, save_folder
 from vcr1.policy.scoring import TokenScores, gather_scores, token_scores
-from vcr1.records import PromptInputs, RolloutGroups
+from vcr1.policy.sharding import Sharding, is_sharded
+from vcr1.records import Prompt, PromptInputs, RolloutGroups, VideoClip
 
 ATTENTION_FORMS = ("auto", "dense", "split")
 SPLIT_FROM = 512
@@ -65,8 +65,14 @@ class VideoPolicy(nn.Module):
         self.encoder = encoder
         self.attention_form = attention_form
         self.max_tokens = max_tokens
+        self.sharding: Sharding | None = None
         take_layouts(model)
         self._never_sampled = encoder.never_sampled(self.model.config.get_text_config().vocab_size)
+
+    @property
+    def is_adapted(self) -> bool:
+        """True where adapters are trained in the place of the weights."""
+        return is_adapted(self.model)
 
     @property
     def vision_is_frozen(self) -> bool:
@@ -75,7 +81,13 @@ class VideoPolicy(nn.Module):
 
     def vision(self, inputs: list[PromptInputs]) -> list[Tensor | None]:
         """One vision pass over the prompts' videos; see :func:`~vcr1.policy.prompts.video_features`."""
-        return video_features(self.model, inputs)
+        if self.sharding is None or any("video_grid_thw" in item for item in inputs):
+            return video_features(self.model, inputs)
+        # Other ranks may have videos, and none can compute a block alone. No token of the stand-in's is used,
+        # but its tower is part of the graph.
+        (feature,) = video_features(self.model, self.stand_in())
+        assert feature is not None
+        return [feature[:0].clone()] * len(inputs)
 
     @torch.no_grad()
     def rollout(
@@ -97,7 +109,9 @@ class VideoPolicy(nn.Module):
         """
         layout = lay_out(self.model, inputs, features)
         stops = Stops(self.encoder.end_of_turn, self.encoder.padding, self._never_sampled)
-        with self._evaluating():
+        sharding = self.sharding
+        lockstep = None if sharding is None or sharding.gathers else sharding.most
+        with self.evaluating(), nullcontext() if sharding is None else sharding.gathered():
             ids, logprobs = decode(
                 self.model,
                 layout,
@@ -105,7 +119,8 @@ class VideoPolicy(nn.Module):
                 sampling,
                 stops,
                 generator,
-                one_by_one=self._splits(layout, 0),
+                one_by_one=lockstep is None and self._splits(layout, 0),
+                most=lockstep,
             )
         return self._groups(inputs, num_generations, ids, logprobs)
 
@@ -128,8 +143,11 @@ class VideoPolicy(nn.Module):
         passes = plan_passes(
             [item["input_ids"].shape[1] for item in groups.inputs], groups.lengths.tolist(), self.max_tokens
         )
-        if len(passes) == 1:
+        count = len(passes) if self.sharding is None else self.sharding.most(len(passes))
+        if count == 1:
             return self._score(groups, features, temperature)
+        # A rank with fewer passes than another computes empty ones along.
+        passes += [Pass({0: []})] * (count - len(passes))
         parts = []
         for members in (one.members for one in passes):
             rows = list(members)
@@ -177,6 +195,18 @@ class VideoPolicy(nn.Module):
         ids = ids.to(inputs[0]["input_ids"].device)
         return self._groups(inputs, 1, ids, torch.zeros(ids.shape, dtype=torch.float32, device=ids.device))
 
+    def stand_in(self, video: bool = True) -> list[PromptInputs]:
+        """The smallest prompt: what a rank computes that has nothing to compute, see `sharding`."""
+        grid = self.encoder.grid
+        frames = torch.zeros(grid.temporal, 3, grid.spatial, grid.spatial, dtype=torch.uint8)
+        times = tuple(float(frame) for frame in range(grid.temporal))
+        clip = VideoClip(
+            frames, tuple(range(grid.temporal)), times, float(grid.temporal), float(grid.temporal)
+        )
+        inputs = self.encoder(Prompt("-"), clip if video else None)
+        device = next(self.model.buffers()).device
+        return [{name: tensor.to(device) for name, tensor in inputs.items()}]
+
     def _groups(
         self, inputs: list[PromptInputs], num_generations: int, ids: Tensor, logprobs: Tensor
     ) -> RolloutGroups:
@@ -200,33 +230,20 @@ class VideoPolicy(nn.Module):
         return reference.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write a Hugging Face folder that the Auto classes load, whole or not at all.
+        """Write a Hugging Face folder that the Auto classes load, whole or not at all; adapters are merged.
+
+        All ranks call it where they share the weights; the first one writes.
 
         Args:
             folder: an older one there is replaced.
-            dtype: floating type of the written weights, which needs a second copy in memory; None for
-                that of the model.
+            dtype: floating type of the written weights; None for that of the model.
         """
-        model = self.model if dtype is None else copy.deepcopy(self.model).to(dtype)
-        target = Path(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        aside = scratch.with_name(f"{scratch.name}-old")
-        try:
-            model.save_pretrained(scratch)
-            self.encoder.save(str(scratch))
-            _readable(scratch)
-            if target.exists():
-                # Aside, not away: a removal takes time in which there would be no model at all.
-                target.rename(aside)
-            scratch.rename(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-            if target.exists():
-                shutil.rmtree(aside, ignore_errors=True)
+        model = gathered_copy(self.model) if is_sharded(self) else self.model
+        if model is not None:
+            save_folder(model, self.encoder, Path(folder), dtype)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Evaluation mode for a while: in training mode gradient checkpointing drops the cache."""
         training = self.training
         self.eval()
@@ -246,12 +263,3 @@ def _prompts(groups: RolloutGroups, rows: list[int]) -> RolloutGroups:
         truncated=groups.truncated[rows],
         texts=[groups.texts[row] for row in rows],
     )
-
-
-def _readable(folder: Path) -> None:
-    """Give a scratch folder and its files the permissions that the user's umask means them to have."""
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~umask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,7 @@ def decode(
     stops: Stops,
     generator: torch.Generator | None,
     one_by_one: bool,
+    most: Callable[[int], int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample G completions of each of P prompts.
 
@@ -75,6 +77,8 @@ def decode(
         stops: tokens that end, fill, or must not be.
         generator: source of randomness, the global one where None.
         one_by_one: read the prompts one by one; see :func:`~vcr1.policy.decoding.prefill`.
+        most: the largest of all ranks' counts, where ranks can only take a step together: then none stops
+            before the last one has.
 
     Returns:
         Ids and log-probs, both ``[P·G, C]``.
@@ -89,16 +93,19 @@ def decode(
     logprobs = torch.zeros(total, limit, dtype=torch.float32, device=device)
     finished = torch.zeros(total, dtype=torch.bool, device=device)
     pick = Picker(sampling, stops.never, total, generator, device)
+    length, over = 0, False
     for column in range(limit):
+        length += not over
         rows = slots.rows
         drawn, logs = pick(logits[slots.places].float(), rows)
         ids[rows, column] = drawn.masked_fill(finished[rows], stops.padding)
         logprobs[rows, column] = logs.masked_fill(finished[rows], 0.0)
         finished[rows] |= drawn == stops.end
         done = finished.view(-1, num_generations).cpu()
-        if bool(done.all()) or column + 1 == limit:
-            return ids[:, : column + 1], logprobs[:, : column + 1]
-        slots = leave(slots, done, cache)
+        over = bool(done.all())
+        if column + 1 == limit or (over if most is None else not most(int(not over))):
+            return ids[:, :length], logprobs[:, :length]
+        slots = slots if over else leave(slots, done, cache)
         held = slots.held.flatten()
         logits = step(model, cache, ids[held, column], positions[held] + column)
     raise AssertionError("max_new_tokens is at least 1")

@@ -32,6 +32,10 @@ class TokenScores:
     prompt_hidden: Tensor
 
 
+# FSDP looks for the tensors in a forward's output, to gather weights again before their gradients come.
+torch.export.register_dataclass(TokenScores)
+
+
 def token_scores(
     head: Any, packed: PackedGroups, hidden: Tensor, ids: Tensor, mask: Tensor, temperature: float
 ) -> TokenScores:

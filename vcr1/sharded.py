@@ -1,0 +1,140 @@
+"""FSDP2 through Lightning: which mesh, which precision, and checkpoints of shards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.load import _METADATA_FILENAME
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from vcr1.errors import UserError
+from vcr1.policy import VideoPolicy
+from vcr1.policy.sharding import is_sharded, reshard, shard
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Weights, gradients and optimizer state spread over all ranks.
+
+    Args:
+        replicas: groups of ranks that hold the model once each (hybrid sharding); ``nodes`` for one group in
+            every node, so that only gradients cross between nodes.
+        offload: keep shards and the optimizer's state in the memory of the host.
+        gather: whether rollouts gather the language model once; None where it fits.
+        more: arguments of Lightning's ``ModelParallelStrategy``.
+    """
+
+    def __init__(
+        self, replicas: int | str = 1, offload: bool = False, gather: bool | None = None, **more: Any
+    ) -> None:
+        if offload and torch.cuda.is_available():
+            more.setdefault("process_group_backend", "cpu:gloo,cuda:nccl")
+        super().__init__(data_parallel_size="auto", tensor_parallel_size=1, **more)
+        self.replicas = replicas
+        self.offload = offload
+        self.gather = gather
+
+    def setup_environment(self) -> None:
+        """Lightning's ``auto`` means one data-parallel rank per node; here every rank has its own data."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    @property
+    def mesh(self) -> DeviceMesh:
+        """The ranks to shard over, or to replicate over and shard within.
+
+        Raises:
+            UserError: the ranks cannot be divided into so many groups.
+        """
+        groups = self.num_nodes if self.replicas == "nodes" else self.replicas
+        ranks = self.world_size
+        if not isinstance(groups, int) or groups < 1 or ranks % groups:
+            raise UserError(
+                f"trainer.strategy.replicas={self.replicas}: "
+                f"{ranks} ranks cannot be divided into so many groups"
+            )
+        if groups == 1:
+            return self.device_mesh["data_parallel"]
+        names = ("replicate", "shard")
+        return init_device_mesh(self.root_device.type, (groups, ranks // groups), mesh_dim_names=names)
+
+    def shard(self, policies: Iterable[VideoPolicy]) -> None:
+        """Spread policies over the ranks, unless they are already: an evaluation may have come before."""
+        compute = torch.bfloat16 if self.precision_plugin.precision == "bf16-mixed" else None
+        for policy in policies:
+            if not is_sharded(policy):
+                shard(policy, self.mesh, compute=compute, offload=self.offload, gather=self.gather)
+
+    def model_to_device(self) -> None:
+        """Shards are where they belong; of a model whose weights stay on the host, only buffers move."""
+        if not self.offload:
+            super().model_to_device()
+            return
+        assert self.model is not None
+        for module in self.model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(self.root_device))
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Every rank writes its shards into a folder beside, which takes its name when it is complete."""
+        path = Path(self.broadcast(filepath))
+        scratch = path.with_name(f".{path.name}.tmp")
+        if self.global_rank == 0 and scratch.exists():
+            shutil.rmtree(scratch)
+        self.barrier()
+        super().save_checkpoint(checkpoint, scratch, storage_options)
+        self.barrier()
+        if self.global_rank == 0:
+            aside = path.with_name(f".{path.name}.old")
+            if path.exists():
+                path.rename(aside)
+            scratch.rename(path)
+            shutil.rmtree(aside, ignore_errors=True)
+        self.barrier()
+
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Load shards that any number of ranks wrote; weights that it does not have stay as they are.
+
+        Raises:
+            UserError: a weight that is trained is not in the checkpoint.
+        """
+        path = Path(self.broadcast(checkpoint_path))
+        if not path.is_dir():
+            return super().load_checkpoint(checkpoint_path, weights_only)
+        assert self.model is not None
+        saved = FileSystemReader(path).read_metadata().state_dict_metadata
+        state = get_model_state_dict(self.model)
+        there = {name: weight for name, weight in state.items() if f"state_dict.{name}" in saved}
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        if missing := sorted(trained - there.keys()):
+            raise UserError(f"{path} is a checkpoint of another model: it has no {missing[0]}")
+        load({"state_dict": there}, checkpoint_id=path)
+        reshard(self.model)
+        self.model.load_state_dict(there, strict=False)
+        for number, optimizer in enumerate(self.optimizers):
+            found = {f"optimizer_{number}": get_optimizer_state_dict(self.model, optimizer)}
+            load(found, checkpoint_id=path)
+            set_optimizer_state_dict(
+                self.model,
+                optimizer,
+                optim_state_dict=found[f"optimizer_{number}"],
+                options=StateDictOptions(cpu_offload=self.offload),
+            )
+        metadata: dict[str, Any] = torch.load(path / _METADATA_FILENAME, weights_only=False)
+        return metadata
