@@ -187,3 +187,20 @@ def test_a_run_that_is_told_to_stop_saves_and_says_how_to_go_on(
     runs = [path.name.rsplit("-", 1)[1] for path in (folder / "wandb").glob("offline-run-*")]
     assert len(runs) == 2
     assert set(runs) == {(folder / ".wandb_id").read_text()}
+
+
+@pytest.mark.slow
+def test_shards_are_gone_on_with_on_another_number_of_ranks(
+    small: list[str], tmp_path: Path, command_line: Any
+) -> None:
+    settings = [*small, *COMMAND[:-1], "strategy=fsdp", "logger=csv"]
+    first = command_line(tmp_path, *settings, "trainer.devices=2", "trainer.max_steps=2")
+    assert first.returncode == 0, first.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert len(list((folder / "checkpoints" / "step-2.ckpt").glob("*.distcp"))) == 2
+    second = command_line(tmp_path, *settings, "trainer.devices=1", "trainer.max_steps=3", "ckpt_path=last")
+    assert second.returncode == 0, second.stderr
+    assert "trainer.devices was 2, is 1" in second.stdout + second.stderr
+    assert list((tmp_path / "runs").iterdir()) == [folder]
+    assert step_of(folder) == 3
+    assert numbers_of(folder, "step") == ["0", "1", "2"]
