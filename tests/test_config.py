@@ -194,7 +194,7 @@ def test_a_choice_on_the_command_line_goes_before_the_experiment_s() -> None:
 def test_everything_that_is_written_lies_in_the_run_s_folder() -> None:
     one, other = (plain(composed(f"run_dir={folder}")) for folder in ("first", "second"))
     written = {
-        "checkpoints": one["callbacks"]["checkpoint"]["dirpath"],
+        "checkpoints": one["callbacks"]["checkpoint"]["folder"],
         "export": one["callbacks"]["export"]["folder"],
         "csv": one["logger"]["csv"]["save_dir"],
         "wandb": one["logger"]["wandb"]["folder"],

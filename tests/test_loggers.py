@@ -10,7 +10,7 @@ import wandb
 from lightning.pytorch.utilities import rank_zero_only
 
 from vcr1.errors import UserError
-from vcr1.loggers import git_state, logged_in, run_name, wandb_logger
+from vcr1.loggers import MetricsTable, git_state, keep_metrics, logged_in, run_name, wandb_logger
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +130,38 @@ def test_a_server_that_does_not_answer_does_not_stop_the_run(
     assert run.settings._offline
     assert "timed out" in caplog.text
     assert "wandb sync" in caplog.text
+
+
+def test_a_folder_keeps_its_run(tmp_path: Path) -> None:
+    ids = []
+    for _ in range(2):
+        ids.append(wandb_logger(str(tmp_path / "run"), "vcr1").experiment.id)
+        wandb.finish()
+    ids.append(wandb_logger(str(tmp_path / "other"), "vcr1").experiment.id)
+    assert ids[0] == ids[1] != ids[2]
+
+
+# -------------------------------------------------------------------------------------------- the table
+
+
+def table(folder: Path) -> MetricsTable:
+    return MetricsTable(str(folder), name="", version="")
+
+
+def test_a_table_of_metrics_is_gone_on_with(tmp_path: Path) -> None:
+    first = table(tmp_path)
+    for step in range(3):
+        first.log_metrics({"loss": step + 0.5}, step=step)
+    first.save()
+    path = tmp_path / "metrics.csv"
+    with path.open("a") as file:
+        file.write("3.5")  # the line at which the run was killed
+    keep_metrics(path, 2)
+    second = table(tmp_path)
+    second.log_metrics({"loss": 2.75, "kl": 0.25}, step=2)  # with one column more
+    second.save()
+    assert path.read_text().split() == ["kl,loss,step", ",0.5,0", ",1.5,1", "0.25,2.75,2"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.csv"]
 
 
 # ------------------------------------------------------------------------------------------------- git

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from vcr1.checkpoints import run_folder
 from vcr1.data import LoaderSettings, MixtureDataModule, Order, TaskDataModule
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder
@@ -25,6 +26,9 @@ from vcr1.tasks import Task
 from vcr1.video import FrameBudget
 
 log = logging.getLogger(__name__)
+
+# For hydra.run.dir and hydra.sweep.dir.
+OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 SPLITS = ("train", "val")
 MIXED_GROUPS = ("task", "data")

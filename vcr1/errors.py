@@ -11,3 +11,19 @@ class UserError(Exception):
 
 class VideoError(UserError):
     """A video that is missing, empty or cannot be decoded. At run time it costs one sample."""
+
+
+class Preempted(SystemExit):
+    """A scheduler has asked the run to stop, and it did, with everything saved.
+
+    Args:
+        message: what was saved and how to go on.
+        code: exit status of the process.
+    """
+
+    CODE = 75
+    """Exit status that says so: EX_TEMPFAIL, try again."""
+
+    def __init__(self, message: str, code: int = CODE) -> None:
+        super().__init__(code)
+        self.message = message

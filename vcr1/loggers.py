@@ -1,17 +1,21 @@
-"""Weights & Biases that works offline, never asks and never blocks."""
+"""Weights & Biases that works offline, never asks and never blocks; a table that can be gone on with."""
 
 from __future__ import annotations
 
+import csv
 import logging
 import netrc
 import os
+import secrets
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import wandb
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from vcr1.errors import UserError
@@ -19,12 +23,69 @@ from vcr1.errors import UserError
 log = logging.getLogger(__name__)
 
 MODES = ("auto", "online", "offline", "disabled")
+METRICS = ExperimentWriter.NAME_METRICS_FILE
+"""Name of the table of metrics in a run's folder."""
+WANDB_ID = ".wandb_id"
+"""File in a run's folder with the id of its W&B run."""
+
+
+class MetricsTable(CSVLogger):
+    """Lightning's ``metrics.csv``, except that a table that is there already is gone on with.
+
+    What of an earlier part of the run still counts is decided before; see :func:`keep_metrics`.
+    """
+
+    @property
+    def experiment(self) -> Any:
+        """What writes the table."""
+        if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
+            self._fs.makedirs(self.root_dir, exist_ok=True)
+            self._experiment = _TableWriter(log_dir=self.log_dir)
+        return super().experiment
+
+
+class _TableWriter(ExperimentWriter):
+    """Appends to the table, and gives it another heading whole or not at all."""
+
+    def _check_log_dir_exists(self) -> None:
+        """Take over the heading of a table that is there, which Lightning would remove."""
+        path = Path(self.metrics_file_path)
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path = Path(self.metrics_file_path)
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        _write_table(path, fieldnames, rows)
+
+
+def keep_metrics(path: Path, step: int) -> None:
+    """Leave in a table of metrics what was logged of the first ``step`` updates; the others come again."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        names = list(reader.fieldnames or [])
+        # The last line of a killed run may be cut off: it has no step, or one that does not stay.
+        rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+    _write_table(path, names, rows)
+
+
+def _write_table(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    scratch = path.with_name(f".{path.name}")
+    with scratch.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    scratch.replace(path)
 
 
 def wandb_logger(
     folder: str, project: str, group: str | None = None, tags: Sequence[str] = (), mode: str = "auto"
 ) -> WandbLogger:
     """A W&B logger whose run is named after the run's folder; a sweep's job after the sweep's, too.
+
+    The id of the W&B run is kept in the folder: what is logged into the same folder later goes on with it.
 
     Args:
         folder: the run's folder; see :func:`run_name`.
@@ -60,6 +121,8 @@ def _start(folder: str, project: str, group: str | None, tags: list[str], mode: 
             group=group,
             tags=tags,
             mode=mode,  # type: ignore[arg-type]
+            id=None if mode == "disabled" else _run_id(Path(folder)),
+            resume="allow",
             settings=wandb.Settings(init_timeout=30, silent=True),
         )
     except (wandb.errors.CommError, wandb.errors.AuthenticationError) as error:
@@ -69,6 +132,16 @@ def _start(folder: str, project: str, group: str | None, tags: list[str], mode: 
             "W&B does not answer (%s): this run is logged offline; upload it later with wandb sync", error
         )
         return _start(folder, project, group, tags, "offline")
+
+
+def _run_id(folder: Path) -> str:
+    """The id of the W&B run in a folder; a new one where it has none yet."""
+    path = folder / WANDB_ID
+    if not path.is_file():
+        scratch = path.with_name(f"{WANDB_ID}.partial")
+        scratch.write_text(secrets.token_hex(4), encoding="utf-8")
+        scratch.replace(path)
+    return path.read_text(encoding="utf-8").strip()
 
 
 def run_name(folder: Path) -> str:

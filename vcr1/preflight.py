@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from vcr1.checkpoints import CONTINUE
 from vcr1.config import build, build_budget, build_task, read_annotations, training_order
 from vcr1.errors import UserError
 from vcr1.policy import check_weights
@@ -89,7 +90,7 @@ def check_checkpoint(path: str | None) -> None:
     Raises:
         UserError: it does not.
     """
-    if path is not None and not Path(path).exists():
+    if path is not None and path not in CONTINUE and not Path(path).exists():
         raise UserError(f"ckpt_path={path}: there is no such checkpoint")
 
 

@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import logging
+import pickle
 import sys
 import warnings
 from collections.abc import Mapping
@@ -24,12 +25,14 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from vcr1.checkpoints import BEFORE, Checkpoints, Resumed, check_same_run, find_checkpoint, prepare_folder
 from vcr1.config import arguments_of, build, build_all, build_data, command_line
-from vcr1.errors import UserError
+from vcr1.errors import Preempted, UserError
 from vcr1.loggers import git_state
+from vcr1.module import PolicyModule
 from vcr1.planning import announce, with_strategy
 from vcr1.preflight import preflight
-from vcr1.report import Clock, Report, baselines, evaluate, show_table, write_report
+from vcr1.report import Clock, Evaluation, Report, baselines, evaluate, show_table, write_report
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +42,10 @@ def train(cfg: DictConfig) -> Report:
 
     Raises:
         UserError: something that the run needs is missing or impossible.
+        Preempted: the run was told to stop, and has saved itself.
     """
     annotations = preflight(cfg)
+    resumed = resume(cfg)
     cfg = with_strategy(cfg)
     announce(cfg)
     if cfg.threads:
@@ -51,7 +56,7 @@ def train(cfg: DictConfig) -> Report:
     with arguments_of("algorithm"):
         module = build(cfg.algorithm)(policy=policy)
     loggers = build_all(cfg.get("logger"))
-    callbacks = build_all(cfg.get("callbacks"))
+    callbacks = build_callbacks(cfg, resumed)
     with arguments_of("trainer"):
         trainer: L.Trainer = build(cfg.trainer)(callbacks=callbacks, logger=loggers)
     for logger in loggers:
@@ -60,19 +65,13 @@ def train(cfg: DictConfig) -> Report:
     report = Report()
     held_out = any("val" in splits for splits in annotations.values())
     if cfg.report.before and held_out:
-        report.before = evaluate(trainer, module, data.val_dataloader())
+        report.before = evaluate_before(trainer, module, data.val_dataloader(), Path(cfg.run_dir), resumed)
         log.info("before training: %s", report.before)
     clock = Clock()
-    trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
+    trainer.fit(module, data, ckpt_path=resumed.path if resumed else None)
     report.seconds["training"] = clock.read()
-    if cfg.ckpt_path and not module.logged_update:
-        log.warning(
-            "nothing was trained: %s had come to the end of trainer.max_epochs=%s or max_steps=%s already; "
-            "trainer.max_epochs=-1 lets max_steps alone decide",
-            cfg.ckpt_path,
-            cfg.trainer.max_epochs,
-            cfg.trainer.max_steps,
-        )
+    if resumed and not module.logged_update:
+        warn_of_the_end(cfg, resumed)
     clock = Clock()
     if cfg.report.after and held_out:
         report.after = evaluate(trainer, module, data.val_dataloader())
@@ -90,6 +89,67 @@ def train(cfg: DictConfig) -> Report:
     return report
 
 
+def resume(cfg: DictConfig) -> Resumed | None:
+    """The checkpoint that the run goes on from, if any; its folder is made ready for that.
+
+    Raises:
+        UserError: there is none where one is named, or it is of another model.
+    """
+    resumed = find_checkpoint(cfg.ckpt_path, checkpoint_folder(cfg))
+    if resumed is not None:
+        check_same_run(resumed, as_written(cfg))
+        log.info("going on after update %d, from %s", resumed.step, resumed.path)
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        prepare_folder(Path(cfg.run_dir), resumed)
+    return resumed
+
+
+def build_callbacks(cfg: DictConfig, resumed: Resumed | None) -> list[L.Callback]:
+    """The callbacks; what writes checkpoints knows which run they are of."""
+    callbacks = build_all(cfg.get("callbacks"))
+    for callback in callbacks:
+        if isinstance(callback, Checkpoints):
+            callback.config, callback.resumed = as_written(cfg), resumed.path if resumed else None
+    return callbacks
+
+
+def warn_of_the_end(cfg: DictConfig, resumed: Resumed) -> None:
+    """Say why a resumed run has trained nothing."""
+    log.warning(
+        "nothing was trained: %s had come to the end of trainer.max_epochs=%s or max_steps=%s already; "
+        "trainer.max_epochs=-1 lets max_steps alone decide",
+        resumed.path,
+        cfg.trainer.max_epochs,
+        cfg.trainer.max_steps,
+    )
+
+
+def checkpoint_folder(cfg: DictConfig) -> Path:
+    """Where the run keeps its checkpoints."""
+    return Path(OmegaConf.select(cfg, "callbacks.checkpoint.folder") or Path(cfg.run_dir) / "checkpoints")
+
+
+def as_written(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain data, its interpolations as they are: so it says what was chosen, not where."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    return dict(plain)
+
+
+def evaluate_before(
+    trainer: L.Trainer, module: PolicyModule, loaders: Any, folder: Path, resumed: Resumed | None
+) -> Evaluation | None:
+    """The evaluation before training; a run that goes on in its folder has it from there."""
+    kept = folder / BEFORE
+    if resumed is not None and resumed.within(folder):
+        return pickle.loads(kept.read_bytes()) if trainer.is_global_zero and kept.is_file() else None
+    evaluation = evaluate(trainer, module, loaders)
+    if trainer.is_global_zero:
+        scratch = kept.with_name(f"{BEFORE}.partial")
+        scratch.write_bytes(pickle.dumps(evaluation))
+        scratch.replace(kept)
+    return evaluation
+
+
 def run_job(cfg: DictConfig) -> Any:
     """One Hydra job: train, say what is wrong without a stack, leave nothing open for the next job."""
     quiet()
@@ -104,6 +164,10 @@ def run_job(cfg: DictConfig) -> Any:
     except UserError as error:
         print(f"vcr1: {error}", file=sys.stderr)
         sys.exit(2)
+    except Preempted as stop:
+        if stop.code:
+            print(f"vcr1: {stop.message}", file=sys.stderr)
+        raise
     finally:
         wandb.finish(exit_code=int(failed))
         leave_ranks(environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -241,4 +242,18 @@ def _workers(settings: LoaderSettings) -> dict[str, Any]:
         "num_workers": settings.num_workers,
         "prefetch_factor": settings.prefetch if settings.num_workers else None,
         "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": outlive_one_sigterm,
     }
+
+
+def outlive_one_sigterm(worker: int) -> None:
+    """Let a decoding process live when a scheduler tells all processes of a job to stop.
+
+    The run has to save itself then, and a worker that dies ends it at once. A second SIGTERM counts.
+    """
+
+    def next_time(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, next_time)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +13,12 @@ from torch import Tensor
 
 from vcr1.errors import UserError
 from vcr1.module.again import finish_backward, marks
+from vcr1.module.randomness import seed_of, seed_process
+from vcr1.module.rollouts import lost_judgement
 from vcr1.module.schedule import SCHEDULES, lr_factor
 from vcr1.phases import PhaseTimer
 from vcr1.policy import Sampling, VideoPolicy
-from vcr1.records import Batch, Completion, Judge, Judgement, LostSample, ParseFailure, PromptInputs
+from vcr1.records import Batch, Judge, Judgement, PromptInputs
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class PolicyModule(L.LightningModule):
         self._micro_batches: list[dict[str, float]] = []
         self._updates = False
         self._lost = self._unjudged = 0
+        self._counts = {"lost_samples": 0.0, "unjudged": 0.0}
         self._lr = lr
 
     def policies(self) -> list[VideoPolicy]:
@@ -122,9 +124,11 @@ class PolicyModule(L.LightningModule):
 
         No state to save: a resumed run draws what the uninterrupted one would have drawn.
         """
-        place = f"{self.seed}-{self.trainer.current_epoch}-{batch_idx}-{self.global_rank}"
-        digest = hashlib.sha256(place.encode()).digest()
-        return torch.Generator(self.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return torch.Generator(self.device).manual_seed(seed_of(*self._place(batch_idx)))
+
+    def _place(self, batch_idx: int) -> tuple[int, int, int, int]:
+        """What tells one micro-batch on one rank from all others."""
+        return self.seed, self.trainer.current_epoch, batch_idx, self.global_rank
 
     def nothing_to_learn(self) -> Tensor:
         """A zero loss that reaches every parameter, so that ranks stay in step where one has no sample.
@@ -167,6 +171,7 @@ class PolicyModule(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """The time since the last batch ended was spent waiting for data."""
         self.phase.charge("data")
+        seed_process(seed_of(*self._place(batch_idx), "process"))
         # Read before the update: the scheduler moves on with it.
         self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -218,7 +223,8 @@ class PolicyModule(L.LightningModule):
         counts = {"lost_samples": float(self._lost), "unjudged": float(self._unjudged)}
         means = self._mean_over_ranks(means | {"lr": self._lr} | counts)
         # All ranks together, since the run began: a count that is not logged at every step misses none.
-        means |= {name: means[name] * self.trainer.world_size for name in counts}
+        self._counts = {name: means[name] * self.trainer.world_size for name in counts}
+        means |= self._counts
         logged = {f"train/{name}": value for name, value in means.items() if not math.isnan(value)}
         # Past Lightning's own way to the loggers, which repeats the last values of tasks that had no turn.
         self.log_dict(logged, on_step=True, batch_size=1, logger=False)
@@ -238,11 +244,16 @@ class PolicyModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """With adapters the base is not saved: it is what ``model.path`` names."""
+        checkpoint["counts"] = dict(self._counts)
         for name in self._base_weights():
             checkpoint["state_dict"].pop(name, None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The base that is not in a checkpoint is the one that this module was built with."""
+        """Go on counting, on the first rank; the base that is not saved is the one of this module."""
+        self._counts |= checkpoint.get("counts", {})
+        if self.global_rank == 0:
+            self._lost = round(self._counts["lost_samples"])
+            self._unjudged = round(self._counts["unjudged"])
         for name, weight in self._base_weights().items() if "state_dict" in checkpoint else ():
             checkpoint["state_dict"].setdefault(name, weight)
 
@@ -300,15 +311,3 @@ def nan_mean(values: Sequence[float]) -> float:
     """Mean of the values that are numbers; NaN where none is."""
     numbers = [value for value in values if not math.isnan(value)]
     return sum(numbers) / len(numbers) if numbers else math.nan
-
-
-def lost_judgement(task: Judge, lost: LostSample) -> Judgement:
-    """What a sample scores whose video could not be read: nothing, but it counts."""
-    return Judgement(
-        sample_id=lost.sample_id,
-        completion=Completion("", ParseFailure("lost_video")),
-        rewards=dict.fromkeys(task.reward_names, 0.0),
-        total=0.0,
-        metrics=dict.fromkeys(task.metric_names, 0.0),
-        category=lost.category,
-    )

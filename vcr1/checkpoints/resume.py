@@ -1,0 +1,156 @@
+"""Which checkpoint a run goes on from, whether it is of the same run, and what of its folder still counts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcr1.checkpoints.callback import FACTS
+from vcr1.checkpoints.files import UnreadableError, newest_checkpoint, read_facts
+from vcr1.checkpoints.folders import CONTINUE
+from vcr1.errors import UserError
+from vcr1.loggers import METRICS, WANDB_ID, keep_metrics
+
+log = logging.getLogger(__name__)
+
+HARMLESS = (
+    "name",
+    "group",
+    "tags",
+    "ckpt_path",
+    "run_dir",
+    "logger",
+    "callbacks",
+    "report",
+    "check",
+    "data.root",
+    "data.loader.num_workers",
+    "data.loader.prefetch",
+    "data.loader.eval_batch_size",
+    "model.gradient_checkpointing",
+    *(
+        f"trainer.{name}"
+        for name in (
+            "enable_progress_bar",
+            "enable_model_summary",
+            "default_root_dir",
+            "log_every_n_steps",
+            "val_check_interval",
+            "check_val_every_n_epoch",
+            "limit_val_batches",
+            "num_sanity_val_steps",
+        )
+    ),
+)
+"""What may differ between two parts of one run."""
+BEFORE = ".before.pkl"
+"""File in a run's folder with the evaluation before training."""
+LENGTH = ("trainer.max_epochs", "trainer.max_steps")
+"""What may differ where the learning rate does not depend on the length of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A checkpoint to go on from.
+
+    Attributes:
+        path: file or folder.
+        step: updates that it has behind it.
+        config: of its run; empty where it does not tell.
+    """
+
+    path: Path
+    step: int
+    config: Mapping[str, Any]
+
+    def within(self, folder: Path) -> bool:
+        """Whether it is of the run in this folder, which so goes on where it was."""
+        return self.path.resolve().is_relative_to(folder.resolve())
+
+
+def find_checkpoint(ckpt_path: str | None, folder: Path) -> Resumed | None:
+    """The checkpoint that ``ckpt_path`` means.
+
+    Args:
+        ckpt_path: a file or folder; ``last``, the newest one in ``folder``; ``auto``, the same if there is
+            any; None for a fresh start.
+        folder: the run's own checkpoints.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    if ckpt_path is None:
+        return None
+    path = newest_checkpoint(folder) if ckpt_path in CONTINUE else Path(ckpt_path)
+    if path is None and ckpt_path == "auto":
+        return None
+    if path is None:
+        raise UserError(
+            f"ckpt_path=last: there is no checkpoint in {folder} to go on from, nor in a run of this name; "
+            f"ckpt_path=auto starts anew where there is none"
+        )
+    if not path.exists():
+        raise UserError(f"ckpt_path={ckpt_path}: there is no such checkpoint")
+    try:
+        facts = read_facts(path)
+    except UnreadableError as error:
+        raise UserError(f"ckpt_path={ckpt_path} cannot be read: {error}") from error
+    return Resumed(path, int(facts["global_step"]), facts.get(FACTS, {}).get("config", {}))
+
+
+def check_same_run(resumed: Resumed, config: Mapping[str, Any]) -> None:
+    """Compare the run of a checkpoint with the one that goes on from it, and name what differs.
+
+    Raises:
+        UserError: they train different models.
+    """
+    if not resumed.config:
+        return
+    found = differences(resumed.config, config)
+    listed = "; ".join(f"{name} was {was}, is {now}" for name, (was, now) in found.items())
+    if any(name.split(".")[0] == "model" for name in found):
+        raise UserError(f"ckpt_path: {resumed.path} is of another model: {listed}")
+    if found:
+        log.warning("this run does not continue %s exactly: %s", resumed.path, listed)
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted name -> (saved value, value now) of settings by which two runs differ in what they learn."""
+    before, after = dict(flatten(saved)), dict(flatten(now))
+    harmless = HARMLESS
+    if {before.get("algorithm.schedule"), after.get("algorithm.schedule")} == {"constant"}:
+        harmless += LENGTH
+    return {
+        name: (before.get(name), after.get(name))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+        and not any(name == entry or name.startswith(f"{entry}.") for entry in harmless)
+    }
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of all settings."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def prepare_folder(folder: Path, resumed: Resumed | None) -> None:
+    """Leave of a run's earlier parts what belongs to it; of another run in the same folder, nothing.
+
+    Args:
+        folder: of the run.
+        resumed: the checkpoint that it goes on from.
+    """
+    metrics = folder / METRICS
+    if resumed is not None and resumed.within(folder):
+        if metrics.is_file():
+            keep_metrics(metrics, resumed.step)
+        return
+    for path in (metrics, folder / WANDB_ID, folder / BEFORE):
+        path.unlink(missing_ok=True)
