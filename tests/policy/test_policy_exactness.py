@@ -75,6 +75,33 @@ def test_in_double_precision_nothing_is_left(family: str, form: str) -> None:
         assert (scores[place][: len(logprobs)] - logprobs).abs().max() <= 1e-10
 
 
+@pytest.mark.parametrize("mixed", [False, True], ids=["bf16", "bf16-mixed"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("family", MODELS)
+@torch.no_grad()
+def test_in_half_precision_sharing_costs_no_more_than_the_type_does(
+    family: str, form: str, mixed: bool
+) -> None:
+    exact = small_policy(family, form)
+    half = small_policy(family, form, torch.float32 if mixed else torch.bfloat16)
+    groups = ragged(prompts(family), LENGTHS)
+    ours, theirs = [], []
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        scores = half.logprobs(groups, half.vision(groups.inputs)).logprobs
+        found = {}
+        for place, logprobs, _ in plain_groups(half.model, groups):
+            half.model.model.rope_deltas = None
+            found[place] = logprobs.float()
+    for place, logprobs, _ in plain_groups(exact.model, groups):
+        exact.model.model.rope_deltas = None
+        ours.append(scores[place][: len(logprobs)] - logprobs)
+        theirs.append(found[place] - logprobs)
+    error, plain = torch.cat(ours).abs(), torch.cat(theirs).abs()
+    assert plain.mean() > 1e-3  # it does cost something
+    assert error.mean() <= 1.5 * plain.mean()
+    assert error.max() <= 2 * plain.max()
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_group_of_one_is_a_plain_forward(form: str) -> None:
     policy = small_policy("qwen2_5_vl", form)
