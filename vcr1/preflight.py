@@ -15,6 +15,7 @@ from vcr1.errors import UserError
 from vcr1.policy import check_weights
 from vcr1.readers import Annotations
 from vcr1.records import Sample
+from vcr1.sharded import replica_groups
 from vcr1.tasks import Task
 
 HINT = "To see everything run without data, weights or a GPU: python -m vcr1.train experiment=demo"
@@ -35,6 +36,7 @@ def preflight(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
         lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
         lambda: annotations.update(read_annotations(cfg)),
         lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
+        lambda: check_replicas(cfg),
         lambda: check_checkpoint(cfg.ckpt_path),
         *(partial(check_task, cfg, name, annotations) for name in names),
         lambda: training_order(cfg, annotations, world_size(cfg)) if annotations else None,
@@ -109,3 +111,14 @@ def check_devices(accelerator: str, devices: int | str) -> None:
             f"trainer.devices={devices} with trainer.accelerator={accelerator}: "
             f"this machine has {found} CUDA GPUs that torch can see"
         )
+
+
+def check_replicas(cfg: DictConfig) -> None:
+    """See that the ranks of a sharded run can be divided into its replicas.
+
+    Raises:
+        UserError: they cannot.
+    """
+    strategy = cfg.trainer.get("strategy")
+    if isinstance(strategy, DictConfig) and "replicas" in strategy:
+        replica_groups(strategy.replicas, world_size(cfg), int(cfg.trainer.get("num_nodes") or 1))

@@ -58,13 +58,8 @@ class ShardedStrategy(ModelParallelStrategy):
         Raises:
             UserError: the ranks cannot be divided into so many groups.
         """
-        groups = self.num_nodes if self.replicas == "nodes" else self.replicas
         ranks = self.world_size
-        if not isinstance(groups, int) or groups < 1 or ranks % groups:
-            raise UserError(
-                f"trainer.strategy.replicas={self.replicas}: "
-                f"{ranks} ranks cannot be divided into so many groups"
-            )
+        groups = replica_groups(self.replicas, ranks, self.num_nodes)
         if groups == 1:
             return self.device_mesh["data_parallel"]
         names = ("replicate", "shard")
@@ -89,6 +84,8 @@ class ShardedStrategy(ModelParallelStrategy):
         for module in self.model.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(self.root_device))
+        # Where inputs go and randomness comes from, which Lightning reads off the last move of the module.
+        self.model._device = self.root_device  # type: ignore[assignment]
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -141,3 +138,22 @@ class ShardedStrategy(ModelParallelStrategy):
             )
         metadata: dict[str, Any] = torch.load(path / _METADATA_FILENAME, weights_only=False)
         return metadata
+
+
+def replica_groups(replicas: int | str, ranks: int, nodes: int) -> int:
+    """Into how many groups the ranks are divided, each of which holds the model once.
+
+    Args:
+        replicas: a number, or ``nodes``.
+        ranks: of the run.
+        nodes: of the run.
+
+    Raises:
+        UserError: the ranks cannot be divided so.
+    """
+    groups = nodes if replicas == "nodes" else replicas
+    if not isinstance(groups, int) or groups < 1 or ranks % groups:
+        raise UserError(
+            f"trainer.strategy.replicas={replicas}: {ranks} ranks cannot be divided into so many groups"
+        )
+    return groups
