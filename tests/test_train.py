@@ -26,6 +26,7 @@ from vcr1.report import Report
 from vcr1.train import main, train
 from vcr1.video import build_world
 
+EMBEDDED = ("demo", "tiny_base")
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 FAILURES = ("no_answer", "no_interval", "ambiguous", "not_seconds", "out_of_range", "reversed", "too_long")
 PHASES = ("data", "vision", "rollout", "reward", "reference", "policy", "optimizer")
@@ -114,7 +115,24 @@ def run(folder: Path, small: list[str], *overrides: str) -> Report:
     return train(load_config([*small, *overrides], folder))
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("recipe", sorted({*EXPERIMENTS} - {*EMBEDDED}))
+def test_every_recipe_runs_on_the_embedded_world(small: list[str], tmp_path: Path, recipe: str) -> None:
+    overrides = [
+        f"experiment={recipe}",
+        *("data=synthetic", "model=tiny", "trainer=cpu", "strategy=auto"),
+        *("trainer.devices=1", "trainer.fast_dev_run=true", "plan.show=false", "rollout.max_new_tokens=24"),
+        *("data.video.min_pixels=784", "data.video.total_pixels=784"),
+        *FEW[1:],
+        *NO_REPORT,
+    ]
+    tasks = [*load_config([f"experiment={recipe}"]).tasks]
+    report = run(tmp_path, small, *overrides)
+    assert report.after is not None
+    assert list(report.after.scores) == tasks
+    assert changed(tmp_path)
+
+
+@pytest.mark.parametrize("experiment", EMBEDDED)
 def test_every_experiment_runs(small: list[str], tmp_path: Path, experiment: str) -> None:
     report = run(
         tmp_path,

@@ -81,7 +81,7 @@ def test_ratios_and_utilisation_are_counted_by_hand() -> None:
     rows = phase_rows(case, SETTING, None)
     assert rows[0][2:] == [
         *("1.000", "2.000", "3.000", "4.000", "5.000"),
-        *("15.000 (15.000–15.000)", "1", "not known", "3.0"),  # 15 tokens in 15 s
+        *("15.000", "1", "not known", "3.0"),  # 15 tokens in 15 s
     ]
 
 
