@@ -125,10 +125,8 @@ def test_every_recipe_runs_on_the_embedded_world(small: list[str], tmp_path: Pat
         *FEW[1:],
         *NO_REPORT,
     ]
-    tasks = [*load_config([f"experiment={recipe}"]).tasks]
-    report = run(tmp_path, small, *overrides)
-    assert report.after is not None
-    assert list(report.after.scores) == tasks
+    run(tmp_path, small, *overrides)
+    assert len(updates(tmp_path)) == 1
     assert changed(tmp_path)
 
 
