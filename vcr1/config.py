@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from vcr1 import ranks
 from vcr1.data import LoaderSettings, MixtureDataModule, Order, TaskDataModule
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder
@@ -27,6 +28,11 @@ from vcr1.video import FrameBudget
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
+# For train.yaml. What is cached is also what the jobs of a sweep are given, on whichever machine they run.
+OmegaConf.register_new_resolver("launch", ranks.launch_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("only_first", ranks.only_first, replace=True)
+OmegaConf.register_new_resolver("own_name", ranks.own_name, replace=True)
+
 MIXED_GROUPS = ("task", "data")
 """Config groups of which several options may be chosen, joined by a plus sign."""
 

@@ -29,12 +29,17 @@ from vcr1.errors import UserError
 from vcr1.loggers import git_state
 from vcr1.preflight import preflight
 from vcr1.report import Clock, Report, baselines, evaluate, show_table, write_report
+from vcr1.watchdog import Heartbeats, Watchdog
 
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig) -> Report:
+def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
     """Train as configured; evaluate before and after as ``report`` says.
+
+    Args:
+        cfg: the composed config.
+        watchdog: what is told of everything that moves.
 
     Raises:
         UserError: something that the run needs is missing or impossible.
@@ -49,6 +54,8 @@ def train(cfg: DictConfig) -> Report:
         module = build(cfg.algorithm)(policy=policy)
     loggers = build_all(cfg.get("logger"))
     callbacks = build_all(cfg.get("callbacks"))
+    if watchdog is not None:
+        callbacks.append(Heartbeats(watchdog))
     with arguments_of("trainer"):
         trainer: L.Trainer = build(cfg.trainer)(callbacks=callbacks, logger=loggers)
     for logger in loggers:
@@ -95,14 +102,24 @@ def run_job(cfg: DictConfig) -> Any:
         own_command_line()
         cfg.group = cfg.group or Path(HydraConfig.get().sweep.dir).name
     failed = True
+    watchdog = None
     try:
-        report = train(cfg)
+        with arguments_of("watchdog"):
+            watchdog = Watchdog(cfg.run_dir, **cfg.watchdog).start()
+        report = train(cfg, watchdog)
         failed = False
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
+    except BaseException as error:
+        if isinstance(error, UserError):
+            print(f"vcr1: {error}", file=sys.stderr, flush=True)
+        if watchdog is not None:
+            watchdog.report(error)
+        if isinstance(error, UserError):
+            sys.exit(2)
+        raise
     finally:
         wandb.finish(exit_code=int(failed))
+        if watchdog is not None:
+            watchdog.close()
         leave_ranks(environment)
     return report.after.scores if report.after else None
 
