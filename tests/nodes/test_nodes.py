@@ -88,15 +88,46 @@ def test_two_nodes_learn_one_model_in_one_folder(small: list[str], tmp_path: Pat
     assert sorted(weights) == ["weights-of-0-of-2", "weights-of-1-of-2"]
     assert len(set(weights.values())) == 1
     assert len(list((run_folder / "wandb").glob("offline-run-*"))) == 1
-    held = sorted(path.name for path in run_folder.iterdir())
-    assert held == [
-        ".hydra",
-        "metrics.csv",
-        "report.json",
-        "report.md",
-        "train.log",
-        "train_rank_1.log",
-        "wandb",
-    ]
+    files = {path.name for path in run_folder.iterdir()}
+    # Of the second rank there is a log of warnings, and nothing else.
+    assert [name for name in files if "rank" in name] == ["train_rank_1.log"]
+    assert {".hydra", "metrics.csv", "report.json", "report.md", "train.log"} <= files
     assert json.loads((run_folder / "report.json").read_text())["steps"] == 2
     assert [output.count("Everything is in") for output in outputs] == [1, 0]
+
+
+def stacks(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.glob("runs/*/stacks-rank-*.txt")}
+
+
+def test_a_rank_that_fails_ends_the_others_with_its_own_error(small: list[str], tmp_path: Path) -> None:
+    codes, (first, second) = run(tmp_path, *FEW, *small, "logger=csv", trouble(tmp_path, "raise"))
+    assert 0 not in codes
+    here = f"vcr1: rank 1 of 2 on {socket.gethostname()} failed:"
+    assert f"{here} ValueError: boom at the second batch" in first
+    assert "ValueError" in second[: second.index("boom at the second batch")]
+    # What is said first is the error, on the rank that has it and on the one that waits for it.
+    assert re.search(r"^(vcr1:|.*Error).*", second, re.MULTILINE)[0] == here  # type: ignore[index]
+    assert re.search(r"^(vcr1:|.*Error).*", first, re.MULTILINE)[0].startswith(here)  # type: ignore[index]
+    assert list(stacks(tmp_path)) == ["stacks-rank-0.txt"]
+
+
+def test_the_death_of_the_first_rank_ends_the_others(small: list[str], tmp_path: Path) -> None:
+    settings = ["logger=csv", "watchdog.silence=8", trouble(tmp_path, "kill", rank=0)]
+    codes, (_, second) = run(tmp_path, *FEW, *small, *settings)
+    assert 0 not in codes
+    died = r"vcr1: rank (0 of 2 has died|1 of 2 has lost the process that holds the ranks together)"
+    assert re.search(died, second), second
+    assert list(stacks(tmp_path)) == ["stacks-rank-1.txt"]
+
+
+def test_a_halt_leaves_the_stacks_of_all_ranks(small: list[str], tmp_path: Path) -> None:
+    settings = ["logger=csv", "watchdog.minutes=0.05", trouble(tmp_path, "wait")]
+    codes, outputs = run(tmp_path, *FEW, *small, *settings)
+    assert 0 not in codes
+    left = stacks(tmp_path)
+    assert sorted(left) == ["stacks-rank-0.txt", "stacks-rank-1.txt"]
+    assert "trouble.py" in left["stacks-rank-1.txt"]
+    for output in outputs:
+        assert "has come to a halt: nothing moved for watchdog.minutes=0.05 after on_" in output
+        assert "most recent call first" in output

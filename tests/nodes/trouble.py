@@ -9,9 +9,11 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from vcr1.errors import UserError
+
 
 class Trouble(Callback):
-    """At a batch of one rank: ``raise``, ``kill`` or ``wait``; without any, every rank notes its weights."""
+    """At a batch of one rank: ``raise``, ``user`` (an error of the user's), ``kill`` or ``wait``; without any, every rank notes its weights."""
 
     def __init__(self, folder: str, kind: str = "none", rank: int = 1, batch: int = 1) -> None:
         self.folder, self.kind, self.rank, self.batch = Path(folder), kind, rank, batch
@@ -21,6 +23,8 @@ class Trouble(Callback):
             return
         if self.kind == "raise":
             raise ValueError("boom at the second batch")
+        if self.kind == "user":
+            raise UserError("data.root=there: no such folder on this node")
         if self.kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.kind == "wait":
