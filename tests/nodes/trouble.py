@@ -13,7 +13,10 @@ from vcr1.errors import UserError
 
 
 class Trouble(Callback):
-    """At a batch of one rank: ``raise``, ``user`` (an error of the user's), ``kill`` or ``wait``; without any, every rank notes its weights."""
+    """At a batch of one rank: ``raise``, ``user`` (a fault of the user's), ``kill`` or ``wait``.
+
+    Without any, every rank notes its weights at the end.
+    """
 
     def __init__(self, folder: str, kind: str = "none", rank: int = 1, batch: int = 1) -> None:
         self.folder, self.kind, self.rank, self.batch = Path(folder), kind, rank, batch
