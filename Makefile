@@ -90,7 +90,7 @@ upgrade: ## rewrite constraints.txt with the newest versions inside the bounds o
 	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp" constraints.txt.new' EXIT INT TERM; \
 	python3.11 -m venv "$$tmp/venv"; \
 	"$$tmp/venv/bin/python" -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed \
-		--report "$$tmp/report.json" ".[dev,bench]"; \
+		--report "$$tmp/report.json" ".[dev,bench,slurm]"; \
 	sed -n '/^#/p' constraints.txt > constraints.txt.new; \
 	"$$tmp/venv/bin/python" -c "$$PINS" "$$tmp/report.json" >> constraints.txt.new; \
 	diff constraints.txt constraints.txt.new || true; \

@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from lightning.pytorch.strategies import DDPStrategy
@@ -19,6 +21,7 @@ from vcr1.config import (
     build_budget,
     build_data,
     build_task,
+    check_launcher,
     conf_dir,
     expand_choices,
     load_config,
@@ -30,7 +33,9 @@ from vcr1.errors import UserError
 from vcr1.policy import load_encoder
 
 OPTIONS = sorted(
-    (path.parent.relative_to(conf_dir()).as_posix(), path.stem) for path in conf_dir().glob("*/**/*.yaml")
+    (path.parent.relative_to(conf_dir()).as_posix(), path.stem)
+    for path in conf_dir().glob("*/**/*.yaml")
+    if "hydra" not in path.relative_to(conf_dir()).parts  # Hydra's own; see "sweeps on a cluster" below
 )
 GROUPS = {
     "adapter",
@@ -209,6 +214,55 @@ def test_one_seed_and_one_sampling_serve_all() -> None:
     assert (cfg["algorithm"]["seed"], cfg["data"]["loader"]["seed"]) == (7, 7)
     assert cfg["algorithm"]["sampling"] == cfg["rollout"]
     assert cfg["rollout"]["temperature"] == 0.5
+
+
+# --------------------------------------------------------------------------------- sweeps on a cluster
+
+
+@dataclass
+class Slurm:
+    """The options that the shipped launcher uses, by the names and types of hydra-submitit-launcher 1.2."""
+
+    _target_: str = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+    submitit_folder: str = "${hydra.sweep.dir}/.submitit/%j"
+    timeout_min: int = 60
+    cpus_per_task: int | None = None
+    gpus_per_node: int | None = None
+    tasks_per_node: int = 1
+    nodes: int = 1
+    partition: str | None = None
+    setup: list[str] | None = None
+
+
+def test_a_slurm_job_of_a_sweep_has_a_task_for_each_rank() -> None:
+    ConfigStore.instance().store(group="hydra/launcher", name="submitit_slurm", node=Slurm())
+    cfg = composed("hydra/launcher=slurm", "trainer.num_nodes=2", "trainer.devices=4", hydra=True)
+    launcher = cfg.hydra.launcher
+    assert (launcher.nodes, launcher.tasks_per_node, launcher.gpus_per_node) == (2, 4, 4)
+    assert launcher.setup == ["export SLURM_KILL_BAD_EXIT=1"]
+
+
+def test_without_the_extra_sweeps_run_here_and_slurm_says_what_it_needs() -> None:
+    assert composed(hydra=True).hydra.launcher._target_.endswith("BasicLauncher")
+    check_launcher(["-m", "algorithm.lr=1,2"], package="no_such.package")
+    check_launcher(["hydra/launcher=slurm"], package="hydra.core")
+    with pytest.raises(UserError, match=r"^hydra/launcher=slurm needs .*pip install 'vcr1\[slurm\]'$"):
+        check_launcher(["-m", "hydra/launcher=slurm"], package="no_such.package")
+
+
+def test_ranks_of_one_launch_have_one_folder_of_which_the_first_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"NTASKS": "16", "PROCID": "0", "JOB_ID": "77", "STEP_ID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    found = {}
+    for rank in ("0", "3"):
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        hydra = composed(hydra=True).hydra
+        found[rank] = (hydra.run.dir, hydra.sweep.dir, hydra.output_subdir, hydra.job.name)
+    folder = "runs/train-slurm-77.0"
+    assert found["0"] == (folder, folder, ".hydra", "train")
+    assert found["3"] == (folder, folder, None, "train_rank_3")
 
 
 # --------------------------------------------------------------------------------------------- building

@@ -126,7 +126,6 @@ def test_every_recipe_runs_on_the_embedded_world(small: list[str], tmp_path: Pat
         *NO_REPORT,
     ]
     run(tmp_path, small, *overrides)
-    assert len(updates(tmp_path)) == 1
     assert changed(tmp_path)
 
 

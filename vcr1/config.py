@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from vcr1 import ranks
 from vcr1.checkpoints import run_folder
 from vcr1.data import LoaderSettings, MixtureDataModule, Order, TaskDataModule
 from vcr1.errors import UserError
@@ -31,6 +33,11 @@ log = logging.getLogger(__name__)
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 SPLITS = ("train", "val")
+# For train.yaml. What is cached is also what the jobs of a sweep are given, on whichever machine they run.
+OmegaConf.register_new_resolver("launch", ranks.launch_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("only_first", ranks.only_first, replace=True)
+OmegaConf.register_new_resolver("own_name", ranks.own_name, replace=True)
+
 MIXED_GROUPS = ("task", "data")
 """Config groups of which several options may be chosen, joined by a plus sign."""
 
@@ -66,12 +73,29 @@ def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], 
     def main() -> None:
         try:
             sys.argv[1:] = expand_choices(sys.argv[1:])
+            check_launcher(sys.argv[1:])
         except UserError as error:
             print(f"vcr1: {error}", file=sys.stderr)
             sys.exit(2)
         run()
 
     return main
+
+
+def check_launcher(overrides: Sequence[str], package: str = "hydra_plugins.hydra_submitit_launcher") -> None:
+    """See that the package is there with which a sweep is given to Slurm.
+
+    Raises:
+        UserError: it is not.
+    """
+    if "hydra/launcher=slurm" not in overrides:
+        return
+    try:
+        found = find_spec(package) is not None
+    except ModuleNotFoundError:  # of what stands before the dot
+        found = False
+    if not found:
+        raise UserError("hydra/launcher=slurm needs an extra of this package: pip install 'vcr1[slurm]'")
 
 
 def build(node: Any) -> Any:

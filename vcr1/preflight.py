@@ -13,6 +13,7 @@ from vcr1.checkpoints import CONTINUE
 from vcr1.config import build, build_budget, build_task, read_annotations, training_order
 from vcr1.errors import UserError
 from vcr1.policy import check_weights
+from vcr1.ranks import check_launch
 from vcr1.readers import Annotations
 from vcr1.records import Sample
 from vcr1.sharded import replica_groups
@@ -34,6 +35,7 @@ def preflight(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
     names = [str(name) for name in cfg.get("tasks") or {}]
     checks: list[Callable[[], object]] = [
         lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
+        lambda: check_launch(cfg.trainer.devices, cfg.trainer.get("num_nodes")),
         lambda: annotations.update(read_annotations(cfg)),
         lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
         lambda: check_replicas(cfg),

@@ -33,12 +33,17 @@ from vcr1.module import PolicyModule
 from vcr1.planning import announce, with_strategy
 from vcr1.preflight import preflight
 from vcr1.report import Clock, Evaluation, Report, baselines, evaluate, show_table, write_report
+from vcr1.watchdog import Heartbeats, Watchdog
 
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig) -> Report:
+def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
     """Train as configured; evaluate before and after as ``report`` says.
+
+    Args:
+        cfg: the composed config.
+        watchdog: what is told of everything that moves.
 
     Raises:
         UserError: something that the run needs is missing or impossible.
@@ -57,6 +62,8 @@ def train(cfg: DictConfig) -> Report:
         module = build(cfg.algorithm)(policy=policy)
     loggers = build_all(cfg.get("logger"))
     callbacks = build_callbacks(cfg, resumed)
+    if watchdog is not None:
+        callbacks.append(Heartbeats(watchdog))
     with arguments_of("trainer"):
         trainer: L.Trainer = build(cfg.trainer)(callbacks=callbacks, logger=loggers)
     for logger in loggers:
@@ -158,18 +165,28 @@ def run_job(cfg: DictConfig) -> Any:
         own_command_line()
         cfg.group = cfg.group or Path(HydraConfig.get().sweep.dir).name
     failed = True
+    watchdog = None
     try:
-        report = train(cfg)
+        with arguments_of("watchdog"):
+            watchdog = Watchdog(cfg.run_dir, **cfg.watchdog).start()
+        report = train(cfg, watchdog)
         failed = False
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Preempted as stop:
+    except Preempted as stop:  # on all ranks alike: no failure that others must hear of
         if stop.code:
             print(f"vcr1: {stop.message}", file=sys.stderr)
         raise
+    except BaseException as error:
+        if isinstance(error, UserError):
+            print(f"vcr1: {error}", file=sys.stderr, flush=True)
+        if watchdog is not None:
+            watchdog.report(error)
+        if isinstance(error, UserError):
+            sys.exit(2)
+        raise
     finally:
         wandb.finish(exit_code=int(failed))
+        if watchdog is not None:
+            watchdog.close()
         leave_ranks(environment)
     return report.after.scores if report.after else None
 
