@@ -11,7 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from vcr1.callbacks import HuggingFaceExport
+from vcr1.card import model_card, recipe_of
 from vcr1.config import arguments_of, build, build_all, build_data, command_line
 from vcr1.errors import UserError
 from vcr1.loggers import git_state
@@ -51,8 +53,9 @@ def train(cfg: DictConfig) -> Report:
     callbacks = build_all(cfg.get("callbacks"))
     with arguments_of("trainer"):
         trainer: L.Trainer = build(cfg.trainer)(callbacks=callbacks, logger=loggers)
+    git = git_state()
     for logger in loggers:
-        logger.log_hyperparams({"config": OmegaConf.to_container(cfg, resolve=True), "git": git_state()})
+        logger.log_hyperparams({"config": OmegaConf.to_container(cfg, resolve=True), "git": git})
 
     report = Report()
     held_out = any("val" in splits for splits in annotations.values())
@@ -84,7 +87,17 @@ def train(cfg: DictConfig) -> Report:
         write_report(report, folder, data, cfg.report.clips, {"seed": cfg.seed, "steps": trainer.global_step})
         show_table(report)
         log.info("Everything is in %s", folder)
+        describe_exports(
+            callbacks, model_card(recipe_of(cfg, git=git), report.as_json(), trainer.global_step)
+        )
     return report
+
+
+def describe_exports(callbacks: Iterable[Any], card: str) -> None:
+    """Put the model card into what was exported."""
+    for callback in callbacks:
+        if isinstance(callback, HuggingFaceExport):
+            callback.describe(card)
 
 
 def run_job(cfg: DictConfig) -> Any:
