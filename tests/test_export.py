@@ -218,7 +218,7 @@ def test_the_card_of_adapters_names_a_base_on_the_hub(adapted: Trained, tmp_path
     assert card.data.to_dict()["base_model"] == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert card.data.to_dict()["base_model_relation"] == "adapter"
     assert 'from_pretrained("Qwen/Qwen2.5-VL-7B-Instruct"' in card.text
-    assert 'model.load_adapter("path/to/this/folder")' in card.text
+    assert 'model = PeftModel.from_pretrained(model, "path/to/this/folder")' in card.text
     assert "rank: 4" in card.text
 
 

@@ -136,7 +136,8 @@ def _loading(recipe: Recipe, adapter: bool) -> str:
     if recipe.base.startswith("builtin:") and adapter:
         lines = f'from vcr1.policy import load_policy\n\nmodel = load_policy("{recipe.base}").model'
     if adapter:
-        lines += f'\nmodel.load_adapter("{folder}")'
+        # Not load_adapter: transformers leaves DoRA's magnitudes unread, in its own files too.
+        lines = f'from peft import PeftModel\n{lines}\nmodel = PeftModel.from_pretrained(model, "{folder}")'
     return f"```python\n{lines}\n```"
 
 

@@ -55,7 +55,9 @@ def save_adapter(
     base: str,
     files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the adapters alone, as peft's ``PeftModel.from_pretrained`` and ``load_adapter`` read them.
+    """Write the adapters alone, as peft's ``PeftModel.from_pretrained`` reads them.
+
+    So does transformers' ``load_adapter``, but for the magnitudes of DoRA.
 
     Args:
         model: a Hugging Face model with adapters.
