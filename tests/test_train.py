@@ -153,6 +153,10 @@ def test_every_experiment_runs(small: list[str], tmp_path: Path, experiment: str
     assert stored["steps"] == 1
     assert "| after |" in (tmp_path / "report.md").read_text()
     assert AutoProcessor.from_pretrained(tmp_path / "huggingface").tokenizer.eos_token == "<|im_end|>"
+    card = (tmp_path / "huggingface" / "README.md").read_text()
+    assert "| updates | 1 |" in card
+    (row,) = [line for line in card.splitlines() if line.startswith("| grounding | mIoU | ")]
+    assert row.endswith(f" | {report.after.scores['grounding']['mIoU']:.3f} |")
 
 
 def real_files(root: Path, world: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
+from vcr1.card import CARD
 from vcr1.module import PolicyModule
 from vcr1.policy import floating_type
 
@@ -53,3 +55,11 @@ class HuggingFaceExport(Callback):
         if trainer.is_global_zero or pl_module.policy.sharding is not None:
             pl_module.policy.save(self.folder, self.dtype)
             rank_zero_info(f"Hugging Face folder: {self.folder}")
+
+    def describe(self, card: str) -> None:
+        """Put a model card into the folder that was written, once it is known what the model can do."""
+        path = Path(self.folder) / CARD
+        if path.parent.is_dir():
+            scratch = path.with_name(f".{path.name}")
+            scratch.write_text(card, encoding="utf-8")
+            scratch.replace(path)

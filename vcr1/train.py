@@ -12,7 +12,7 @@ import logging
 import pickle
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from vcr1.callbacks import HuggingFaceExport
+from vcr1.card import model_card, recipe_of
 from vcr1.checkpoints import BEFORE, Checkpoints, Resumed, check_same_run, find_checkpoint, prepare_folder
 from vcr1.config import arguments_of, build, build_all, build_data, command_line
 from vcr1.errors import Preempted, UserError
@@ -66,8 +68,9 @@ def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
         callbacks.append(Heartbeats(watchdog))
     with arguments_of("trainer"):
         trainer: L.Trainer = build(cfg.trainer)(callbacks=callbacks, logger=loggers)
+    git = git_state()
     for logger in loggers:
-        logger.log_hyperparams({"config": OmegaConf.to_container(cfg, resolve=True), "git": git_state()})
+        logger.log_hyperparams({"config": OmegaConf.to_container(cfg, resolve=True), "git": git})
 
     report = Report()
     held_out = any("val" in splits for splits in annotations.values())
@@ -93,6 +96,9 @@ def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
         write_report(report, folder, data, cfg.report.clips, {"seed": cfg.seed, "steps": trainer.global_step})
         show_table(report)
         log.info("Everything is in %s", folder)
+        describe_exports(
+            callbacks, model_card(recipe_of(cfg, git=git), report.as_json(), trainer.global_step)
+        )
     return report
 
 
@@ -155,6 +161,13 @@ def evaluate_before(
         scratch.write_bytes(pickle.dumps(evaluation))
         scratch.replace(kept)
     return evaluation
+
+
+def describe_exports(callbacks: Iterable[Any], card: str) -> None:
+    """Put the model card into what was exported."""
+    for callback in callbacks:
+        if isinstance(callback, HuggingFaceExport):
+            callback.describe(card)
 
 
 def run_job(cfg: DictConfig) -> Any:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from policy_cases import make_clip, question
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vcr1.policy import PromptEncoder, VideoPolicy, check_weights, load_policy
+from vcr1.policy import LoRA, PromptEncoder, VideoPolicy, check_weights, load_policy
+from vcr1.policy.saving import save_adapter
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -89,6 +91,21 @@ def test_a_failure_leaves_the_folder_as_it_was(
         policy.save(tmp_path / "new")
     assert list(tmp_path.iterdir()) == [folder]
     assert contents(folder) == before
+
+
+def test_all_that_an_adapter_learns_is_saved(clips: Path, tmp_path: Path) -> None:
+    policy = load_policy("builtin:tiny", lora=LoRA(rank=4, vision=True, dora=True, rslora=True)).eval()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:  # magnitudes, too
+                parameter.add_(
+                    torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.02
+                )
+    save_adapter(policy.model, policy.encoder, tmp_path / "adapter", None, "builtin:tiny")
+    model = PeftModel.from_pretrained(load_policy("builtin:tiny").model, str(tmp_path / "adapter")).eval()
+    inputs = policy.encoder(question(), make_clip(clips, 6.0))
+    with torch.no_grad():
+        assert torch.equal(model(**inputs).logits, policy.model(**inputs).logits)
 
 
 @pytest.mark.parametrize(("mask", "files", "folders"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750)])

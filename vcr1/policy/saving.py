@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from peft import get_peft_model_state_dict
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.lora import is_adapted, merged_state
 
 
-def save_folder(model: Any, encoder: PromptEncoder, folder: Path, dtype: torch.dtype | None) -> None:
+def save_folder(
+    model: Any,
+    encoder: PromptEncoder,
+    folder: Path,
+    dtype: torch.dtype | None,
+    files: Mapping[str, str] | None = None,
+) -> None:
     """Write a folder that the Auto classes load; adapters are merged.
 
     Args:
@@ -24,18 +36,62 @@ def save_folder(model: Any, encoder: PromptEncoder, folder: Path, dtype: torch.d
         encoder: its encoder.
         folder: an older one there is replaced.
         dtype: floating type of the written weights; None for that of the model.
+        files: name -> text of further files, such as a model card.
     """
     state = merged_state(model)
     if dtype is not None:
         state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    with _replacing(folder) as scratch:
+        bare = without_weights(model).to(dtype or model.dtype)
+        bare.save_pretrained(scratch, state_dict=state)
+        _finish(scratch, encoder, files)
+
+
+def save_adapter(
+    model: Any,
+    encoder: PromptEncoder,
+    folder: Path,
+    dtype: torch.dtype | None,
+    base: str,
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Write the adapters alone, as peft's ``PeftModel.from_pretrained`` reads them.
+
+    So does transformers' ``load_adapter``, but for the magnitudes of DoRA.
+
+    Args:
+        model: a Hugging Face model with adapters.
+        encoder: its encoder.
+        folder: an older one there is replaced.
+        dtype: floating type of the written weights; None for that of the adapters.
+        base: the model that they belong to, as the folder will name it.
+        files: name -> text of further files, such as a model card.
+    """
+    config = copy.deepcopy(model.peft_config["default"])
+    config.base_model_name_or_path, config.inference_mode = base, True
+    # Without the embeddings: whether they were changed, peft would ask the hub.
+    state = get_peft_model_state_dict(model, adapter_name="default", save_embedding_layers=False)
+    state = {f"base_model.model.{name}": tensor.to(dtype).contiguous() for name, tensor in state.items()}
+    with _replacing(folder) as scratch:
+        save_file(state, scratch / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+        config.save_pretrained(str(scratch))
+        model.generation_config.save_pretrained(str(scratch))
+        _finish(scratch, encoder, files)
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder holds a Hugging Face model or an adapter, so that a newer one may replace it."""
+    return any((folder / name).is_file() for name in ("config.json", CONFIG_NAME))
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A folder beside, which takes the place of this one when everything is written, and goes otherwise."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     aside = scratch.with_name(f"{scratch.name}-old")
     try:
-        bare = without_weights(model).to(dtype or model.dtype)
-        bare.save_pretrained(scratch, state_dict=state)
-        encoder.save(str(scratch))
-        _readable(scratch)
+        yield scratch
         if folder.exists():
             # Aside, not away: a removal takes time in which there would be no model at all.
             folder.rename(aside)
@@ -44,6 +100,14 @@ def save_folder(model: Any, encoder: PromptEncoder, folder: Path, dtype: torch.d
         shutil.rmtree(scratch, ignore_errors=True)
         if folder.exists():
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _finish(scratch: Path, encoder: PromptEncoder, files: Mapping[str, str] | None) -> None:
+    """Write what stands beside the weights."""
+    encoder.save(str(scratch))
+    for name, text in (files or {}).items():
+        (scratch / name).write_text(text, encoding="utf-8")
+    _readable(scratch)
 
 
 def without_weights(model: Any) -> Any:

@@ -1,0 +1,148 @@
+"""Checkpoints as files: which weights one holds, and reading them without ranks and without a trainer."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from vcr1.errors import UserError
+
+INDEX = ".metadata"
+"""The file that says which shard holds what; a folder with it is a sharded checkpoint."""
+FACTS = "meta.pt"
+"""What Lightning keeps beside the shards: counters, states of callbacks."""
+_WEIGHTS = "state_dict"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights on disk.
+
+    Attributes:
+        path: a file, or a folder of shards.
+        step: updates that had been made; None where it does not say so.
+        saved: name of a weight, as in the module that was trained -> its shape and type.
+        read: fills the given tensors, by name, in place; they need the saved shapes, not the types.
+    """
+
+    path: Path
+    step: int | None
+    saved: Mapping[str, tuple[torch.Size, torch.dtype]]
+    read: Callable[[Mapping[str, Tensor]], None]
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint at a path, or the last one of the run whose folder it is.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_file() or (path / INDEX).is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"ckpt={path}: there is no such checkpoint")
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    found = list(folder.glob("*.ckpt"))
+    # A run that is started again in its folder writes last-v1.ckpt.
+    found = [one for one in found if one.name.startswith("last")] or found
+    if not found:
+        raise UserError(f"ckpt={path}: neither a checkpoint nor the folder of a run that has saved one")
+    return max(found, key=lambda one: one.stat().st_mtime)
+
+
+def open_checkpoint(path: Path, weights_only: bool = True) -> Checkpoint:
+    """See what a checkpoint holds; its weights stay on disk until they are read.
+
+    Args:
+        path: a file, or a folder of shards.
+        weights_only: refuse pickled objects, which could run code. The index of a sharded checkpoint is such
+            an object all the same: torch has no other form of it.
+
+    Raises:
+        UserError: it cannot be read, or holds other things than a checkpoint of a run.
+    """
+    return _sharded(path, weights_only) if path.is_dir() else _single(path, weights_only)
+
+
+def _single(path: Path, weights_only: bool) -> Checkpoint:
+    """A file that Lightning wrote."""
+    content = _unpickled(path, weights_only)
+    state = content.get(_WEIGHTS)
+    if not isinstance(state, dict):
+        raise UserError(f"ckpt={path}: no checkpoint of a run, it has no {_WEIGHTS}")
+
+    def read(targets: Mapping[str, Tensor]) -> None:
+        for name, target in targets.items():
+            target.copy_(state[name])
+
+    return Checkpoint(
+        path,
+        content.get("global_step"),
+        {name: (tensor.shape, tensor.dtype) for name, tensor in state.items() if isinstance(tensor, Tensor)},
+        read,
+    )
+
+
+def _sharded(path: Path, weights_only: bool) -> Checkpoint:
+    """A folder that ranks wrote together, read by one process without a process group."""
+    try:
+        index = FileSystemReader(path).read_metadata().state_dict_metadata
+    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ValueError) as error:
+        raise UserError(f"ckpt={path}: {INDEX} cannot be read ({_first_line(error)})") from error
+    facts = _unpickled(path / FACTS, weights_only) if (path / FACTS).is_file() else {}
+
+    def read(targets: Mapping[str, Tensor]) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single")
+                load({_WEIGHTS: dict(targets)}, checkpoint_id=path, no_dist=True)
+        except CheckpointException as error:
+            cause = next(iter(error.failures.values()))[0]
+            raise UserError(f"ckpt={path}: a shard cannot be read ({_first_line(cause)})") from error
+
+    prefix = f"{_WEIGHTS}."
+    saved = {
+        name.removeprefix(prefix): (kept.size, kept.properties.dtype)
+        for name, kept in index.items()
+        if name.startswith(prefix) and isinstance(kept, TensorStorageMetadata)
+    }
+    return Checkpoint(path, facts.get("global_step"), saved, read)
+
+
+def _unpickled(path: Path, weights_only: bool) -> dict[str, Any]:
+    """The content of a file of torch, its tensors left on disk.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"ckpt={path}: the file is cut off, or no checkpoint at all")
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+    except pickle.UnpicklingError as error:
+        if not weights_only:
+            raise UserError(f"ckpt={path}: the file is damaged ({_first_line(error)})") from error
+        raise UserError(
+            f"ckpt={path}: it holds objects beside weights and plain values, as a callback may keep them; "
+            f"reading them can run code, which weights_only=false allows for a file that you trust"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(f"ckpt={path}: the file is damaged ({_first_line(error)})") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().split("\n")
+    return lines[0].split(". ")[0] or type(error).__name__
