@@ -127,7 +127,8 @@ def test_every_recipe_runs_on_the_embedded_world(small: list[str], tmp_path: Pat
         *NO_REPORT,
     ]
     run(tmp_path, small, *overrides)
-    assert changed(tmp_path)
+    # Whether anything was learned in one update is up to two completions; that all of it ran is not.
+    assert weights(tmp_path / "huggingface").keys() == load_policy("builtin:tiny").model.state_dict().keys()
 
 
 @pytest.mark.parametrize("experiment", EMBEDDED)
