@@ -119,15 +119,3 @@ def test_the_death_of_the_first_rank_ends_the_others(small: list[str], tmp_path:
     died = r"vcr1: rank (0 of 2 has died|1 of 2 has lost the process that holds the ranks together)"
     assert re.search(died, second), second
     assert list(stacks(tmp_path)) == ["stacks-rank-1.txt"]
-
-
-def test_a_halt_leaves_the_stacks_of_all_ranks(small: list[str], tmp_path: Path) -> None:
-    settings = ["logger=csv", "watchdog.minutes=0.05", trouble(tmp_path, "wait")]
-    codes, outputs = run(tmp_path, *FEW, *small, *settings)
-    assert 0 not in codes
-    left = stacks(tmp_path)
-    assert sorted(left) == ["stacks-rank-0.txt", "stacks-rank-1.txt"]
-    assert "trouble.py" in left["stacks-rank-1.txt"]
-    for output in outputs:
-        assert "has come to a halt: nothing moved for watchdog.minutes=0.05 after on_" in output
-        assert "most recent call first" in output

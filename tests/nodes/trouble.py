@@ -1,19 +1,16 @@
-"""What goes wrong in the tests of several nodes: a callback that fails, dies or waits at a step."""
+"""What goes wrong in the tests of several nodes: a callback that fails or dies at a step."""
 
 import hashlib
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from vcr1.errors import UserError
-
 
 class Trouble(Callback):
-    """At a batch of one rank: ``raise``, ``user`` (a fault of the user's), ``kill`` or ``wait``.
+    """At a batch of one rank: ``raise`` or ``kill``.
 
     Without any, every rank notes its weights at the end.
     """
@@ -26,12 +23,8 @@ class Trouble(Callback):
             return
         if self.kind == "raise":
             raise ValueError("boom at the second batch")
-        if self.kind == "user":
-            raise UserError("data.root=there: no such folder on this node")
         if self.kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.kind == "wait":
-            time.sleep(600)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         digest = hashlib.sha256()
