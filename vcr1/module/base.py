@@ -172,6 +172,7 @@ class PolicyModule(L.LightningModule):
         """The time since the last batch ended was spent waiting for data."""
         self.phase.charge("data")
         seed_process(seed_of(*self._place(batch_idx), "process"))
+        self.redo = self._loss = None
         # Read before the update: the scheduler moves on with it.
         self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
 
