@@ -21,7 +21,6 @@ from vcr1.config import (
     build_budget,
     build_data,
     build_task,
-    check_launcher,
     conf_dir,
     expand_choices,
     load_config,
@@ -31,6 +30,7 @@ from vcr1.config import (
 )
 from vcr1.errors import UserError
 from vcr1.policy import load_encoder
+from vcr1.ranks import check_launcher
 
 OPTIONS = sorted(
     (path.parent.relative_to(conf_dir()).as_posix(), path.stem)

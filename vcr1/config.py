@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,29 +72,13 @@ def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], 
     def main() -> None:
         try:
             sys.argv[1:] = expand_choices(sys.argv[1:])
-            check_launcher(sys.argv[1:])
+            ranks.check_launcher(sys.argv[1:])
         except UserError as error:
             print(f"vcr1: {error}", file=sys.stderr)
             sys.exit(2)
         run()
 
     return main
-
-
-def check_launcher(overrides: Sequence[str], package: str = "hydra_plugins.hydra_submitit_launcher") -> None:
-    """See that the package is there with which a sweep is given to Slurm.
-
-    Raises:
-        UserError: it is not.
-    """
-    if "hydra/launcher=slurm" not in overrides:
-        return
-    try:
-        found = find_spec(package) is not None
-    except ModuleNotFoundError:  # of what stands before the dot
-        found = False
-    if not found:
-        raise UserError("hydra/launcher=slurm needs an extra of this package: pip install 'vcr1[slurm]'")
 
 
 def build(node: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from importlib.util import find_spec
 
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined] # documented there
 
@@ -113,3 +114,19 @@ def check_launch(
             f"trainer.devices={devices} trainer.num_nodes={nodes}: {launcher(environment)} started {found} "
             f"ranks; set them to the ranks of each node and the number of nodes"
         )
+
+
+def check_launcher(overrides: Sequence[str], package: str = "hydra_plugins.hydra_submitit_launcher") -> None:
+    """See that the package is there with which a sweep is given to Slurm.
+
+    Raises:
+        UserError: it is not.
+    """
+    if "hydra/launcher=slurm" not in overrides:
+        return
+    try:
+        found = find_spec(package) is not None
+    except ModuleNotFoundError:  # of what stands before the dot
+        found = False
+    if not found:
+        raise UserError("hydra/launcher=slurm needs an extra of this package: pip install 'vcr1[slurm]'")
