@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 SPLITS = ("train", "val")
-MIXED_GROUPS = ("task", "data")
+MIXED_GROUPS = ("task", "data", "benchmark")
 """Config groups of which several options may be chosen, joined by a plus sign."""
 
 
