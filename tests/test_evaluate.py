@@ -1,4 +1,4 @@
-"""Whole evaluations with the tiny model: ranks, interruptions, failures, draws, and what is said of bad input."""
+"""Whole evaluations with the tiny model: ranks, interruptions, failures, draws, bad input."""
 
 import json
 import os
