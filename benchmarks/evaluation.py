@@ -77,7 +77,7 @@ def in_groups(benchmark: Benchmark, size: int = GROUP) -> Callable[[], Texts]:
 
     def run() -> Texts:
         dataset = GroupDataset(form_groups([benchmark], size), [benchmark], policy.encoder, "auto")
-        texts = {}
+        texts: Texts = {}
         for place in range(len(dataset)):
             _, questions = dataset[place]
             answers = answering.generate(questions)
