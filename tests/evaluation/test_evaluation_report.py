@@ -1,11 +1,15 @@
 """The report: tables, pictures, and text from outside that stays text."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.image
+import pytest
+
 from vcr1.evaluation import Answer, Benchmark, metrics_of, write_report
-from vcr1.evaluation.figures import chosen_examples
+from vcr1.evaluation.figures import chosen_examples, draw_examples
 from vcr1.readers import read_synthetic
-from vcr1.tasks import GroundingTask
+from vcr1.tasks import GroundedQATask, GroundingTask, QATask, Task, TrackingTask
 from vcr1.video import FrameBudget
 
 
@@ -50,3 +54,24 @@ def test_the_page_needs_no_other_file(world: Path, tmp_path: Path) -> None:
     assert "src=" not in page.replace('src="data:', "")
     assert "| mIoU | 0.150 |" in text
     assert "| no_answer | 1 |" in text
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        (TrackingTask(), f"<answer>[{', '.join(['[0.1, 0.1, 0.4, 0.4]'] * 8)}]</answer>"),
+        (QATask(), "<answer>A</answer>"),
+        (GroundedQATask(), "<answer>A</answer><glue>[(1.0, 2.0)]</glue>"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_answers_of_every_kind_are_drawn(task: Task, text: str, world: Path, tmp_path: Path) -> None:
+    annotations = read_synthetic(str(world / "synthetic"), "val", 6, seed=2, task=task.name, limit=2)
+    budget = FrameBudget(min_pixels=784, total_pixels=784)
+    one = Benchmark("b", task.name, "val", task, annotations, budget)
+    ids = [sample.id for sample in annotations.samples]
+    answers = [replace(answered(0, 0.5, given), id=id_) for given, id_ in zip((text, "?"), ids, strict=True)]
+    gone = replace(answered(0, 0.0, text), id="lost with its video")
+    assert draw_examples(one, [*answers, gone], tmp_path / "drawn.png")
+    assert matplotlib.image.imread(tmp_path / "drawn.png").std() > 0.05  # not blank
+    assert not draw_examples(one, [gone], tmp_path / "nothing.png")
