@@ -14,9 +14,9 @@ from vcr1.pictures import (
     COLORS,
     TimelineEntry,
     TrackEntry,
-    _column,
-    _smooth,
+    column_of,
     learning_curve,
+    smooth,
     timelines,
     tracks,
 )
@@ -219,13 +219,13 @@ def test_a_run_without_values_still_gives_a_picture(tmp_path: Path, text: str) -
 
 def test_columns_skip_rows_without_a_value() -> None:
     rows = [{"step": "0", "a": "0.5"}, {"step": "0", "a": ""}, {"step": "3", "a": "0.0"}]
-    assert _column(rows, "a") == ([0, 3], [0.5, 0.0])
-    assert _column(rows, "b") == ([], [])
+    assert column_of(rows, "a") == ([0, 3], [0.5, 0.0])
+    assert column_of(rows, "b") == ([], [])
 
 
 def test_smoothing_weighs_by_age_and_has_no_cold_start() -> None:
-    assert _smooth([1.0, 1.0, 1.0]) == pytest.approx([1.0, 1.0, 1.0])
-    assert _smooth([1.0, 0.0], weight=0.5) == pytest.approx([1.0, 1 / 3])  # (1/2·0 + 1/4·1) / (3/4)
+    assert smooth([1.0, 1.0, 1.0]) == pytest.approx([1.0, 1.0, 1.0])
+    assert smooth([1.0, 0.0], weight=0.5) == pytest.approx([1.0, 1 / 3])  # (1/2·0 + 1/4·1) / (3/4)
 
 
 def test_pictures_are_written_whole_and_closed(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ OmegaConf.register_new_resolver("launch", ranks.launch_name, use_cache=True, rep
 OmegaConf.register_new_resolver("only_first", ranks.only_first, replace=True)
 OmegaConf.register_new_resolver("own_name", ranks.own_name, replace=True)
 
-MIXED_GROUPS = ("task", "data")
+MIXED_GROUPS = ("task", "data", "benchmark")
 """Config groups of which several options may be chosen, joined by a plus sign."""
 
 

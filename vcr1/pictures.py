@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 
 from vcr1.records import Box, Interval, VideoClip
 
-COLORS = {"truth": "#2a9d5c", "before": "#b0b0b0", "after": "#2667c9"}
+COLORS = {"truth": "#2a9d5c", "before": "#b0b0b0", "after": "#2667c9", "answer": "#2667c9"}
 STRIP_FRAMES = 10
 
 
@@ -55,7 +55,7 @@ def timelines(entries: Sequence[TimelineEntry], path: Path) -> None:
         _strip(axes[2 * number, 0], entry)
         _timeline(axes[2 * number + 1, 0], entry)
     axes[-1, 0].set_xlabel("seconds")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _strip(axis: Axes, entry: TimelineEntry) -> None:
@@ -75,7 +75,7 @@ def _timeline(axis: Axes, entry: TimelineEntry) -> None:
             axis.text(0.05, -row, "no answer", fontsize=7, va="center", color="#c0392b")
         for span in spans:
             axis.barh(-row, span.length, left=span.start, height=0.7, color=COLORS.get(name, "#888888"))
-    axis.set(xlim=(0, entry.clip.duration), ylim=(-len(entry.spans) + 0.4, 0.6))
+    axis.set(xlim=(0, entry.clip.duration), ylim=(-max(len(entry.spans), 1) + 0.4, 0.6))
     axis.set_yticks([-row for row in range(len(entry.spans))], list(entry.spans), fontsize=7)
     axis.tick_params(axis="x", labelsize=7)
     axis.spines[["top", "right"]].set_visible(False)
@@ -101,7 +101,7 @@ def tracks(entries: Sequence[TrackEntry], path: Path) -> None:
     names = dict.fromkeys(name for entry in entries for name in entry.boxes)
     handles = [Line2D([], [], color=COLORS.get(name, "#888888"), label=name) for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _boxes(axis: Axes, entry: TrackEntry, frame: int) -> None:
@@ -132,11 +132,11 @@ def learning_curve(
         rows = list(csv.DictReader(file))
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for column in train:
-        steps, values = _column(rows, column)
+        steps, values = column_of(rows, column)
         if values:
             (line,) = axis.plot(steps, values, alpha=0.25, linewidth=1)
-            axis.plot(steps, _smooth(values), color=line.get_color(), label=f"{column} (smoothed)")
-    steps, values = _column(rows, held_out)
+            axis.plot(steps, smooth(values), color=line.get_color(), label=f"{column} (smoothed)")
+    steps, values = column_of(rows, held_out)
     if values:
         axis.plot(steps, values, "o-", color="black", label=held_out)
     for (label, height), style in zip(lines.items(), ("--", ":", "-.") * len(lines), strict=False):
@@ -145,16 +145,16 @@ def learning_curve(
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _column(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
+def column_of(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
     """Steps and values of the rows that have the column."""
     pairs = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
     return [step for step, _ in pairs], [value for _, value in pairs]
 
 
-def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
+def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
     """Exponential moving average, corrected for its start."""
     smoothed, total, mass = [], 0.0, 0.0
     for value in values:
@@ -164,7 +164,8 @@ def _smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
     return smoothed
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture whole or not at all, and let go of it."""
     scratch = path.with_name(f".{path.name}")
     figure.savefig(scratch, format="png", dpi=110)
     plt.close(figure)

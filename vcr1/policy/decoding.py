@@ -100,33 +100,90 @@ def prefill(model: Any, layout: PromptLayout, one_by_one: bool) -> tuple[Tensor,
     Args:
         model: the Hugging Face model.
         layout: P prompts.
-        one_by_one: without padding and so without a mask; slower where the prompts are short.
+        one_by_one: without padding and so without a mask; slower where the prompts are short. Prompts that
+            follow one another and begin alike, their video included, share the reading of what is alike.
 
     Returns:
         Logits ``[P, V]`` after each prompt, and the cache of the prompts.
     """
     if one_by_one and len(layout.embeds) > 1:
-        parts = [prefill(model, layout.alone(row), False) for row in range(len(layout.embeds))]
+        rows = [layout.alone(row) for row in range(len(layout.embeds))]
+        parts = [part for run in runs_alike(rows) for part in _read_run(model, run)]
         longest = layout.embeds.shape[1]
-        caches = [cache.prompts for _, cache in parts]
+        caches = [prompts for _, prompts in parts]
         prompts = [(_stacked(longest, keys), _stacked(longest, values)) for keys, values in _by_layer(caches)]
         logits = torch.cat([logits for logits, _ in parts])
     else:
         cache = DynamicCache(config=model.config.get_text_config())
-        hidden = model.model.language_model(
-            inputs_embeds=layout.embeds,
-            attention_mask=layout.attention_mask,
-            position_ids=layout.position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            **deep_inputs(layout.is_video, layout.deep_features, layout.embeds.shape[-1]),
-        ).last_hidden_state
-        layers: list[Any] = list(cache.layers)
-        # Under autocast the rotation leaves keys in float32; they are multiplied in half precision anyway.
-        prompts = [(layer.keys.to(layer.values.dtype), layer.values) for layer in layers]
-        logits = model.lm_head(hidden[:, -1])
+        logits = model.lm_head(_read(model, layout, cache, slice(None)))
+        prompts = _keys_and_values(cache)
     padding = layout.attention_mask == 0
     return logits, SharedCache(prompts, padding[:, None, None] if padding.any() else None)
+
+
+def _read(model: Any, layout: PromptLayout, cache: DynamicCache, columns: slice) -> Tensor:
+    """Read columns of prompts behind those that the cache holds; hidden states ``[P, D]`` of the last one."""
+    is_video = layout.is_video[:, columns]
+    deep = deep_inputs(is_video, layout.deep_features, layout.embeds.shape[-1]) if is_video.any() else {}
+    states: Tensor = model.model.language_model(
+        inputs_embeds=layout.embeds[:, columns],
+        attention_mask=layout.attention_mask[:, : columns.stop],
+        position_ids=layout.position_ids[:, :, columns],
+        past_key_values=cache,
+        use_cache=True,
+        **deep,
+    ).last_hidden_state
+    return states[:, -1]
+
+
+def _keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """Layer by layer, ``[P, Hkv, L, D]``."""
+    layers: list[Any] = list(cache.layers)
+    # Under autocast the rotation leaves keys in float32; they are multiplied in half precision anyway.
+    return [(layer.keys.to(layer.values.dtype), layer.values) for layer in layers]
+
+
+def _read_run(model: Any, rows: list[PromptLayout]) -> list[tuple[Tensor, list[tuple[Tensor, Tensor]]]]:
+    """Logits ``[1, V]``, and keys and values, of single prompts that begin alike."""
+    cache = DynamicCache(config=model.config.get_text_config())
+    shared = min((alike(rows[0], row) for row in rows[1:]), default=0)
+    if shared:
+        _read(model, rows[0], cache, slice(0, shared))
+    parts = []
+    for row in rows:
+        hidden = _read(model, row, cache, slice(shared, row.embeds.shape[1]))
+        parts.append((model.lm_head(hidden), _keys_and_values(cache)))
+        if shared:
+            # What was taken stays as it is: a forward appends by copying.
+            cache.crop(shared - row.embeds.shape[1])
+    return parts
+
+
+def runs_alike(rows: list[PromptLayout]) -> list[list[PromptLayout]]:
+    """Single prompts, cut where one does not begin as the first of its run does, its video included."""
+    runs: list[list[PromptLayout]] = []
+    for row in rows:
+        if runs and alike(runs[-1][0], row):
+            runs[-1].append(row)
+        else:
+            runs.append([row])
+    return runs
+
+
+def alike(first: PromptLayout, second: PromptLayout) -> int:
+    """Tokens with which two single prompts begin alike; 0 where a video reaches beyond them, or is none.
+
+    The last token of neither is among them: something must be left to predict from.
+    """
+    ends = [int(row.is_video[0].nonzero().amax()) + 1 for row in (first, second) if row.is_video.any()]
+    size = min(first.embeds.shape[1], second.embeds.shape[1]) - 1
+    if len(ends) < 2 or max(ends) > size or first.deep_features[0].shape != second.deep_features[0].shape:
+        return 0
+    same = (first.embeds[0, :size] == second.embeds[0, :size]).all(-1)
+    same &= (first.position_ids[:, 0, :size] == second.position_ids[:, 0, :size]).all(0)
+    length = int(same.long().cumprod(0).sum())
+    is_one = length >= max(ends) and torch.equal(first.deep_features[0], second.deep_features[0])
+    return length if is_one else 0
 
 
 def _by_layer(caches: list[list[tuple[Tensor, Tensor]]]) -> list[tuple[list[Tensor], list[Tensor]]]:

@@ -4,7 +4,7 @@ A reader is a function that returns `Annotations`; a config names it by its dott
 """
 
 from vcr1.readers.activitynet import read_activitynet
-from vcr1.readers.annotations import Annotations, concatenate
+from vcr1.readers.annotations import VIDEO_REASONS, Annotations, concatenate, missing_videos_kept
 from vcr1.readers.captions import read_captions
 from vcr1.readers.charades_sta import read_charades_sta
 from vcr1.readers.got10k import read_got10k, read_tracking_json
@@ -15,8 +15,10 @@ from vcr1.readers.quality import read_vidtab_quality
 from vcr1.readers.synthetic import read_synthetic
 
 __all__ = [
+    "VIDEO_REASONS",
     "Annotations",
     "concatenate",
+    "missing_videos_kept",
     "read_activitynet",
     "read_captions",
     "read_charades_sta",

@@ -7,6 +7,8 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,27 @@ from vcr1.records import Interval, Sample
 
 VIDEO_REASONS = ("missing_video", "missing_folder", "no_frames", "unreadable_frame", "unreadable_video")
 """Reasons for which a row is left out that lie in its video, not in the annotation."""
+
+_MISSING: ContextVar[str] = ContextVar("missing", default="dropped")
+
+
+@contextmanager
+def missing_videos_kept(unseen: bool = False) -> Iterator[None]:
+    """Within, readers keep rows whose video is missing: an evaluation counts them as failures.
+
+    Args:
+        unseen: the videos are not needed at all, nor the folder that they would lie in.
+    """
+    token = _MISSING.set("unseen" if unseen else "kept")
+    try:
+        yield
+    finally:
+        _MISSING.reset(token)
+
+
+def keeps_missing() -> bool:
+    """Whether rows with a missing video are samples here; see `missing_videos_kept`."""
+    return _MISSING.get() != "dropped"
 
 
 @dataclass(slots=True)
@@ -179,13 +202,19 @@ class VideoFolder:
     ) -> None:
         self.folder = Path(folder)
         self.extensions = tuple(extensions)
-        if not self.folder.is_dir():
+        if not self.folder.is_dir() and _MISSING.get() != "unseen":
             raise UserError(f"video folder {folder} does not exist")
 
     def find(self, name: str) -> str | None:
-        """Path of the video called ``name``, with or without its extension; None where there is none."""
+        """Path of the video called ``name``, with or without its extension; None where there is none.
+
+        Where missing videos are kept, the path that it would have; None still of a folder of frames.
+        """
         try:
-            return next((str(path) for path in self._candidates(name) if path.is_file()), None)
+            found = next((str(path) for path in self._candidates(name) if path.is_file()), None)
+            if found is None and keeps_missing() and not (self.folder / name).is_dir():
+                return str(self.folder / name)
+            return found
         except (OSError, ValueError):  # no name that a file can have
             return None
 

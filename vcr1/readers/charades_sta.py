@@ -6,7 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 from vcr1.errors import UserError, VideoError
-from vcr1.readers.annotations import Annotations, VideoFolder, add_span, read_lines
+from vcr1.readers.annotations import Annotations, VideoFolder, add_span, keeps_missing, read_lines
 from vcr1.video import video_duration
 
 _CHARADES_ROW = re.compile(r"(\S{1,200})\s+(\S{1,40})\s+(\S{1,40})\s*##(.*)", re.DOTALL)
@@ -45,7 +45,7 @@ def read_charades_sta(
     counts: dict[str, int] = {}
     for video, start, end, sentence in rows:
         number = counts[video] = counts.get(video, -1) + 1
-        if paths[video] is not None and durations[video] is None:
+        if paths[video] is not None and durations[video] is None and not keeps_missing():
             result.drop("unreadable_video", f"{video}-{number}")
             continue
         add_span(result, f"{video}-{number}", paths[video], sentence, start, end, durations[video])

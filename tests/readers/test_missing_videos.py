@@ -1,0 +1,86 @@
+"""Rows whose video is missing: dropped for training, kept for an evaluation, which counts them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vcr1.errors import UserError
+from vcr1.evaluation import lost_rows
+from vcr1.readers import (
+    Annotations,
+    missing_videos_kept,
+    read_activitynet,
+    read_charades_sta,
+    read_got10k,
+    read_jsonl,
+    read_tracking_json,
+)
+from vcr1.records import Interval, VideoSource
+
+
+def test_a_kept_row_has_its_target_and_the_path_it_would_have(tmp_path: Path) -> None:
+    file = tmp_path / "test.txt"
+    file.write_text("AAA 1.0 3.0##a person sits.\n")
+    with pytest.raises(UserError, match="missing video: 1"):
+        read_charades_sta(str(file), str(tmp_path))
+    with missing_videos_kept():
+        (sample,) = read_charades_sta(str(file), str(tmp_path)).samples
+    assert (sample.target, sample.duration) == (Interval(1.0, 3.0), None)
+    assert sample.video == str(tmp_path / "AAA")
+
+
+def test_a_video_that_cannot_be_opened_is_kept_too(tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("AAA 1.0 3.0##a person sits.\n")
+    (tmp_path / "AAA.mp4").write_text("no video")
+    with missing_videos_kept():
+        (sample,) = read_charades_sta(str(tmp_path / "test.txt"), str(tmp_path)).samples
+    assert sample.video == str(tmp_path / "AAA.mp4")
+
+
+def test_wrong_annotations_are_dropped_all_the_same(tmp_path: Path) -> None:
+    entry = {"duration": 8.0, "timestamps": [[1.0, 2.0], [6.0, 4.0]], "sentences": ["one", "back"]}
+    (tmp_path / "val.json").write_text(json.dumps({"gone": entry}))
+    with missing_videos_kept():
+        found = read_activitynet(str(tmp_path / "val.json"), str(tmp_path))
+    assert [sample.id for sample in found.samples] == ["gone-0"]
+    assert found.dropped == {"start_not_before_end": 1}
+
+
+def test_the_folder_may_be_missing_only_where_no_video_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"video": "x.mp4", "query": "it", "interval": [1, 2]}\n')
+    arguments = (str(tmp_path / "a.jsonl"), str(tmp_path / "nowhere"), "grounding")
+    with missing_videos_kept(), pytest.raises(UserError, match="nowhere does not exist"):
+        read_jsonl(*arguments)
+    with missing_videos_kept(unseen=True):
+        assert len(read_jsonl(*arguments).samples) == 1
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        read_jsonl(*arguments)
+
+
+def test_a_folder_of_frames_is_still_found(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    for number in range(2):
+        (tmp_path / "frames" / f"{number}.jpg").touch()
+    rows = [{"path": name, "object": "it", "gt": [[0.0, 0.0, 1.0, 1.0]] * 2} for name in ("frames", "gone")]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with missing_videos_kept():
+        found = read_tracking_json(str(tmp_path / "a.json"), str(tmp_path), boxes=2)
+    assert [sample.source for sample in found.samples] == [
+        VideoSource(str(tmp_path / "frames"), fps=10.0),
+        VideoSource(str(tmp_path / "gone")),
+    ]
+
+
+def test_annotations_that_are_lost_with_their_video_still_count(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("GONE\n")
+    with missing_videos_kept(), pytest.raises(UserError, match="missing folder: 1"):
+        read_got10k(str(tmp_path))  # not one sample is left
+    found = Annotations("somewhere")
+    found.drop("missing_folder", "GONE")
+    found.drop("missing_folder", "GONE")
+    found.dropped["missing_video"] += 1  # a reader that counts without naming
+    found.dropped["empty_query"] += 1
+    lost = lost_rows(found)
+    assert [one.sample_id for one in lost] == ["GONE", "GONE#2", "without-video-1"]
+    assert {one.reason for one in lost} == {"missing_video"}

@@ -1,0 +1,66 @@
+"""Runs side by side."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vcr1.compare import compare_runs, main
+from vcr1.evaluation import Answer
+from vcr1.evaluation.output import write_results
+
+HALF = {"mIoU": 0.5, "R@0.5": 1.0}
+NONE = {"mIoU": 0.0, "R@0.5": 0.0}
+
+
+def evaluation(folder: Path, scores: list[dict[str, float]], name: str = "b") -> Path:
+    answers = [
+        Answer(name, f"s{number}", 0, "When?", "", None, None, own, None, "ab"[number % 2], 0.0)
+        for number, own in enumerate(scores)
+    ]
+    write_results(folder, answers)
+    return folder
+
+
+def training(folder: Path, value: float) -> Path:
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps({"after": {"grounding": {"mIoU": value}}}))
+    (folder / "metrics.csv").write_text(f"step,train/reward\n0,0.5\n1,{value}\n")
+    return folder
+
+
+def test_evaluations_are_held_against_the_first(tmp_path: Path) -> None:
+    first = evaluation(tmp_path / "one", [HALF, HALF, NONE, NONE])
+    second = evaluation(tmp_path / "two", [HALF, NONE, HALF, HALF])
+    text = compare_runs([first, second], tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    found = content["others"]["two"]["b"]
+    assert found["metrics"]["R@0.5"]["difference"] == 0.25
+    assert found["categories"]["a"]["metrics"]["R@0.5"]["difference"] == 0.5  # s0 stays, s2 is gained
+    assert found["flips"] == {"metric": "R@0.5", "gained": ["s2", "s3"], "lost": ["s1"]}
+    assert "| R@0.5 | 0.500 | 0.750 | +0.250 |" in text
+    assert (tmp_path / "out" / "compare.md").read_text() == text
+    assert (tmp_path / "out" / "recall_b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_training_runs_have_their_curves_in_one_picture(tmp_path: Path) -> None:
+    folders = [training(tmp_path / "one", 0.5), training(tmp_path / "two", 0.75)]
+    text = compare_runs(folders, tmp_path / "out")
+    assert "| grounding/mIoU | 0.500 | 0.750 (+0.250) |" in text
+    assert (tmp_path / "out" / "train_reward.png").is_file()
+    assert not (tmp_path / "out" / "train_loss.png").exists()  # no run has the column
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = evaluation(tmp_path / "one", [HALF]), evaluation(tmp_path / "c", [HALF], name="c")
+    trained, empty = training(tmp_path / "trained", 0.5), tmp_path / "empty"
+    for folders, message in (
+        ([one, one], "each once"),
+        ([one, other], "no benchmark in common"),
+        ([one, trained], "trained (report.json)"),
+        ([one, empty], "empty (no results)"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([*map(str, folders), "--out", str(tmp_path / "out")])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err

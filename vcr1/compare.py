@@ -1,0 +1,175 @@
+"""Runs side by side: ``python -m vcr1.compare A B ... [--out FOLDER]``.
+
+A, B, ... are folders of evaluations (of `vcr1.evaluate` or `vcr1.score`), or all of training runs. The
+others are held against the first. Printed, and written with pictures to ``compare.json`` and ``compare.md``.
+Exit status: 0 when it is done, 2 where a folder cannot be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vcr1.errors import UserError
+from vcr1.evaluation import SAMPLES, by_benchmark, number, read_answers, write_whole
+from vcr1.evaluation.comparison import compare
+from vcr1.evaluation.figures import ious_of, learning_curves, recall_curves
+from vcr1.evaluation.report import Table, markdown_table
+
+TRAINED = "report.json"
+CURVES = ("train/reward", "train/loss")
+_SHOWN = 10
+
+
+def labels_of(folders: Sequence[Path]) -> list[str]:
+    """Short, distinct names of runs: the folders' names, or their paths where these are alike."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def compare_runs(folders: Sequence[Path], out: Path) -> str:
+    """Compare runs and write what was found.
+
+    Args:
+        folders: two or more, of one kind.
+        out: where to write.
+
+    Returns:
+        The comparison as Markdown.
+
+    Raises:
+        UserError: a folder that holds no results, kinds that differ, or nothing in common.
+    """
+    if len(folders) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("name two or more folders, each once: python -m vcr1.compare A B")
+    labels = labels_of(folders)
+    if all((folder / SAMPLES).is_file() for folder in folders):
+        content, text = _evaluations(dict(zip(labels, folders, strict=True)), out)
+    elif all((folder / TRAINED).is_file() for folder in folders):
+        content, text = _trainings(dict(zip(labels, folders, strict=True)), out)
+    else:
+        listed = ", ".join(
+            f"{folder} ({SAMPLES if (folder / SAMPLES).is_file() else TRAINED})"
+            if (folder / SAMPLES).is_file() or (folder / TRAINED).is_file()
+            else f"{folder} (no results)"
+            for folder in folders
+        )
+        raise UserError(f"compare evaluations (with {SAMPLES}) or training runs (with {TRAINED}): {listed}")
+    write_whole(out / "compare.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_whole(out / "compare.md", text)
+    return text
+
+
+def _evaluations(runs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], str]:
+    """Every other evaluation against the first, sample by sample."""
+    answers = {label: read_answers(folder / SAMPLES) for label, folder in runs.items()}
+    first, *others = answers
+    content = {label: compare(answers[first], answers[label]) for label in others}
+    if not any(content.values()):
+        raise UserError(f"{', '.join(runs)}: no benchmark in common")
+    lines: list[str] = []
+    for label, benchmarks in content.items():
+        lines += [f"# {label} against {first}", ""]
+        for name, found in benchmarks.items():
+            lines += [*_benchmark_lines(name, found, first, label), ""]
+    for name in next(iter(content.values())):
+        ious = {label: ious_of(by_benchmark(own).get(name, [])) for label, own in answers.items()}
+        if all(ious.values()):
+            out.mkdir(parents=True, exist_ok=True)
+            recall_curves(ious, out / f"recall_{name}.png")
+            lines += [f"![recall_{name}](recall_{name}.png)", ""]
+    return {"first": first, "others": content}, "\n".join(lines)
+
+
+def _benchmark_lines(name: str, found: Mapping[str, Any], first: str, second: str) -> list[str]:
+    lines = [f"## {name}: {found['samples']} common samples", ""]
+    for label, count in ((first, found["only_first"]), (second, found["only_second"])):
+        if count:
+            lines += [f"{count} samples of {label} alone are left out.", ""]
+    lines += [markdown_table(difference_table(found["metrics"], first, second)), ""]
+    for category, one in found["categories"].items():
+        table = markdown_table(difference_table(one["metrics"], first, second))
+        lines += [f"### {category}: {one['samples']} samples", "", table, ""]
+    flips = found["flips"]
+    if flips["metric"]:
+        lines.append(f"Flips by {flips['metric']}: {_listed('gained', flips)}; {_listed('lost', flips)}.")
+    return lines
+
+
+def _listed(kind: str, flips: Mapping[str, Any]) -> str:
+    ids = flips[kind]
+    more = ", …" if len(ids) > _SHOWN else ""
+    return f"{len(ids)} {kind}" + (f" ({', '.join(ids[:_SHOWN])}{more})" if ids else "")
+
+
+def difference_table(metrics: Mapping[str, Mapping[str, float]], first: str, second: str) -> Table:
+    """Both means, their difference with its interval, and its p-value."""
+    rows = [
+        [
+            name,
+            number(one["first"]),
+            number(one["second"]),
+            f"{one['difference']:+.3f}",
+            f"{one['low']:+.3f} to {one['high']:+.3f}",
+            f"{one['p']:.3f}",
+        ]
+        for name, one in metrics.items()
+    ]
+    return [["metric", first, second, "difference", "95 %", "p"], *rows]
+
+
+def _trainings(runs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], str]:
+    """The held-out scores after training, and the curves of all runs in one picture."""
+    scores = {label: _scores_after(folder / TRAINED) for label, folder in runs.items()}
+    first = next(iter(runs))
+    names = [name for name in scores[first] if all(name in own for own in scores.values())]
+    header = ["metric", *(label if label == first else f"{label} (difference)" for label in runs)]
+    rows = [
+        [name, number(scores[first][name])]
+        + [
+            f"{number(scores[label][name])} ({scores[label][name] - scores[first][name]:+.3f})"
+            for label in runs
+            if label != first
+        ]
+        for name in names
+    ]
+    lines = ["# Training runs", "", markdown_table([header, *rows]), ""]
+    logs = {label: folder / "metrics.csv" for label, folder in runs.items()}
+    logs = {label: path for label, path in logs.items() if path.is_file()}
+    held_out = [f"val/{name}" for name in names]
+    out.mkdir(parents=True, exist_ok=True)
+    for column in (*CURVES, *held_out) if logs else ():
+        path = out / f"{column.replace('/', '_')}.png"
+        if learning_curves(logs, column, path):
+            lines.append(f"![{column}]({path.name})")
+    return {"first": first, "after": scores}, "\n".join(lines) + "\n"
+
+
+def _scores_after(path: Path) -> dict[str, float]:
+    """``task/metric`` -> score after training."""
+    try:
+        after = json.loads(path.read_text(encoding="utf-8"))["after"]
+        return {f"{task}/{name}": float(one) for task, own in after.items() for name, one in own.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: holds no scores after training ({error!r})") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m vcr1.compare", description="Runs side by side.")
+    parser.add_argument("folders", nargs="+", type=Path, help="of evaluations, or of training runs")
+    parser.add_argument("--out", type=Path, default=Path("comparison"), help="where to write")
+    given = parser.parse_args(arguments)
+    try:
+        print(compare_runs(given.folders, given.out))
+    except UserError as error:
+        print(f"vcr1: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""One answer to one question of a benchmark: the line of samples.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+from vcr1.records import Box, Interval, Judgement, ParseFailure, Sample
+from vcr1.tasks import Task
+
+Key = tuple[str, str, int]
+"""Benchmark, id of the sample, number of the draw."""
+
+NOT_GENERATED = "not_generated"
+"""Reason of a failure: the model could not answer, for want of memory or with logits that are no numbers."""
+MISSING_VIDEO = "missing_video"
+UNREADABLE_VIDEO = "unreadable_video"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One completion, what was read in it and what it scores.
+
+    Attributes:
+        benchmark: name of the benchmark.
+        id: of the sample, unique in its benchmark.
+        draw: number of the completion among those of the sample; 0 where there is one.
+        prompt: the question as the model was asked it, without the chat around it.
+        completion: the model's text; empty where there is none.
+        value: what the parser read, as JSON.
+        target: the truth, as JSON; None where the annotation was lost with its video.
+        scores: metric -> what this answer alone scores; NaN where a judge failed. The benchmark's metric is
+            the mean over its samples.
+        failure: why there is no answer, or none that could be read; None where there is one.
+        category: the group in which the sample is counted by itself, if any.
+        seconds: its share of the wall time of its batch.
+    """
+
+    benchmark: str
+    id: str
+    draw: int
+    prompt: str
+    completion: str
+    value: Any
+    target: Any
+    scores: dict[str, float]
+    failure: str | None
+    category: str | None
+    seconds: float
+
+    @property
+    def key(self) -> Key:
+        """What tells it from all others of a run."""
+        return self.benchmark, self.id, self.draw
+
+    def line(self) -> str:
+        """One line of JSON, with its end."""
+        return json.dumps(plain(asdict(self)), ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Answer:
+        """The answer that `line` wrote.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a field too many, or scores that are none.
+        """
+        scores = {name: math.nan if value is None else value for name, value in content["scores"].items()}
+        return cls(**{**content, "scores": scores})
+
+
+def answer_of(
+    benchmark: str,
+    task: Task,
+    judgement: Judgement,
+    sample: Sample | None,
+    *,
+    draw: int = 0,
+    seconds: float = 0.0,
+    failure: str | None = None,
+) -> Answer:
+    """The record of a judgement.
+
+    Args:
+        benchmark: its name.
+        task: who judged.
+        judgement: of one completion.
+        sample: what was asked; None where the annotation was lost with its video.
+        draw: number of the completion.
+        seconds: that it took.
+        failure: why nothing was answered; None leaves it to the judgement.
+    """
+    return Answer(
+        benchmark=benchmark,
+        id=judgement.sample_id,
+        draw=draw,
+        prompt="" if sample is None else task.prompt(sample).text,
+        completion=judgement.completion.text,
+        value=None if failure else plain(judgement.completion.value),
+        target=None if sample is None else plain(sample.target),
+        scores=scores_of(task, judgement),
+        failure=failure or judgement.failure,
+        category=judgement.category,
+        seconds=round(seconds, 3),
+    )
+
+
+def scores_of(task: Task, judgement: Judgement) -> dict[str, float]:
+    """What a data set of this one sample would score; metrics of single categories are left out."""
+    return {name: value for name, value in task.summarise([judgement]).items() if "/" not in name}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: a span as its ends, a box as its corners, what is no number as null."""
+    if isinstance(value, Interval):
+        return [value.start, value.end]
+    if isinstance(value, Box):
+        return [value.x0, value.y0, value.x1, value.y1]
+    if isinstance(value, ParseFailure):
+        return {"failure": value.reason}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

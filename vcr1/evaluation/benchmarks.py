@@ -1,0 +1,146 @@
+"""A benchmark: one task, one split of one data set, and the frames that a model may see of it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vcr1.config import build
+from vcr1.errors import UserError
+from vcr1.preflight import check_frames
+from vcr1.readers import VIDEO_REASONS, Annotations, missing_videos_kept
+from vcr1.records import LostSample, Sample
+from vcr1.tasks import Task
+from vcr1.video import FrameBudget
+
+log = logging.getLogger(__name__)
+
+FIELDS = ("task", "split", "sources", "video", "options", "loader", "clips", "box_decimals")
+"""What a benchmark's config may hold; the last three come along with data sets and are not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What is asked.
+
+    Attributes:
+        name: of the benchmark, in results.
+        kind: of the task in the config, e.g. ``qa``.
+        split: of the data set.
+        task: prompts, parses and scores; the same object as in training.
+        annotations: the samples, and the account of the rows that are none.
+        budget: frames and pixels that a clip may cost.
+        lost: rows of the split that count although their annotation is lost with their video.
+    """
+
+    name: str
+    kind: str
+    split: str
+    task: Task
+    annotations: Annotations
+    budget: FrameBudget
+    lost: tuple[LostSample, ...] = ()
+
+    @property
+    def samples(self) -> list[Sample]:
+        """What is asked, in the order of the annotations."""
+        return self.annotations.samples
+
+
+def read_benchmarks(cfg: DictConfig, limit: int | None = None, unseen: bool = False) -> list[Benchmark]:
+    """The benchmarks that ``benchmark=`` selected.
+
+    Args:
+        cfg: the evaluation's config.
+        limit: take the first so many samples of each.
+        unseen: the videos are not needed.
+
+    Raises:
+        UserError: none is selected; or files, tasks or settings cannot be used: names all of them.
+    """
+    selected = cfg.get("benchmarks") or {}
+    if not selected:
+        raise UserError("no benchmark is selected: choose some, such as benchmark=charades_sta+mvbench")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise UserError(f"evaluation.limit={limit} is no whole number of at least 1")
+    benchmarks, problems = [], []
+    for name in map(str, selected):
+        try:
+            benchmarks.append(_read(cfg, name, limit, unseen))
+        except UserError as error:
+            problems.append(f"benchmark {name}: {error}")
+    if problems:
+        raise UserError("\n".join(problems))
+    return benchmarks
+
+
+def _read(cfg: DictConfig, name: str, limit: int | None, unseen: bool) -> Benchmark:
+    node = cfg.benchmarks[name]
+    unknown = [str(key) for key in node if key not in FIELDS]
+    if unknown:
+        raise UserError(
+            f"benchmarks.{name} has {', '.join(unknown)}; it knows task, split, sources, video, options"
+        )
+    kind, split = str(node.task), str(node.split)
+    source = OmegaConf.select(node, f"sources.{kind}.{split}")
+    if source is None:
+        raise UserError(f"benchmarks.{name}.sources.{kind}.{split} is not configured")
+    task = build_task_for(cfg, kind, node.get("options"))
+    with missing_videos_kept(unseen):
+        annotations: Annotations = build(source)
+    if len({sample.id for sample in annotations.samples}) < len(annotations.samples):
+        (id_, count), *_ = Counter(sample.id for sample in annotations.samples).most_common(1)
+        raise UserError(f"{annotations.source}: {count} samples have the id {id_!r}; ids must differ")
+    lost = lost_rows(annotations)
+    annotations.samples = annotations.samples[:limit]
+    check_frames(task, annotations.samples, f"benchmarks.{name}")
+    log.info("%s - %s", name, annotations)
+    own = node.sources[kind].get("video") or node.get("video") or cfg.data.video
+    return Benchmark(name, kind, split, task, annotations, build(own), lost if limit is None else ())
+
+
+def build_task_for(cfg: DictConfig, kind: str, options: Any = None) -> Task:
+    """A task as training has it.
+
+    Args:
+        cfg: the evaluation's config.
+        kind: its place in ``tasks``.
+        options: of this benchmark alone, e.g. ``decimals`` of tracking.
+
+    Raises:
+        UserError: there is no such task, or an option that it does not know.
+    """
+    if kind not in (cfg.get("tasks") or {}):
+        known = ", ".join(map(str, cfg.get("tasks") or {}))
+        raise UserError(f"its task {kind} is none of the chosen ones ({known}); add it to task=")
+    task: Task = build(OmegaConf.merge(cfg.tasks[kind], options or {}))
+    task.name = kind
+    return task
+
+
+def lost_rows(annotations: Annotations) -> tuple[LostSample, ...]:
+    """The rows that a reader has left out for want of their video; each counts as a failure.
+
+    A reader that names fewer rows than it counts, as one outside of this package may, gets numbers for them.
+    """
+    counted = sum(annotations.dropped[reason] for reason in VIDEO_REASONS)
+    names = list(annotations.without_video)
+    names += [f"without-video-{number}" for number in range(1, counted - len(names) + 1)]
+    taken = Counter(sample.id for sample in annotations.samples)
+    return tuple(LostSample(_unused(name, taken), "missing_video") for name in names)
+
+
+def _unused(name: str, taken: Counter[str]) -> str:
+    """The name, numbered where it is taken; it is taken from then on."""
+    taken[name] += 1
+    return name if taken[name] == 1 else _unused(f"{name}#{taken[name]}", taken)
+
+
+def sizes(benchmarks: Sequence[Benchmark]) -> dict[str, int]:
+    """Benchmark -> samples that count."""
+    return {one.name: len(one.samples) + len(one.lost) for one in benchmarks}

@@ -1,0 +1,111 @@
+"""Two evaluations of the same samples side by side: differences, how sure they are, and what flipped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vcr1.evaluation.answers import Answer
+from vcr1.evaluation.results import by_benchmark, columns_of
+from vcr1.evaluation.statistics import difference, nan_mean
+
+FLIPPING = ("accuracy", "Acc", "R@0.5")
+"""Metrics of 0 and 1 that say whether a sample is solved, the first that a benchmark has."""
+
+
+def compare(first: Sequence[Answer], second: Sequence[Answer]) -> dict[str, Any]:
+    """What has changed from one evaluation to another.
+
+    Args:
+        first: its answers.
+        second: answers of the other; only samples of both are compared.
+
+    Returns:
+        Benchmark -> ``samples`` (common ones), ``only_first``, ``only_second``, ``metrics``, ``categories``
+        and ``flips``; benchmarks of one of them alone are left out.
+    """
+    ours, theirs = by_benchmark(first), by_benchmark(second)
+    return {name: _compare(ours[name], theirs[name]) for name in ours if name in theirs}
+
+
+def _compare(first: Sequence[Answer], second: Sequence[Answer]) -> dict[str, Any]:
+    ids = [dict.fromkeys(answer.id for answer in answers) for answers in (first, second)]
+    common = [id_ for id_ in ids[0] if id_ in ids[1]]
+    places = {id_: place for place, id_ in enumerate(common)}
+    chosen = [
+        sorted((a for a in answers if a.id in places), key=lambda a: (places[a.id], a.draw))
+        for answers in (first, second)
+    ]
+    columns = [_means(answers) for answers in chosen]
+    groups: dict[str, list[int]] = {}
+    for answer in chosen[0]:
+        if answer.category is not None and answer.draw == 0:
+            groups.setdefault(answer.category, []).append(places[answer.id])
+    return {
+        "samples": len(common),
+        "only_first": len(ids[0]) - len(common),
+        "only_second": len(ids[1]) - len(common),
+        "metrics": _metrics(columns[0], columns[1]),
+        "categories": {
+            name: {"samples": len(rows)} | {"metrics": _metrics(*(_rows(own, rows) for own in columns))}
+            for name, rows in sorted(groups.items())
+        },
+        "flips": flips(common, *columns),
+    }
+
+
+def _means(answers: Sequence[Answer]) -> dict[str, list[float]]:
+    """Metric -> mean over the draws of each sample."""
+    draws = max((answer.draw for answer in answers), default=0) + 1
+    suffix = f" avg@{draws}"
+    columns = columns_of(answers, draws)
+    return {
+        name.removesuffix(suffix): values
+        for name, values in columns.items()
+        if draws == 1 or name.endswith(suffix)
+    }
+
+
+def _rows(columns: Mapping[str, Sequence[float]], rows: Sequence[int]) -> dict[str, list[float]]:
+    return {name: [values[row] for row in rows] for name, values in columns.items()}
+
+
+def _metrics(
+    first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]
+) -> dict[str, dict[str, float]]:
+    """Both means and their paired difference, of the metrics that both have."""
+    found = {}
+    for name in first:
+        if name not in second:
+            continue
+        pairs = zip(first[name], second[name], strict=True)
+        if all(math.isnan(a) or math.isnan(b) for a, b in pairs):
+            continue
+        gap = asdict(difference(first[name], second[name]))
+        means = {"first": nan_mean(first[name]), "second": nan_mean(second[name])}
+        found[name] = means | {"difference" if key == "value" else key: one for key, one in gap.items()}
+    return found
+
+
+def flips(
+    ids: Sequence[str], first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """Which samples the second run has solved and the first has not, and the other way round.
+
+    Solved is a sample with more than half of its draws at 1 in the metric of `FLIPPING`; of a benchmark that
+    has none, nothing flips.
+
+    Returns:
+        ``metric``, ``gained`` and ``lost`` (ids).
+    """
+    metric = next((name for name in FLIPPING if name in first and name in second), None)
+    if metric is None:
+        return {"metric": None, "gained": [], "lost": []}
+    rows = list(zip(ids, first[metric], second[metric], strict=True))
+    return {
+        "metric": metric,
+        "gained": [id_ for id_, a, b in rows if a <= 0.5 < b],
+        "lost": [id_ for id_, a, b in rows if b <= 0.5 < a],
+    }

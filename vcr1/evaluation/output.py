@@ -1,0 +1,79 @@
+"""What an evaluation leaves behind: samples.jsonl, metrics.json and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vcr1.evaluation.answers import Answer, Key
+from vcr1.evaluation.benchmarks import Benchmark
+from vcr1.evaluation.journal import write_whole
+from vcr1.evaluation.results import metrics_text
+
+SAMPLES = "samples.jsonl"
+METRICS = "metrics.json"
+
+
+def in_order(benchmarks: Sequence[Benchmark], answers: Mapping[Key, Answer], draws: int = 1) -> list[Answer]:
+    """All answers in the order of the benchmarks and of their annotations, each once.
+
+    Args:
+        benchmarks: whose samples count.
+        answers: of all of them.
+        draws: completions of each sample.
+
+    Raises:
+        KeyError: a sample has no answer.
+    """
+    found = []
+    for one in benchmarks:
+        ids = [sample.id for sample in one.samples] + [lost.sample_id for lost in one.lost]
+        for id_ in ids:
+            found.append(answers[one.name, id_, 0])
+            more = ((one.name, id_, draw) for draw in range(1, draws))
+            found += [answers[key] for key in more if key in answers]
+    return found
+
+
+def write_results(folder: Path, answers: Sequence[Answer], draws: int = 1) -> dict[str, Any]:
+    """Write samples.jsonl and metrics.json, each whole or not at all.
+
+    Returns:
+        The content of metrics.json.
+    """
+    write_whole(folder / SAMPLES, "".join(answer.line() for answer in answers))
+    text = metrics_text(answers, draws)
+    write_whole(folder / METRICS, text)
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def show(metrics: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print a table for each benchmark."""
+    console = console or Console(markup=False, highlight=False)
+    for name, content in metrics.items():
+        table = Table(f"{name}, {content['samples']} samples", "", "95 %")
+        for row in metric_rows(content["metrics"]):
+            table.add_row(*row)
+        console.print(table)
+        if content["failures"]:
+            counts = ", ".join(f"{reason} {count}" for reason, count in content["failures"].items())
+            console.print(f"failures, which score 0: {counts}", soft_wrap=True)
+
+
+def metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, value and interval of each metric as text."""
+    return [
+        (name, number(one["value"]), f"{number(one['low'])} to {number(one['high'])}")
+        for name, one in metrics.items()
+    ]
+
+
+def number(value: float | None) -> str:
+    """Three decimals; a dash for what is no number."""
+    return "–" if value is None else f"{value:.3f}"

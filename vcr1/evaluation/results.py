@@ -1,0 +1,94 @@
+"""From answers to metrics.json: a pure function, the same to the byte wherever the answers come from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from vcr1.evaluation.answers import Answer, plain
+from vcr1.evaluation.statistics import Estimate, best_at_k, estimates, nan_mean
+
+BINARY = "pass"
+GRADED = "best"
+
+
+def by_benchmark(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
+    """Answers of each benchmark, in the order in which they come."""
+    groups: dict[str, list[Answer]] = {}
+    for answer in answers:
+        groups.setdefault(answer.benchmark, []).append(answer)
+    return groups
+
+
+def columns_of(answers: Sequence[Answer], draws: int) -> dict[str, list[float]]:
+    """Metric -> one value for each sample, samples in the order in which they first come.
+
+    With one draw the metrics have their own names. With k draws there are ``NAME avg@k``, the mean of a
+    sample's draws, and the best of them: ``NAME pass@k`` of a metric that is 0 or 1 for each answer, the
+    chance that one draw passes, else ``NAME best@k``.
+
+    Args:
+        answers: of one benchmark.
+        draws: k.
+    """
+    samples: dict[str, list[Answer]] = {}
+    for answer in answers:
+        samples.setdefault(answer.id, []).append(answer)
+    names = dict.fromkeys(name for answer in answers for name in answer.scores)
+    columns: dict[str, list[float]] = {}
+    for name in names:
+        values = [[one.scores.get(name, float("nan")) for one in group] for group in samples.values()]
+        if draws == 1:
+            columns[name] = [group[0] for group in values]
+            continue
+        # A sample that was lost has one answer, which stands for all of its draws.
+        full = [group if len(group) == draws else group * draws for group in values]
+        kind = BINARY if all(value in (0.0, 1.0) for group in values for value in group) else GRADED
+        columns[f"{name} avg@{draws}"] = [nan_mean(group) for group in full]
+        columns[f"{name} {kind}@{draws}"] = [best_at_k(group, draws) for group in full]
+    return columns
+
+
+def metrics_of(answers: Sequence[Answer], draws: int = 1) -> dict[str, Any]:
+    """What metrics.json says of one benchmark.
+
+    Args:
+        answers: every sample's, in the order of the annotations; failures included.
+        draws: completions of each sample.
+
+    Raises:
+        ValueError: no answers.
+    """
+    groups: defaultdict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        if answer.category is not None:
+            groups[answer.category].append(answer)
+    return {
+        "samples": _samples(answers),
+        "draws": draws,
+        "metrics": _as_json(estimates(columns_of(answers, draws))),
+        "categories": {
+            name: {
+                "samples": _samples(groups[name]),
+                "metrics": _as_json(estimates(columns_of(groups[name], draws))),
+            }
+            for name in sorted(groups)
+        },
+        "failures": dict(sorted(Counter(answer.failure for answer in answers if answer.failure).items())),
+    }
+
+
+def metrics_text(answers: Iterable[Answer], draws: int = 1) -> str:
+    """Content of metrics.json: benchmark -> its metrics. Holds no times and no places."""
+    content = {name: metrics_of(group, draws) for name, group in by_benchmark(answers).items()}
+    return json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
+
+
+def _samples(answers: Sequence[Answer]) -> int:
+    return len({answer.id for answer in answers})
+
+
+def _as_json(found: dict[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in found.items()}

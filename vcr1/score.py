@@ -1,0 +1,200 @@
+"""Score what others have written: ``python -m vcr1.score task=grounding annotations=F predictions=P.jsonl``.
+
+Needs no model, no GPU and no videos. A prediction is ``{"id": ..., "completion": ...}``, one per line, with
+the completion as the model wrote it: it goes through the task's own parser. Writes what `vcr1.evaluate` does.
+Exit status: 0 when all is scored, 2 where files or settings cannot be used.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its threads
+
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, open_dict
+
+from vcr1.config import command_line
+from vcr1.errors import UserError
+from vcr1.evaluation import (
+    Answer,
+    Benchmark,
+    failures,
+    in_order,
+    judge,
+    make_manifest,
+    read_benchmarks,
+    show,
+    write_manifest,
+    write_report,
+    write_results,
+    write_whole,
+)
+from vcr1.readers.annotations import read_lines
+from vcr1.records import Batch, LostSample
+
+log = logging.getLogger(__name__)
+
+MISSING_PREDICTION = "missing_prediction"
+READERS = {
+    ("grounding", ".txt"): "vcr1.readers.read_charades_sta",
+    ("grounding", ".json"): "vcr1.readers.read_activitynet",
+    ("tracking", ".json"): "vcr1.readers.read_tracking_json",
+    ("grounded_qa", ".json"): "vcr1.readers.read_nextgqa_json",
+    ("qa", ".json"): "vcr1.readers.read_perception_test",
+    ("quality", ".json"): "vcr1.readers.read_vidtab_quality",
+    ("captioning", ".jsonl"): "vcr1.readers.read_captions",
+}
+"""Who reads an annotation file, by task and ending; other lines of JSON are read by `read_jsonl`."""
+_SHOWN = 5
+
+
+def score(cfg: DictConfig) -> dict[str, Any]:
+    """Score predictions and write the results.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UserError: a file that is missing or broken, or a setting that does not fit.
+    """
+    if not cfg.predictions:
+        raise UserError('predictions= is missing: a file with one {"id": ..., "completion": ...} per line')
+    texts, repeated = read_predictions(str(cfg.predictions))
+    one = read_one(cfg)
+    answers, account = score_predictions(one, texts)
+    account = {"repeated": repeated} | account
+    report_ids(account)
+    folder = Path(cfg.run_dir)
+    write_manifest(folder, make_manifest([one], predictions=str(cfg.predictions)))
+    write_whole(folder / "ids.json", json.dumps(account, indent=2, ensure_ascii=False) + "\n")
+    metrics = write_results(folder, answers)
+    write_report(folder, [one], answers, metrics, examples=3 if cfg.videos else 0)
+    show(metrics)
+    log.info("Everything is in %s", folder)
+    return metrics
+
+
+def read_predictions(path: str) -> tuple[dict[str, str], list[str]]:
+    """Completions by id, of those with one id the first; and the ids that stand more than once.
+
+    Raises:
+        UserError: a missing or empty file, or a line that is no prediction; names it.
+    """
+    texts: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+            id_, text = row["id"], row["completion"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(
+                f'{path}, line {number}: expected {{"id": ..., "completion": ...}} ({error!r})'
+            ) from error
+        if isinstance(id_, bool) or not isinstance(id_, str | int) or not isinstance(text, str):
+            raise UserError(f"{path}, line {number}: id must be a text or a whole number, completion a text")
+        texts.setdefault(str(id_), text)
+        counts[str(id_)] += 1
+    return texts, [id_ for id_, count in counts.items() if count > 1]
+
+
+def read_one(cfg: DictConfig) -> Benchmark:
+    """The annotations that are scored against: a benchmark's, or those of the file that is named.
+
+    Raises:
+        UserError: neither or too much is named, or the file cannot be used.
+    """
+    cfg = cfg.copy()
+    if not cfg.get("benchmarks"):
+        tasks = [str(name) for name in cfg.get("tasks") or {}]
+        if len(tasks) != 1 or not cfg.annotations:
+            raise UserError(
+                "say what the predictions answer: task=grounding annotations=FILE, or benchmark=charades_sta"
+            )
+        reader = reader_of(tasks[0], str(cfg.annotations))
+        with open_dict(cfg):
+            reader |= {"annotations": str(cfg.annotations), "videos": cfg.videos or "."}
+            node = {"task": tasks[0], "split": "val", "sources": {tasks[0]: {"val": reader}}}
+            cfg.benchmarks = {tasks[0]: node}
+    elif cfg.annotations:
+        raise UserError("benchmark= brings its own annotations; leave annotations= out, or take task=")
+    found = read_benchmarks(cfg, unseen=True)
+    if len(found) != 1:
+        raise UserError(f"{len(found)} benchmarks: score their predictions one after the other")
+    return found[0]
+
+
+def reader_of(task: str, annotations: str) -> dict[str, Any]:
+    """Which reader takes an annotation file of a task.
+
+    Raises:
+        UserError: none does.
+    """
+    ending = Path(annotations).suffix.lower()
+    if (task, ending) in READERS:
+        return {"_target_": READERS[task, ending]}
+    if ending == ".jsonl":
+        return {"_target_": "vcr1.readers.read_jsonl", "task": task}
+    endings = sorted({end for name, end in READERS if name == task} | {".jsonl"})
+    raise UserError(
+        f"annotations={annotations}: of {task}, files that end with {' or '.join(endings)} can be read; "
+        f"or name a benchmark="
+    )
+
+
+def score_predictions(
+    benchmark: Benchmark, texts: Mapping[str, str]
+) -> tuple[list[Answer], dict[str, list[str]]]:
+    """Answers to all samples, and the ids that do not fit.
+
+    Returns:
+        One answer for each sample, in order; and the ids that are ``missing``, which score 0, and those that
+        are ``unknown``, which are not scored.
+    """
+    present = [sample for sample in benchmark.samples if sample.id in texts]
+    missing = [sample.id for sample in benchmark.samples if sample.id not in texts]
+    missing += [lost.sample_id for lost in benchmark.lost if lost.sample_id not in texts]
+    asked = {sample.id for sample in benchmark.samples} | {lost.sample_id for lost in benchmark.lost}
+    batch = Batch(benchmark.task, present, [], [], [])
+    found = judge(benchmark, batch, [[texts[sample.id]] for sample in present], lambda: 0.0)
+    categories = {sample.id: benchmark.task.category(sample) for sample in benchmark.samples}
+    absent = [LostSample(id_, MISSING_PREDICTION, categories.get(id_)) for id_ in missing]
+    others = [lost for lost in benchmark.lost if lost.sample_id in texts]
+    found += failures(benchmark, [*absent, *others])
+    answers = in_order([benchmark], {answer.key: answer for answer in found})
+    return answers, {"missing": missing, "unknown": [id_ for id_ in texts if id_ not in asked]}
+
+
+def report_ids(account: Mapping[str, Sequence[str]]) -> None:
+    """Say which ids do not fit; ids.json has them all."""
+    meanings = {
+        "repeated": "stand more than once in the predictions: the first counts",
+        "missing": "have no prediction: they score 0",
+        "unknown": "are in the predictions, but not in the annotations: not scored",
+    }
+    for name, ids in account.items():
+        if ids:
+            more = f" and {len(ids) - _SHOWN} more, see ids.json" if len(ids) > _SHOWN else ""
+            log.warning("%d ids %s: %s%s", len(ids), meanings[name], ", ".join(ids[:_SHOWN]), more)
+
+
+def run_job(cfg: DictConfig) -> Any:
+    """The Hydra job: score; what is wrong is said without a stack."""
+    try:
+        return score(cfg)
+    except UserError as error:
+        print(f"vcr1: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+main = command_line(run_job, "score")
+
+if __name__ == "__main__":
+    main()
