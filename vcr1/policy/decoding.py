@@ -113,20 +113,62 @@ def prefill(model: Any, layout: PromptLayout, one_by_one: bool) -> tuple[Tensor,
         logits = torch.cat([logits for logits, _ in parts])
     else:
         cache = DynamicCache(config=model.config.get_text_config())
-        hidden = model.model.language_model(
-            inputs_embeds=layout.embeds,
-            attention_mask=layout.attention_mask,
-            position_ids=layout.position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            **deep_inputs(layout.is_video, layout.deep_features, layout.embeds.shape[-1]),
-        ).last_hidden_state
-        layers: list[Any] = list(cache.layers)
-        # Under autocast the rotation leaves keys in float32; they are multiplied in half precision anyway.
-        prompts = [(layer.keys.to(layer.values.dtype), layer.values) for layer in layers]
+        hidden = _read(model, layout, cache)
+        prompts = _keys_and_values(cache)
         logits = model.lm_head(hidden[:, -1])
     padding = layout.attention_mask == 0
     return logits, SharedCache(prompts, padding[:, None, None] if padding.any() else None)
+
+
+def prefill_common(model: Any, layout: PromptLayout, common: int) -> tuple[Tensor, SharedCache]:
+    """Read prompts that begin alike: what they have in common once, then the rest of each.
+
+    Args:
+        model: the Hugging Face model.
+        layout: P prompts, with all of their video in what they have in common.
+        common: tokens that all prompts begin with, at least one less than the shortest has.
+
+    Returns:
+        As :func:`prefill`. The keys and values of the common tokens are computed once, but kept P times.
+    """
+    prompts, longest = layout.attention_mask.shape
+    cache = DynamicCache(config=model.config.get_text_config())
+    _read(model, layout.beginning(common), cache)
+    cache.batch_repeat_interleave(prompts)
+    # The longest prompt has no padding. In another's columns behind the common ones stands the end of those
+    # first, by as much as it is shorter: it is left out, as padding is.
+    columns = torch.arange(longest, device=layout.attention_mask.device)
+    shown = columns >= (layout.attention_mask == 0).sum(1, keepdim=True) + common
+    shown[:, :common] = True
+    hidden = model.model.language_model(
+        inputs_embeds=layout.embeds[:, common:],
+        attention_mask=shown.long(),
+        position_ids=layout.position_ids[:, :, common:],
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    padding = None if shown.all() else ~shown[:, None, None]
+    return model.lm_head(hidden[:, -1]), SharedCache(_keys_and_values(cache), padding)
+
+
+def _read(model: Any, layout: PromptLayout, cache: DynamicCache) -> Tensor:
+    """Hidden states ``[P, L, D]`` of whole prompts; their keys and values go into the cache."""
+    hidden: Tensor = model.model.language_model(
+        inputs_embeds=layout.embeds,
+        attention_mask=layout.attention_mask,
+        position_ids=layout.position_ids,
+        past_key_values=cache,
+        use_cache=True,
+        **deep_inputs(layout.is_video, layout.deep_features, layout.embeds.shape[-1]),
+    ).last_hidden_state
+    return hidden
+
+
+def _keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """What a cache holds, by layer."""
+    layers: list[Any] = list(cache.layers)
+    # Under autocast the rotation leaves keys in float32; they are multiplied in half precision anyway.
+    return [(layer.keys.to(layer.values.dtype), layer.values) for layer in layers]
 
 
 def _by_layer(caches: list[list[tuple[Tensor, Tensor]]]) -> list[tuple[list[Tensor], list[Tensor]]]:

@@ -58,6 +58,18 @@ class PromptLayout:
             deep_features=self.deep_features[rows],
         )
 
+    def beginning(self, tokens: int) -> PromptLayout:
+        """The first so many tokens of the first prompt, all of its video among them."""
+        first = self.alone(0)
+        return PromptLayout(
+            embeds=first.embeds[:, :tokens],
+            attention_mask=first.attention_mask[:, :tokens],
+            position_ids=first.position_ids[:, :, :tokens],
+            next_position=first.next_position,
+            is_video=first.is_video[:, :tokens],
+            deep_features=first.deep_features,
+        )
+
 
 def video_features(model: Any, inputs: list[PromptInputs]) -> list[Tensor | None]:
     """One vision pass over all videos of the prompts.

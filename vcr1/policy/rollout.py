@@ -13,6 +13,9 @@ from vcr1.policy.decoding import SharedCache, prefill, step
 from vcr1.policy.prompts import PromptLayout
 from vcr1.policy.sampling import Sampling, draw
 
+Watch = Callable[[Tensor], None]
+"""Sees a rollout grow: called with the ids ``[P·G, columns so far]``, padded behind their end."""
+
 WORTH_LEAVING = 0.75
 """Rows leave when the batch shrinks to this share of its size: moving the others costs about a step."""
 
@@ -83,12 +86,43 @@ def decode(
     Returns:
         Ids and log-probs, both ``[P·G, C]``.
     """
-    total, limit = len(layout.embeds) * num_generations, sampling.max_new_tokens
     logits, cache = prefill(model, layout, one_by_one)
+    return go_on(
+        model, logits, cache, layout.next_position, num_generations, sampling, stops, generator, most
+    )
+
+
+def go_on(
+    model: Any,
+    logits: Tensor,
+    cache: SharedCache,
+    next_position: Tensor,
+    num_generations: int,
+    sampling: Sampling,
+    stops: Stops,
+    generator: torch.Generator | None,
+    most: Callable[[int], int] | None = None,
+    watch: Watch | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sample G completions of each of P prompts that have been read; otherwise as :func:`decode`.
+
+    Args:
+        model: the Hugging Face model, in evaluation mode.
+        logits: ``[P, V]`` after each prompt.
+        cache: of the prompts.
+        next_position: ``[P]`` position of a completion's first token.
+        num_generations: G.
+        sampling: decoding parameters.
+        stops: tokens that end, fill, or must not be.
+        generator: source of randomness.
+        most: the largest of all ranks' counts, where ranks can only take a step together.
+        watch: called after each step.
+    """
+    total, limit = len(logits) * num_generations, sampling.max_new_tokens
     device = logits.device
     logits = logits.repeat_interleave(num_generations, 0)
-    positions = layout.next_position.repeat_interleave(num_generations)
-    slots = Slots.all_of(len(layout.embeds), num_generations, device)
+    positions = next_position.repeat_interleave(num_generations)
+    slots = Slots.all_of(len(next_position), num_generations, device)
     ids = torch.full((total, limit), stops.padding, dtype=torch.long, device=device)
     logprobs = torch.zeros(total, limit, dtype=torch.float32, device=device)
     finished = torch.zeros(total, dtype=torch.bool, device=device)
@@ -101,6 +135,8 @@ def decode(
         ids[rows, column] = drawn.masked_fill(finished[rows], stops.padding)
         logprobs[rows, column] = logs.masked_fill(finished[rows], 0.0)
         finished[rows] |= drawn == stops.end
+        if watch is not None:
+            watch(ids[:, :length])
         done = finished.view(-1, num_generations).cpu()
         over = bool(done.all())
         if column + 1 == limit or (over if most is None else not most(int(not over))):
