@@ -1,7 +1,7 @@
 """Ask about a video: ``python -m vcr1.predict video=clip.mp4 task=grounding query="..." checkpoint=...``.
 
-Prints the answers, a single one as it is written, and writes them to ``answers.json`` in the run's folder. A
-folder of videos or a JSONL file is a batch.
+Prints the answers, a single one as it grows, and writes them to ``answers.json`` in the run's folder; with
+``render=out.mp4`` also the video with the answers drawn in. A folder of videos or a JSONL file is a batch.
 Exit status: 0 where all is answered, 1 where some of a batch is not, 2 where nothing can be asked.
 """
 
@@ -36,9 +36,11 @@ from vcr1.prediction import (
     as_text,
     build_asker,
     check_length,
+    check_render,
     check_settings,
     is_batch,
     questions_of,
+    render_answers,
     report_of,
     write_report,
 )
@@ -60,6 +62,7 @@ def predict(cfg: DictConfig, terminal: Terminal | None = None) -> dict[str, Any]
     batch, questions = is_batch(cfg), [one for one in asked if isinstance(one, Question)]
     if not batch:  # what can be known of the only video is known before the weights are loaded
         check_length(questions[0].source, limits)
+    check_render(cfg, batch)
     device = check_settings(cfg)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
@@ -75,6 +78,10 @@ def predict(cfg: DictConfig, terminal: Terminal | None = None) -> dict[str, Any]
         report = report_of(found, cfg.model.path, complete)
         if found:  # also what there is of a batch that was interrupted
             write_report(report, Path(cfg.out))
+    if cfg.render is not None:
+        render_answers(
+            questions[0].source, [one for one in found if isinstance(one, Answer)], Path(cfg.render)
+        )
     terminal.finish(report, Path(cfg.out))
     return report
 

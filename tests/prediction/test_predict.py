@@ -24,7 +24,7 @@ from vcr1.errors import UserError
 from vcr1.policy import load_policy
 from vcr1.predict import predict, run_job
 from vcr1.prediction import Terminal, as_text
-from vcr1.video import ClipSpec, ShapeEvent, write_clip, write_mp4
+from vcr1.video import ClipSpec, ShapeEvent, read_timeline, write_clip, write_mp4
 
 TINY = ["model=tiny", "loader=tiny", "rollout.max_new_tokens=40"]
 
@@ -160,6 +160,17 @@ def test_a_second_look_leaves_its_trace(videos: Path, tmp_path: Path) -> None:
         )
 
 
+def test_the_answers_are_drawn_into_the_video(videos: Path, tmp_path: Path) -> None:
+    good = videos / "good.mp4"
+    boxes = ["task=tracking", "query=the red square", "box=[0.2,0.3,0.5,0.6]", "rollout.max_new_tokens=90"]
+    report, _ = run(tmp_path, f"video={good}", *boxes, f"render={tmp_path}/drawn.mp4")
+    assert read_timeline(tmp_path / "drawn.mp4").timestamps == read_timeline(good).timestamps
+    assert report["answers"][0]["answer"][0] is not None
+    for wrong, reason in ((f"video={videos}", "one video file"), (f"video={good}", "would overwrite")):
+        with pytest.raises(UserError, match=reason):
+            predict(composed(tmp_path, wrong, "query=x", f"render={good}"))
+
+
 # ------------------------------------------------------------------------------------------------- batch
 
 
@@ -269,6 +280,7 @@ def test_a_bad_video_is_one_sentence(
         (["query=x", "rollout.temperature=-1"], "rollout.temperature=-1 is out of range"),
         (["query=x", "clues.first=2"], "clues.first=2 is out of range"),
         (["query=x", "data.loader.decoder=opencv"], "data.loader.decoder must be one of"),
+        (["query=x", "render=answers.avi"], "render=answers.avi: must name an MP4"),
         (["query=x", "out=no/such/folder/a.json"], "no/such/folder/a.json: there is no folder"),
     ],
 )

@@ -5,7 +5,8 @@ from vcr1.prediction.asking import Asker, Limits, check_length
 from vcr1.prediction.clues import CluePlan
 from vcr1.prediction.overrides import as_text
 from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
-from vcr1.prediction.setup import build_asker, check_settings, is_batch, questions_of
+from vcr1.prediction.rendering import render_answers
+from vcr1.prediction.setup import build_asker, check_render, check_settings, is_batch, questions_of
 from vcr1.prediction.terminal import Terminal
 
 __all__ = [
@@ -22,10 +23,12 @@ __all__ = [
     "as_text",
     "build_asker",
     "check_length",
+    "check_render",
     "check_settings",
     "is_batch",
     "questions_of",
     "read_questions",
+    "render_answers",
     "report_of",
     "write_report",
 ]

@@ -79,6 +79,23 @@ def model_path(cfg: DictConfig) -> str:
     return path
 
 
+def check_render(cfg: DictConfig, batch: bool) -> None:
+    """See that the video with the answers can be drawn and written.
+
+    Raises:
+        UserError: ``render`` does not name an MP4 of its own in a folder, or there is no single video file.
+    """
+    if cfg.render is None:
+        return
+    path = Path(cfg.render)
+    if batch or cfg.fps is not None:
+        raise UserError(f"render={path}: draws into one video file; give video=clip.mp4")
+    if path.suffix.lower() != ".mp4" or not path.absolute().parent.is_dir():
+        raise UserError(f"render={path}: must name an MP4 in a folder that exists")
+    if path.absolute() == Path(cfg.video).absolute():
+        raise UserError(f"render={path} would overwrite the video; choose another name")
+
+
 def check_settings(cfg: DictConfig) -> torch.device:
     """See that the settings can be used, before anything heavy starts.
 
