@@ -370,6 +370,7 @@ def test_a_bad_checkpoint_is_one_sentence(
 # ------------------------------------------------------------------------------------------ command line
 
 
+@pytest.mark.slow
 def test_the_command_line(videos: Path, tmp_path: Path) -> None:
     def call(*overrides: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
