@@ -42,6 +42,7 @@ GROUPS = {
     "algorithm",
     "benchmark",
     "callbacks",
+    "clues",
     "data",
     "experiment",
     "judge",
@@ -114,7 +115,7 @@ def test_every_group_has_options() -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_to_things_that_exist(group: str, option: str) -> None:
-    config = "evaluate" if group == "benchmark" else "train"
+    config = {"benchmark": "evaluate", "clues": "predict"}.get(group, "train")
     cfg = plain(composed(f"{group}={option}", config=config))
     assert [place for place, _ in targets(cfg)] != []
     assert faults(cfg) == []

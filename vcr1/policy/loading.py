@@ -129,18 +129,7 @@ def load_policy(
     torch_dtype = floating_type(dtype, "model.dtype")
     if attention not in ATTENTION:
         raise UserError(f"model.attention={attention}; choose from {', '.join(ATTENTION)}")
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            resolve(path), dtype=torch_dtype, attn_implementation=attention
-        )
-    except (OSError, SafetensorError) as error:  # a folder without weights, a download that broke off
-        raise UserError(
-            f"model.path={path}: the weights cannot be read ({_first_line(error)}); fetch them again"
-        ) from error
-    except (ValueError, ImportError) as error:  # a family that has no such attention
-        raise UserError(
-            f"model.path={path}: no model with model.attention={attention} ({_first_line(error)})"
-        ) from error
+    model = read_weights(path, torch_dtype, attention)
     if gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise UserError(
             f"model.gradient_checkpointing=true: a {model.config.model_type} cannot; set it to false"
@@ -158,6 +147,40 @@ def load_policy(
         return PlainPolicy(model, encoder, attention_form, max_tokens)
     cache = None if feature_cache is None else FeatureCache(feature_cache, feature_cache_gb)
     return VideoPolicy(model, encoder, attention_form, max_tokens, cache, tree_attention)
+
+
+def read_weights(path: str, dtype: torch.dtype, attention: str) -> Any:
+    """A Hugging Face model with all of its weights.
+
+    Raises:
+        UserError: weights that are missing, damaged or another model's, or an attention that the model lacks.
+    """
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            resolve(path), dtype=dtype, attn_implementation=attention, output_loading_info=True
+        )
+    except (OSError, SafetensorError) as error:  # a folder without weights, a download that broke off
+        raise UserError(
+            f"model.path={path}: the weights cannot be read ({_first_line(error)}); fetch them again"
+        ) from error
+    except (ValueError, ImportError) as error:  # a family that has no such attention
+        raise UserError(
+            f"model.path={path}: no model with model.attention={attention} ({_first_line(error)})"
+        ) from error
+    except RuntimeError as error:
+        if "mismatch" not in str(error):
+            raise
+        raise UserError(
+            f"model.path={path}: the weights have other shapes than its config.json says; fetch both again"
+        ) from error
+    model, report = loaded
+    # Transformers draws what a file lacks at random, with no more than a warning.
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"model.path={path}: {len(missing)} of the model's weights are not in its files ({missing[0]}, "
+            f"...): another model's, or an incomplete download; fetch them again"
+        )
+    return model
 
 
 def floating_type(name: str, field: str) -> torch.dtype:

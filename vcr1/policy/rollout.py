@@ -13,6 +13,9 @@ from vcr1.policy.decoding import SharedCache, prefill, step
 from vcr1.policy.prompts import PromptLayout
 from vcr1.policy.sampling import Sampling, draw
 
+Watch = Callable[[Tensor], None]
+"""Sees a rollout grow: called with the ids ``[P·G, columns so far]``, padded behind their end."""
+
 WORTH_LEAVING = 0.75
 """Rows leave when the batch shrinks to this share of its size: moving the others costs about a step."""
 
@@ -64,6 +67,7 @@ def decode(
     generator: torch.Generator | None,
     one_by_one: bool,
     most: Callable[[int], int] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample G completions of each of P prompts.
 
@@ -79,6 +83,7 @@ def decode(
         one_by_one: read the prompts one by one; see :func:`~vcr1.policy.decoding.prefill`.
         most: the largest of all ranks' counts, where ranks can only take a step together: then none stops
             before the last one has.
+        watch: called after each step.
 
     Returns:
         Ids and log-probs, both ``[P·G, C]``.
@@ -101,6 +106,8 @@ def decode(
         ids[rows, column] = drawn.masked_fill(finished[rows], stops.padding)
         logprobs[rows, column] = logs.masked_fill(finished[rows], 0.0)
         finished[rows] |= drawn == stops.end
+        if watch is not None:
+            watch(ids[:, :length])
         done = finished.view(-1, num_generations).cpu()
         over = bool(done.all())
         if column + 1 == limit or (over if most is None else not most(int(not over))):

@@ -1,0 +1,73 @@
+"""Answers drawn into a video."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vcr1.errors import UserError
+from vcr1.prediction import Answer, Question
+from vcr1.prediction.rendering import box_at, draw, render_answers
+from vcr1.records import Box, GroundedAnswer, Interval, VideoClip, VideoSource
+from vcr1.video import write_mp4
+from vcr1.video.readers import read_timeline
+
+BLUE, ORANGE, GREY = (38, 103, 201), (224, 123, 31), (208, 208, 208)
+
+
+def answer(value: Any, times: tuple[float, ...] = (0.0, 2.0)) -> Answer:
+    clip = VideoClip(torch.empty(0), tuple(range(len(times))), times, 4.0, 16)
+    return Answer(Question("q", VideoSource("a.mp4"), "?"), "", value, clip, 1, False)
+
+
+def test_a_box_moves_evenly_between_the_asked_frames() -> None:
+    boxes, times = (Box(0, 0, 0.2, 0.2), Box(0.4, 0, 0.8, 0.2)), (1.0, 3.0)
+    assert box_at(boxes, times, 0.0) == boxes[0]
+    assert box_at(boxes, times, 1.0) == boxes[0]
+    assert box_at(boxes, times, 2.0) == Box(0.2, 0, 0.5, 0.2)
+    assert box_at(boxes, times, 3.0) == boxes[1]
+    assert box_at(boxes, times, 9.0) == boxes[1]
+
+
+def test_a_bar_shows_the_named_times() -> None:
+    picture = Image.new("RGB", (201, 200))
+    draw(
+        picture, [answer(Interval(1.0, 2.0))], time=3.0, duration=4.0
+    )  # lines of 2 pixels, a bar of 6 from 192
+    assert [picture.getpixel((x, 195)) for x in (25, 75, 125)] == [GREY, BLUE, GREY]
+    assert picture.getpixel((150, 195)) == (255, 255, 255)  # now
+    assert picture.getpixel((100, 0)) == (0, 0, 0)  # no frame around it now
+    draw(picture, [answer(Interval(1.0, 2.0))], time=1.0, duration=4.0)
+    assert picture.getpixel((100, 0)) == BLUE
+
+
+def test_several_answers_have_bars_and_colours_of_their_own() -> None:
+    picture = Image.new("RGB", (201, 200))
+    grounded = answer(GroundedAnswer("A", (Interval(0, 1), Interval(3, 9))))  # reaches beyond the end
+    draw(picture, [answer(Interval(1.0, 2.0)), answer("a letter"), grounded], time=2.5, duration=4.0)
+    upper, lower = ([picture.getpixel((x, y)) for x in (25, 75, 175)] for y in (187, 195))
+    assert upper == [GREY, BLUE, GREY]
+    assert lower == [(42, 157, 92), GREY, (42, 157, 92)]  # the third answer's
+
+
+def test_a_video_is_written_with_its_times(tmp_path: Path) -> None:
+    frames = np.zeros((16, 64, 66, 3), np.uint8)
+    write_mp4(tmp_path / "in.mp4", frames, fps=4)
+    boxes = (Box(0.0, 0.0, 0.5, 0.5), Box(0.5, 0.5, 1.0, 1.0))
+    out = tmp_path / "out.mp4"
+    source = VideoSource(str(tmp_path / "in.mp4"))
+    render_answers(source, [answer(boxes, times=(0.0, 3.75))], out)
+    assert read_timeline(out).timestamps == read_timeline(source.path).timestamps
+    from_part = tmp_path / "part.mp4"
+    render_answers(VideoSource(source.path, 1.0, 3.0), [answer(Interval(0, 1))], from_part)
+    assert read_timeline(from_part).timestamps == [0.25 * number for number in range(8)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "part.mp4"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "in.mp4", np.zeros((8, 64, 64, 3), np.uint8), fps=4)
+    with pytest.raises(UserError, match=r"^render=.*gone/out\.mp4: cannot be written"):
+        render_answers(VideoSource(str(tmp_path / "in.mp4")), [], tmp_path / "gone" / "out.mp4")

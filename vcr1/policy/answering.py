@@ -1,0 +1,44 @@
+"""Several questions about one video: one vision pass, and one prefill of what their prompts share."""
+
+from __future__ import annotations
+
+import torch
+
+from vcr1.policy.policy import VideoPolicy
+from vcr1.policy.prompts import lay_out
+from vcr1.policy.rollout import Stops, Watch, decode
+from vcr1.policy.sampling import Sampling
+from vcr1.records import PromptInputs, RolloutGroups
+
+
+@torch.no_grad()
+def answer_together(
+    policy: VideoPolicy,
+    inputs: list[PromptInputs],
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+    watch: Watch | None = None,
+) -> RolloutGroups:
+    """One answer to each of P prompts about the same clip, or about none.
+
+    The clip goes through the vision tower once, and the language model reads what the prompts begin with
+    alike, the video above all, once. A model of a family without an adapter shares nothing.
+
+    Args:
+        policy: the model; not one whose weights are spread over ranks.
+        inputs: P prompt inputs on the model's device, all with the same clip.
+        sampling: decoding parameters.
+        generator: source of randomness, the global one where None.
+        watch: called after each step with the ids so far ``[P, columns]``; never by a model of a family
+            without an adapter.
+    """
+    if not policy.shares_prompts:
+        return policy.rollout(inputs, policy.vision(inputs), 1, sampling, generator)
+    with policy.evaluating():
+        features = policy.vision(inputs[:1]) * len(inputs)
+        layout = lay_out(policy.model, inputs, features)
+        stops = Stops(policy.encoder.end_of_turn, policy.encoder.padding, policy._never_sampled)
+        ids, logprobs = decode(
+            policy.model, layout, 1, sampling, stops, generator, one_by_one=True, watch=watch
+        )
+    return policy._groups(inputs, 1, ids, logprobs)

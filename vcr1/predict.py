@@ -1,0 +1,139 @@
+"""Ask about a video: ``python -m vcr1.predict video=clip.mp4 task=grounding query="..." checkpoint=...``.
+
+Prints the answers, a single one as it grows, and writes them to ``answers.json`` in the run's folder; with
+``render=out.mp4`` also the video with the answers drawn in. A folder of videos or a JSONL file is a batch.
+Exit status: 0 where all is answered, 1 where some of a batch is not, 2 where nothing can be asked.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before torch starts its threads: idle ones sleep instead of spinning.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from vcr1.config import build, command_line
+from vcr1.errors import UserError, VideoError
+from vcr1.prediction import (
+    Answer,
+    Asker,
+    CluePlan,
+    Failure,
+    Limits,
+    Question,
+    Terminal,
+    as_text,
+    build_asker,
+    check_length,
+    check_render,
+    check_settings,
+    is_batch,
+    questions_of,
+    render_answers,
+    report_of,
+    write_report,
+)
+
+
+def predict(cfg: DictConfig, terminal: Terminal | None = None) -> dict[str, Any]:
+    """Answer the configured questions, print and write the answers.
+
+    Returns:
+        The content of answers.json, see :func:`vcr1.prediction.report_of`.
+
+    Raises:
+        UserError: nothing can be asked, or the only video cannot be shown.
+    """
+    terminal = terminal or Terminal()
+    limits: Limits = build(cfg.limits)
+    plan: CluePlan = build(cfg.clues)
+    asked = questions_of(cfg, limits, plan)
+    batch, questions = is_batch(cfg), [one for one in asked if isinstance(one, Question)]
+    if not batch:  # what can be known of the only video is known before the weights are loaded
+        check_length(questions[0].source, limits)
+    check_render(cfg, batch)
+    device = check_settings(cfg)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    asker = build_asker(cfg, device, limits)
+    found: list[Answer | Failure] = []
+    complete = False
+    try:
+        for one in answer_all(asker, asked, plan, batch, terminal):
+            terminal.show(one)
+            found.append(one)
+        complete = True
+    finally:
+        report = report_of(found, cfg.model.path, complete)
+        if found:  # also what there is of a batch that was interrupted
+            write_report(report, Path(cfg.out))
+    if cfg.render is not None:
+        render_answers(
+            questions[0].source, [one for one in found if isinstance(one, Answer)], Path(cfg.render)
+        )
+    terminal.finish(report, Path(cfg.out))
+    return report
+
+
+def answer_all(
+    asker: Asker, asked: Sequence[Question | Failure], plan: CluePlan, batch: bool, terminal: Terminal
+) -> Iterator[Answer | Failure]:
+    """First what cannot be asked, then the answers, group by group.
+
+    Raises:
+        VideoError: the only video cannot be shown; in a batch it fails its questions.
+    """
+    yield from (one for one in asked if isinstance(one, Failure))
+    groups = asker.group([one for one in asked if isinstance(one, Question)])
+    alone = len(groups) == 1 and len(groups[0]) == 1
+    for group in groups:
+        try:
+            if plan.rounds:
+                answers = [asker.ask_again(question, plan) for question in group]
+            else:
+                answers = asker.ask(group, watch=terminal.stream if alone else None)
+        except VideoError as error:
+            if not batch:
+                raise
+            yield from (Failure(one.id, one.source.path, one.query, str(error)) for one in group)
+        else:
+            yield from answers
+
+
+def run_job(cfg: DictConfig) -> None:
+    """The Hydra job: ask, print, write; what is wrong is said without a stack."""
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        report = predict(cfg)
+    except UserError as error:
+        print(f"vcr1: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OmegaConfBaseException as error:  # video= not given, say
+        print(f"vcr1: {str(error).splitlines()[0]}", file=sys.stderr)
+        sys.exit(2)
+    if report["counts"]["failures"]:
+        sys.exit(1)
+
+
+_main = command_line(run_job, "predict")
+
+
+def main() -> None:
+    """The command line; questions and paths may be written without Hydra's quotes."""
+    sys.argv[1:] = as_text(sys.argv[1:])
+    _main()
+
+
+if __name__ == "__main__":
+    main()

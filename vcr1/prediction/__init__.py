@@ -1,0 +1,34 @@
+"""Asking a model about one's own videos: questions in, answers out."""
+
+from vcr1.prediction.answers import Answer, Look, report_of, write_report
+from vcr1.prediction.asking import Asker, Limits, check_length
+from vcr1.prediction.clues import CluePlan
+from vcr1.prediction.overrides import as_text
+from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
+from vcr1.prediction.rendering import render_answers
+from vcr1.prediction.setup import build_asker, check_render, check_settings, is_batch, questions_of
+from vcr1.prediction.terminal import Terminal
+
+__all__ = [
+    "FREE",
+    "Answer",
+    "Asker",
+    "CluePlan",
+    "Failure",
+    "Limits",
+    "Look",
+    "Manner",
+    "Question",
+    "Terminal",
+    "as_text",
+    "build_asker",
+    "check_length",
+    "check_render",
+    "check_settings",
+    "is_batch",
+    "questions_of",
+    "read_questions",
+    "render_answers",
+    "report_of",
+    "write_report",
+]

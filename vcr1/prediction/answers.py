@@ -1,0 +1,152 @@
+"""Answers: the text, what the task reads in it, and their JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from vcr1.errors import UserError
+from vcr1.prediction.questions import FREE, Failure, Question
+from vcr1.records import Box, GroundedAnswer, Interval, ParseFailure, VideoClip
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a video: which part was shown, at what cost, and what was answered.
+
+    Attributes:
+        part: seconds of the video that were shown.
+        frames: how many.
+        vision_tokens: of the model, for them.
+        text: the answer's text.
+        intervals: the spans of time that it names, in seconds of the video.
+    """
+
+    part: Interval
+    frames: int
+    vision_tokens: int
+    text: str
+    intervals: tuple[Interval, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a question.
+
+    Attributes:
+        question: what was asked.
+        text: the model's words.
+        value: what the task reads in them, times in seconds from the start of the question's source; the text
+            of a free question.
+        clip: the frames shown, without pixels.
+        tokens: of the text.
+        truncated: whether the length limit ended the text.
+        looks: the trace, where the model was to look again.
+        stopped: why it looked no further.
+    """
+
+    question: Question
+    text: str
+    value: Any
+    clip: VideoClip
+    tokens: int
+    truncated: bool
+    looks: tuple[Look, ...] = ()
+    stopped: str | None = None
+
+
+def intervals_of(value: Any) -> tuple[Interval, ...]:
+    """The spans of time that a value names; none of a value of another kind."""
+    if isinstance(value, Interval):
+        return (value,)
+    if isinstance(value, GroundedAnswer) and not isinstance(value.intervals, ParseFailure):
+        return value.intervals
+    return ()
+
+
+def boxes_of(value: Any) -> tuple[Box, ...]:
+    """The boxes that a value names; none of a value of another kind."""
+    return value if isinstance(value, tuple) and all(isinstance(one, Box) for one in value) else ()
+
+
+def failure_of(value: Any) -> str | None:
+    """Why an answer, or a part of it, could not be read; None where it could."""
+    parts = (value.letter, value.intervals) if isinstance(value, GroundedAnswer) else (value,)
+    return next((part.reason for part in parts if isinstance(part, ParseFailure)), None)
+
+
+def to_json(found: Answer | Failure) -> dict[str, Any]:
+    """An answer or a failure as plain values."""
+    if isinstance(found, Failure):
+        return asdict(found)
+    question, source = found.question, found.question.source
+    part = {"start": source.start, "end": source.end} if source.start or source.end is not None else {}
+    row: dict[str, Any] = {"id": question.id, "video": source.path, **part, "task": question.task}
+    row |= {"query": question.query, "text": found.text}
+    if question.task != FREE:
+        row |= {"answer": plain(found.value), "parse_failure": failure_of(found.value)}
+    if boxes_of(found.value):
+        row["times"] = [round(time, 3) for time in found.clip.timestamps]
+    row |= {"tokens": found.tokens, "truncated": found.truncated, "frames": len(found.clip.indices)}
+    if found.stopped is not None:
+        row |= {"looks": [plain(look) for look in found.looks], "stopped": found.stopped}
+    return row
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: spans as [start, end] in seconds, boxes as their corners."""
+    match value:
+        case ParseFailure():
+            return None
+        case Interval():
+            return [value.start, value.end]
+        case Box():
+            return [value.x0, value.y0, value.x1, value.y1]
+        case GroundedAnswer():
+            return {"letter": plain(value.letter), "intervals": plain(value.intervals)}
+        case Look():
+            return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        case tuple():
+            return [plain(one) for one in value]
+    return value
+
+
+def report_of(found: Sequence[Answer | Failure], model: str, complete: bool = True) -> dict[str, Any]:
+    """The content of answers.json.
+
+    Returns:
+        ``model``; ``complete``, false where the run was interrupted; ``counts`` of answers, failures and
+        answers that could not be read by reason; the answers; the failures.
+    """
+    answers = [one for one in found if isinstance(one, Answer)]
+    failures = [one for one in found if isinstance(one, Failure)]
+    reasons = Counter(reason for one in answers if (reason := failure_of(one.value)) is not None)
+    counts = {"answers": len(answers), "failures": len(failures), "not_read": dict(sorted(reasons.items()))}
+    return {
+        "model": model,
+        "complete": complete,
+        "counts": counts,
+        "answers": [to_json(one) for one in answers],
+        "failures": [to_json(one) for one in failures],
+    }
+
+
+def write_report(report: dict[str, Any], path: Path) -> None:
+    """Write a report as JSON, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    scratch = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        scratch.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another out=...") from error
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,204 @@
+"""Asking the model: questions about the same frames share the vision pass and the prefill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from vcr1.errors import UserError, VideoError
+from vcr1.policy import Sampling, VideoPolicy
+from vcr1.policy.answering import answer_together
+from vcr1.prediction.answers import Answer, Look, intervals_of
+from vcr1.prediction.clues import CluePlan, search, shifted
+from vcr1.prediction.questions import FREE, Question
+from vcr1.records import Interval, Prompt, VideoClip, VideoSource, to_device
+from vcr1.tasks import Task
+from vcr1.video import FrameBudget, read_clip, video_duration
+
+Watch = Callable[[str], None]
+"""Sees an answer grow: called with its text so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused, and how much is done at once.
+
+    Attributes:
+        query: most characters of a question, and of its options.
+        seconds: longest video, or part of one.
+        together: most questions that are answered at once; each keeps the keys and values of the video.
+
+    Raises:
+        UserError: one that is not positive.
+    """
+
+    query: int = 8192
+    seconds: float = 14400.0
+    together: int = 16
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value > 0:
+                raise UserError(f"limits.{name}={value} must be a positive number")
+
+
+class Asker:
+    """A model with all that it takes to ask it about videos.
+
+    Args:
+        policy: the model, on its device.
+        tasks: name -> task.
+        budgets: name of a task, or ``free`` -> how much of a video may be shown.
+        sampling: decoding parameters.
+        decoder: ``auto``, ``decord`` or ``pyav``.
+        limits: what is refused.
+        seed: of the sampling, the same for every video, so that a batch answers as its parts do.
+    """
+
+    def __init__(
+        self,
+        policy: VideoPolicy,
+        tasks: Mapping[str, Task],
+        budgets: Mapping[str, FrameBudget],
+        sampling: Sampling,
+        decoder: str = "auto",
+        limits: Limits | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.policy = policy
+        self.tasks = dict(tasks)
+        self.budgets = dict(budgets)
+        self.sampling = sampling
+        self.decoder = decoder
+        self.limits = limits or Limits()
+        self.seed = seed
+
+    def group(self, questions: Sequence[Question]) -> list[list[Question]]:
+        """The questions in groups that see the same frames, none larger than ``limits.together``."""
+        groups: dict[Any, list[list[Question]]] = {}
+        for question in questions:
+            key = (question.source, self._frames(question), self.budgets[question.task])
+            parts = groups.setdefault(key, [[]])
+            if len(parts[-1]) == self.limits.together:
+                parts.append([])
+            parts[-1].append(question)
+        return [part for parts in groups.values() for part in parts]
+
+    def ask(
+        self, questions: Sequence[Question], budget: FrameBudget | None = None, watch: Watch | None = None
+    ) -> list[Answer]:
+        """Answers to questions of one group.
+
+        Args:
+            questions: they see the same frames.
+            budget: how much of the video may be shown; None for that of the task.
+            watch: sees the first question's answer grow.
+
+        Raises:
+            VideoError: the video cannot be shown.
+            UserError: the prompt or a setting does not fit the model.
+        """
+        first = questions[0]
+        frames = self._frames(first)
+        clip = self._show(first.source, budget or self.budgets[first.task], frames)
+        encoder = self.policy.encoder
+        prompts = [self._prompt(question) for question in questions]
+        device = next(self.policy.parameters()).device
+        inputs = [to_device(encoder(prompt, clip), device) for prompt in prompts]
+        generator = torch.Generator(device).manual_seed(self.seed)
+        shown = None if watch is None else lambda ids: watch(encoder.decode(ids[0].tolist()))
+        try:
+            groups = answer_together(self.policy, inputs, self.sampling, generator, shown)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"not enough GPU memory for {len(questions)} prompts of "
+                f"{max(item['input_ids'].shape[1] for item in inputs)} tokens; lower data.video.total_pixels "
+                f"or limits.together"
+            ) from error
+        timing = clip.without_frames()
+        return [
+            Answer(
+                question=question,
+                text=texts[0],
+                value=self._parse(question, texts[0]),
+                clip=timing,
+                tokens=int(lengths[0]),
+                truncated=bool(cut[0]),
+                looks=(self._look(clip, question, texts[0]),),
+            )
+            for question, texts, lengths, cut in zip(
+                questions, groups.texts, groups.lengths.tolist(), groups.truncated.tolist(), strict=True
+            )
+        ]
+
+    def ask_again(self, question: Question, plan: CluePlan) -> Answer:
+        """The answer to a question after further looks at the times that the model names.
+
+        Raises:
+            VideoError: the video cannot be shown.
+        """
+        source = question.source
+        whole = Interval(0.0, video_duration(source))
+
+        def ask(part: Interval, budget: FrameBudget) -> Answer:
+            start = source.start + part.start
+            end = source.end if part.end == whole.end else source.start + part.end
+            shown = replace(question, source=replace(source, start=start, end=end))
+            (answer,) = self.ask([shown], budget)
+            value = shifted(answer.value, part.start)
+            look = replace(answer.looks[0], part=part, intervals=intervals_of(value))
+            return replace(answer, question=question, value=value, looks=(look,))
+
+        return search(ask, whole, self.budgets[question.task], plan)
+
+    def _frames(self, question: Question) -> int | None:
+        """How many frames the question's task shows; None leaves it to the budget."""
+        return None if question.task == FREE else self.tasks[question.task].frames
+
+    def _prompt(self, question: Question) -> Prompt:
+        if question.task == FREE:
+            return Prompt(question.query.strip())
+        return self.tasks[question.task].prompt(question.sample())
+
+    def _parse(self, question: Question, text: str) -> Any:
+        if question.task == FREE:
+            return text
+        return self.tasks[question.task].parse(text, question.sample())
+
+    def _look(self, clip: VideoClip, question: Question, text: str) -> Look:
+        grid = self.policy.encoder.grid
+        count, _, height, width = clip.frames.shape
+        tokens = (count // grid.temporal) * (height // grid.spatial) * (width // grid.spatial)
+        spans = intervals_of(self._parse(question, text))
+        return Look(Interval(0.0, clip.duration), count, tokens, text, spans)
+
+    def _show(self, source: VideoSource, budget: FrameBudget, frames: int | None) -> VideoClip:
+        """The frames of a video.
+
+        Raises:
+            VideoError: it cannot be read, lasts too long, or is a single frame.
+        """
+        check_length(source, self.limits)
+        clip = read_clip(source, budget, self.policy.encoder.grid, decoder=self.decoder, frames=frames)
+        if len(set(clip.indices)) < 2:
+            raise VideoError(f"{source.path}: there is one frame to be shown, and so nothing that happens")
+        return clip
+
+
+def check_length(source: VideoSource, limits: Limits) -> float:
+    """Seconds of a video, without decoding it.
+
+    Raises:
+        VideoError: it is not there, cannot be read, or is longer than the limit.
+    """
+    seconds = video_duration(source)
+    if seconds > limits.seconds:
+        raise VideoError(
+            f"{source.path}: lasts {seconds:.0f} s, more than limits.seconds={limits.seconds:g}: the frames "
+            f"shown would lie too far apart; ask about a part of it, start=... end=..., or raise the limit"
+        )
+    return seconds

@@ -1,0 +1,247 @@
+"""What is asked: questions of the command line, of a folder of videos, or of a JSONL file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vcr1.errors import UserError
+from vcr1.readers.annotations import read_lines
+from vcr1.readers.jsonl import INSTRUCTION
+from vcr1.records import Box, Sample, VideoSource
+
+FREE = "free"
+"""Name of the questions that belong to no task: the model is asked them as they are."""
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+"""Endings of the names of videos in a folder, in small or capital letters."""
+FIELDS = ("id", "video", "task", "query", "box", "options", "start", "end", "fps")
+"""What a line of a JSONL file may hold."""
+CHOICES = {"qa": 2, "grounded_qa": 2, "quality": 2}
+"""Tasks that choose, and the fewest options to choose from."""
+MAX_OPTIONS = 26
+"""There are so many letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question about one video, without its truth.
+
+    Attributes:
+        id: unique in its batch.
+        source: the video or the part of it.
+        query: what is asked.
+        task: name of the task that it belongs to, or ``free``.
+        box: of the object in the first frame, where the task tracks.
+        options: what there is to choose from.
+    """
+
+    id: str
+    source: VideoSource
+    query: str
+    task: str = FREE
+    box: Box | None = None
+    options: tuple[str, ...] = ()
+
+    def sample(self) -> Sample:
+        """The question as tasks know it; its target is empty but for the given box."""
+        target = None if self.box is None else (self.box,)
+        extra = {} if self.box is None else {"first_box": self.box}
+        return Sample(self.id, self.source, self.query, target, options=self.options, extra=extra)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A question that got no answer, and why: it is counted."""
+
+    id: str
+    video: str
+    query: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What questions are checked by, and what they are where they do not say.
+
+    Attributes:
+        task: of questions that name none, or ``free``.
+        tasks: names of the tasks that there are.
+        max_query: most characters of a query, and of all options.
+        common: further fields, such as ``box`` and ``options``, of questions that do not have them.
+    """
+
+    task: str = FREE
+    tasks: tuple[str, ...] = ()
+    max_query: int = 8192
+    common: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_questions(video: str, queries: Sequence[str], manner: Manner) -> list[Question | Failure]:
+    """The questions about a video, about each video of a folder, or of a JSONL file, in order.
+
+    Args:
+        video: the video; a folder of videos; a folder of pictures, where ``manner`` has ``fps``; or a file
+            that ends in ``.jsonl``, whose lines are objects with a ``video`` (from the file's folder) and
+            the other ``FIELDS``.
+        queries: what is asked about each video; of a JSONL file, what a line without a ``query`` asks.
+        manner: defaults and limits.
+
+    Returns:
+        Questions; of a batch also the failures of those that cannot be asked.
+
+    Raises:
+        UserError: there is nothing to ask, a file cannot be read, or what holds for all questions is wrong.
+    """
+    # What is wrong with the command line is wrong with all of a batch.
+    for query in queries:
+        _check_query(query, "query", manner.max_query)
+    if video.lower().endswith(".jsonl"):
+        return _of_lines(video, queries, manner)
+    place = Path(video)
+    if manner.common.get("fps") is None and _is_folder(place):
+        videos = [str(path) for path in sorted(place.iterdir()) if path.suffix.lower() in VIDEOS]
+        if not videos:
+            raise UserError(
+                f"video={video}: the folder holds no videos ({', '.join(VIDEOS)}); for a folder of pictures "
+                f"give their frames per second, fps=..."
+            )
+    else:
+        videos = [video]
+    asked: list[Question | Failure] = []
+    for path in videos:
+        for number, query in enumerate(_asked(queries, manner.task)):
+            id_ = Path(path).stem if len(queries) < 2 else f"{Path(path).stem}-{number}"
+            asked.append(_question({**manner.common, "query": query}, id_, path, manner, "the command line"))
+    return asked
+
+
+def _of_lines(path: str, queries: Sequence[str], manner: Manner) -> list[Question | Failure]:
+    """The questions of a JSONL file."""
+    asked: list[Question | Failure] = []
+    ids: set[str] = set()
+    for number, line in read_lines(path):
+        place = f"{path} line {number}"
+        row: dict[str, Any] = {}
+        try:
+            row = _row(line, place)
+            video = row.get("video")
+            if not isinstance(video, str) or not video:
+                raise UserError(f"{place}: needs the field 'video', the path of a video")
+            row = {name: value for name, value in {**manner.common, **row}.items() if value is not None}
+            own = [row["query"]] if "query" in row else _asked(queries, str(row.get("task", manner.task)))
+            for position, query in enumerate(own):
+                id_ = str(row.get("id", number)) + (f"-{position}" if len(own) > 1 else "")
+                if id_ in ids:
+                    raise UserError(f"{place}: the id {id_!r} stands above already; ids must differ")
+                ids.add(id_)
+                source = os.path.join(os.path.dirname(path), video)  # noqa: PTH118, PTH120 - a text, as given
+                asked.append(_question({**row, "query": query}, id_, source, manner, place))
+        except UserError as error:
+            known = {name: str(row.get(name, ""))[:200] for name in ("video", "query")}
+            asked.append(Failure(str(row.get("id", number)), **known, reason=str(error)))
+    return asked
+
+
+def _row(line: str, place: str) -> dict[str, Any]:
+    """The object of a line.
+
+    Raises:
+        UserError: it is none, or has a field that is not known.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not valid JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: a line must be an object such as {{'video': ..., 'query': ...}}")
+    if unknown := sorted(set(row) - set(FIELDS)):
+        raise UserError(f"{place}: unknown field {', '.join(unknown)}; there are {', '.join(FIELDS)}")
+    return row
+
+
+def _asked(queries: Sequence[str], task: str) -> Sequence[str]:
+    """The queries, or the one that needs no words.
+
+    Raises:
+        UserError: there is nothing to ask.
+    """
+    if queries:
+        return queries
+    if task == "captioning":
+        return [INSTRUCTION]
+    raise UserError('nothing is asked: give query="..."')
+
+
+def _question(row: Mapping[str, Any], id_: str, video: str, manner: Manner, place: str) -> Question:
+    """A question whose fields have been seen to fit.
+
+    Raises:
+        UserError: they do not; names the place and the field.
+    """
+    task = str(row.get("task", manner.task))
+    if task != FREE and task not in manner.tasks:
+        known = ", ".join([*manner.tasks, FREE])
+        raise UserError(f"{place}: task {task} is not among those of this run: {known}")
+    query = row["query"]
+    _check_query(query, f"{place}: query", manner.max_query)
+    options = row.get("options") or []
+    if not isinstance(options, list) or not all(isinstance(item, str | int | float) for item in options):
+        raise UserError(f"{place}: options must be a list of texts, such as options=[red,blue]")
+    if not CHOICES.get(task, 0) <= len(options) <= MAX_OPTIONS:
+        raise UserError(f"{place}: {task} takes 2 to {MAX_OPTIONS} options, found {len(options)}")
+    _check_query("".join(map(str, options)) or "-", f"{place}: options", manner.max_query)
+    box = None if row.get("box") is None else _box(row["box"], place)
+    if task == "tracking" and box is None:
+        raise UserError(f"{place}: tracking needs the object's first box, box=[left,top,right,bottom]")
+    return Question(id_, _source(video, row, place), query, task, box, tuple(map(str, options)))
+
+
+def _check_query(query: object, place: str, longest: int) -> None:
+    if not isinstance(query, str) or not query.strip():
+        raise UserError(f"{place} must be a text that is not empty")
+    if len(query) > longest:
+        raise UserError(
+            f"{place} has {len(query)} characters, more than limits.query={longest}; ask more briefly"
+        )
+
+
+def _box(values: Any, place: str) -> Box:
+    """A box of fractions of the frame."""
+    numbers = values if isinstance(values, list) else []
+    fits = len(numbers) == 4 and all(_is_number(number) and -1 <= number <= 2 for number in numbers)
+    try:
+        if fits and (box := Box(*map(float, numbers))).area > 0:
+            return box
+    except ValueError:  # its second corner lies before its first
+        pass
+    raise UserError(
+        f"{place}: box={values} must be [left,top,right,bottom], fractions of the frame's width and height, "
+        f"such as box=[0.1,0.2,0.4,0.6]"
+    )
+
+
+def _source(video: str, row: Mapping[str, Any], place: str) -> VideoSource:
+    """The video, or the part of it from ``start`` to ``end`` seconds."""
+    for name in ("start", "end", "fps"):
+        if row.get(name) is not None and not _is_number(row[name]):
+            raise UserError(f"{place}: {name}={row[name]} is no number")
+    try:
+        return VideoSource(video, row.get("start") or 0.0, row.get("end"), row.get("fps"))
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no name that a folder can have
+        return False

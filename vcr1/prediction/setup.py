@@ -1,0 +1,141 @@
+"""From the config of a prediction to its questions and its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vcr1.config import build, build_budget, build_task
+from vcr1.errors import UserError
+from vcr1.policy import check_weights
+from vcr1.prediction.asking import Asker, Limits
+from vcr1.prediction.clues import TASKS, CluePlan
+from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
+from vcr1.video import DECODERS
+
+COMMON = ("box", "options", "start", "end", "fps")
+"""Settings that say the same of every question."""
+
+
+def is_batch(cfg: DictConfig) -> bool:
+    """Whether there may be several videos, of which one that cannot be shown does not end the run."""
+    video = str(cfg.video)
+    try:
+        return video.lower().endswith(".jsonl") or (cfg.fps is None and Path(video).is_dir())
+    except OSError:  # no name that a file can have
+        return False
+
+
+def questions_of(cfg: DictConfig, limits: Limits, plan: CluePlan) -> list[Question | Failure]:
+    """What is asked.
+
+    Raises:
+        UserError: nothing, or what cannot be; or further looks for a task that names no times.
+    """
+    tasks = tuple(str(name) for name in cfg.get("tasks") or {})
+    if len(tasks) > 1 and not str(cfg.video).lower().endswith(".jsonl"):
+        raise UserError(
+            f"task={'+'.join(tasks)}: choose one, or ask by a JSONL file whose lines name their task"
+        )
+    plain: Any = OmegaConf.to_container(cfg)
+    query = plain["query"]
+    queries = query if isinstance(query, list) else [] if query is None else [query]
+    common = {name: plain[name] for name in COMMON}
+    manner = Manner(tasks[0] if len(tasks) == 1 else FREE, tasks, int(limits.query), common)
+    asked = read_questions(str(cfg.video), [str(one) for one in queries], manner)
+    others = {one.task for one in asked if isinstance(one, Question)} - set(TASKS)
+    if plan.rounds and others:
+        raise UserError(
+            f"clues={plan.rounds}: {', '.join(sorted(others))} names no times to look at again; "
+            f"take task={' or task='.join(TASKS)}"
+        )
+    return asked
+
+
+def model_path(cfg: DictConfig) -> str:
+    """Where the weights are: ``checkpoint``, the export in a run's folder, or the model's own path.
+
+    Raises:
+        UserError: a training checkpoint, or a run's folder that holds no export.
+    """
+    if cfg.checkpoint is None:
+        return str(cfg.model.path)
+    path = str(cfg.checkpoint)
+    folder = Path(path)
+    if path.endswith(".ckpt") or (folder / "meta.pt").is_file():
+        raise UserError(
+            f"checkpoint={path} is a checkpoint to train on from; give a Hugging Face folder, such as the "
+            f"run's own folder huggingface"
+        )
+    if (folder / "checkpoints").is_dir() or (folder / "huggingface").is_dir():
+        if not (folder / "huggingface" / "config.json").is_file():
+            raise UserError(
+                f"checkpoint={path}: the run has no folder huggingface, which is written when training ends"
+            )
+        return str(folder / "huggingface")
+    return path
+
+
+def check_render(cfg: DictConfig, batch: bool) -> None:
+    """See that the video with the answers can be drawn and written.
+
+    Raises:
+        UserError: ``render`` does not name an MP4 of its own in a folder, or there is no single video file.
+    """
+    if cfg.render is None:
+        return
+    path = Path(cfg.render)
+    if batch or cfg.fps is not None:
+        raise UserError(f"render={path}: draws into one video file; give video=clip.mp4")
+    if path.suffix.lower() != ".mp4" or not path.absolute().parent.is_dir():
+        raise UserError(f"render={path}: must name an MP4 in a folder that exists")
+    if path.absolute() == Path(cfg.video).absolute():
+        raise UserError(f"render={path} would overwrite the video; choose another name")
+
+
+def check_settings(cfg: DictConfig) -> torch.device:
+    """See that the settings can be used, before anything heavy starts.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: there is no such device, decoder, weights or folder for the answers.
+    """
+    if not Path(cfg.out).absolute().parent.is_dir():
+        raise UserError(f"out={cfg.out}: there is no folder {Path(cfg.out).parent}; make it first")
+    if cfg.data.loader.decoder not in DECODERS:
+        raise UserError(f"data.loader.decoder must be one of {', '.join(DECODERS)}")
+    name = str(cfg.device)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name}: take auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name}: there is no such GPU; take device=cpu")
+    with open_dict(cfg):
+        cfg.model.path = model_path(cfg)
+        if cfg.model.dtype is None:
+            cfg.model.dtype = "float32" if device.type == "cpu" else "bfloat16"
+    build(cfg.rollout)
+    check_weights(cfg.model.path)
+    return device
+
+
+def build_asker(cfg: DictConfig, device: torch.device, limits: Limits) -> Asker:
+    """The model on its device, with the tasks.
+
+    Raises:
+        UserError: weights or a setting that cannot be used.
+    """
+    sampling = build(cfg.rollout)
+    tasks = {str(name): build_task(cfg, str(name)) for name in cfg.get("tasks") or {}}
+    budgets = {name: build_budget(cfg, name) for name in [*tasks, FREE]}
+    policy = build(cfg.model)
+    policy.eval().requires_grad_(False).to(device)
+    return Asker(policy, tasks, budgets, sampling, cfg.data.loader.decoder, limits, cfg.seed)

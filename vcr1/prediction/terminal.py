@@ -1,0 +1,64 @@
+"""What a prediction says on the terminal: an answer as it grows, or one line for each question."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from vcr1.prediction.answers import Answer, failure_of, plain
+from vcr1.prediction.questions import FREE, Failure
+
+
+class Terminal:
+    """Prints answers to one place and failures to another.
+
+    Args:
+        out: of answers; standard output where None.
+        err: of failures; standard error where None.
+    """
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self.out = out or sys.stdout
+        self.err = err or sys.stderr
+        self._streamed = ""
+
+    def stream(self, text: str) -> None:
+        """Print what is new of a text that grows."""
+        # A character whose bytes have not all come yet is decoded as this one, and otherwise later.
+        text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+        self._print(text[len(self._streamed) :])
+        self._streamed = text
+
+    def show(self, found: Answer | Failure) -> None:
+        """Print an answer, or as much as has not been streamed; or a failure."""
+        if isinstance(found, Failure):
+            print(f"{found.id}: {found.reason}", file=self.err, flush=True)
+            return
+        if self._streamed:
+            self._print(found.text[len(self._streamed) :] + "\n")
+        else:
+            self._print(f"{found.question.id}: {found.question.query.strip()}\n  {found.text}\n")
+        self._streamed = ""
+        for number, look in enumerate(found.looks if found.stopped else ()):
+            spans = ", ".join(f"{span.start:.1f} to {span.end:.1f}" for span in look.intervals) or "no time"
+            self._print(
+                f"  look {number}: {look.part.start:.1f} to {look.part.end:.1f} s, {look.frames} frames, "
+                f"{look.vision_tokens} vision tokens: {spans}\n"
+            )
+        if found.question.task != FREE:
+            reason = failure_of(found.value)
+            self._print(f"  {plain(found.value)}\n" if reason is None else f"  cannot be read: {reason}\n")
+        if found.truncated:
+            self._print("  cut off at rollout.max_new_tokens\n")
+
+    def finish(self, report: dict[str, Any], path: Path) -> None:
+        """Say how many there are and where everything is."""
+        counts = report["counts"]
+        if counts["answers"] + counts["failures"] > 1:
+            print(f"{counts['answers']} answers, {counts['failures']} failures", file=self.err)
+        print(f"Everything is in {path}", file=self.err, flush=True)
+
+    def _print(self, text: str) -> None:
+        self.out.write(text)
+        self.out.flush()
