@@ -19,10 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Spread, machine
 from numpy.typing import NDArray
-from writing import publish, table
 
+from measuring import Spread, machine
 from vcr1.data import LoaderSettings, TaskDataModule
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder, load_encoder
@@ -30,6 +29,7 @@ from vcr1.readers import Annotations
 from vcr1.records import Interval, Sample
 from vcr1.tasks import GroundingTask
 from vcr1.video import FrameBudget, read_clip, write_mp4
+from writing import publish, table
 
 HEIGHT, WIDTH, RATE = 720, 1280, 30
 SPEED = 4

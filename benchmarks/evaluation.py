@@ -14,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measuring import Spread, machine, use_one_thread
 from transformers import AutoModelForImageTextToText
-from writing import publish, table
 
+from measuring import Spread, machine, use_one_thread
 from vcr1.errors import UserError
 from vcr1.evaluation import Answering, Benchmark, form_groups
 from vcr1.evaluation.batches import GroupDataset
@@ -26,6 +25,7 @@ from vcr1.policy.loading import resolve
 from vcr1.readers import read_synthetic
 from vcr1.tasks import GroundingTask
 from vcr1.video import FrameBudget, read_clip
+from writing import publish, table
 
 MODEL = "builtin:tiny"
 GROUP = 50

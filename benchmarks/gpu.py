@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from flops import training_flops
 from gpu_steps import PHASES, TRAINING, Clock, measure
 from measuring import Spread, machine
 from shapes import PAPER, SHAPES, TOY, Setting, Shape
-from writing import publish, table
-
 from vcr1.errors import UserError
+from writing import publish, table
 
 PEAKS = {"H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "B200": 2250, "A100": 312, "L40S": 362}
 """Dense bf16 TFLOP/s by what a chip's name contains, from the makers' data sheets; the first that fits."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
+from torch import Tensor
+
 from learner import LEARNING_RATE, Learner
 from repeated import generate, repeat, repeated_logprobs
 from shapes import NoiseEncoder, Setting, Shape, build_model, noise_prompt
-from torch import Tensor
-
 from vcr1.policy import LoRA, PromptEncoder, Sampling, VideoPolicy, reference_of
 from vcr1.policy.families import QWEN2_5_VL
 from vcr1.policy.lora import adapt, adapters_off

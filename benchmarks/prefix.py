@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from learner import FULL, TOY, WIDE, WORDS, EndlessEncoder, Size, make_model, make_processor, video_prompt
 from measuring import Meter, Spread, in_fresh_process, machine
 from repeated import repeated_learner, repeated_step
 from shared import shared_learner, shared_step
-from writing import publish, table
-
 from vcr1.errors import UserError
+from writing import publish, table
 
 FORMS = ("repeated", "shared")
 GRIDS = [(4, 16, 24), (8, 16, 28), (17, 16, 28), (32, 16, 28)]

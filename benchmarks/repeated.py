@@ -10,10 +10,10 @@ import copy
 from typing import Any
 
 import torch
-from learner import Learner, make_learner
-from measuring import Meter
 from torch import Tensor
 
+from learner import Learner, make_learner
+from measuring import Meter
 from vcr1.policy.scoring import head_scores
 from vcr1.records import PromptInputs
 

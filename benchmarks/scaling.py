@@ -21,9 +21,8 @@ from scaling_runs import CASES, SETTING, SMALL, Case, Update, run_ranks
 from sent import SINGLE, Weights, expected_bytes, weights_of
 from shapes import PAPER, SHAPES
 from traffic import BROADCAST, GATHER, REDUCE, SCATTER, ring_bytes
-from writing import publish, table
-
 from vcr1.errors import UserError
+from writing import publish, table
 
 ALONE, TWO = ("fsdp", "fsdp, LoRA"), ("ddp", "fsdp", "fsdp, gather=false", "fsdp, LoRA")
 """Cases whose seconds are measured on one rank, where no strategy is needed, and on two."""

@@ -17,7 +17,6 @@ from flops import adapter_flops, head_flops, language_flops, training_flops, tre
 from sent import SINGLE, Gathers, Weights, gathered_bytes, gathers
 from shapes import Setting, Shape
 from traffic import GATHER, REDUCE, SCATTER, ring_bytes
-
 from vcr1.errors import UserError
 
 HALF = 2

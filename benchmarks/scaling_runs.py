@@ -21,13 +21,13 @@ from typing import Any, NamedTuple, cast
 
 import lightning as L
 import torch
-from measuring import PRELOADED, use_one_thread
-from shapes import NoiseEncoder, Setting, Shape, VisionShape, build_model, noise_prompt
 from torch import multiprocessing
 from torch.multiprocessing.spawn import start_processes
 from torch.utils.data import DataLoader
-from traffic import Traffic
 
+from measuring import PRELOADED, use_one_thread
+from shapes import NoiseEncoder, Setting, Shape, VisionShape, build_model, noise_prompt
+from traffic import Traffic
 from vcr1.module import GRPOModule
 from vcr1.phases import PhaseTimer
 from vcr1.policy import LoRA, PromptEncoder, Sampling, VideoPolicy

@@ -13,9 +13,9 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+
 from shapes import Shape, build_model
 from traffic import GATHER, SCATTER, ring_bytes
-
 from vcr1.policy import LoRA
 from vcr1.policy.families import QWEN2_5_VL
 from vcr1.policy.lora import adapt

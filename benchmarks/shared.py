@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from learner import EndlessEncoder, Learner, make_learner
-from measuring import Meter
 from torch import Tensor
 
+from learner import EndlessEncoder, Learner, make_learner
+from measuring import Meter
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.records import PromptInputs, RolloutGroups
 

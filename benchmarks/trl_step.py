@@ -19,16 +19,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from learner import FULL, TOY, Learner, Size, make_model, make_processor
-from measuring import Meter, Spread, in_fresh_process, machine
 from PIL import Image
-from shared import shared_learner, shared_step
 from torch import Tensor
 from transformers import TrainerCallback
-from writing import publish, table
 
+from learner import FULL, TOY, Learner, Size, make_model, make_processor
+from measuring import Meter, Spread, in_fresh_process, machine
+from shared import shared_learner, shared_step
 from vcr1.errors import UserError
 from vcr1.records import PromptInputs, RolloutGroups
+from writing import publish, table
 
 SIZES = [(28, 32), (60, 32)]
 """Tokens of the images, down and across: prompts of about 1,000 and 2,000 tokens."""

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from data import demo_report, measured_share, moving_picture, read_shares, report, waiting_share, worker_costs
 
+from data import demo_report, measured_share, moving_picture, read_shares, report, waiting_share, worker_costs
 from vcr1.policy import load_encoder
 from vcr1.video import write_mp4
 

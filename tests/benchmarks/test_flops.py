@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
 from flops import (
     causal_pairs,
     head_flops,
@@ -18,8 +21,6 @@ from flops import (
 )
 from gpu_steps import STEPS, TRAINING, make_learner
 from shapes import PAPER, SHAPES, Setting, VisionShape, build_model, noise_prompt
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 torch.set_num_threads(1)
 

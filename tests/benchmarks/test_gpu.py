@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from flops import training_flops
 from gpu import Case, chip_peak, main, phase_rows, ratio_row, report
 from gpu_steps import STEPS, Clock, make_learner
 from repeated import repeat, repeated_logprobs
 from shapes import PADDING, SHAPES, VIDEO, Setting, noise_prompt
-
 from vcr1.policy import Sampling
 
 torch.set_num_threads(1)

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import prefix
 import pytest
 import torch
+
+import prefix
 from learner import TOY, EndlessEncoder, make_model, make_processor, video_prompt
 from measuring import Meter, Spread
 from prefix import Setting
 from repeated import generate, repeat, repeated_learner, repeated_logprobs, repeated_step
 from shared import shared_learner, shared_reference, shared_step
 from trl_step import as_video, groups_of, noise
-
 from vcr1.errors import UserError
 from vcr1.policy import Sampling
 from vcr1.records import PromptInputs

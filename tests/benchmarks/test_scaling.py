@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 import scaling
 from scaling_model import Assumptions, phase_flops, step
 from scaling_runs import CASES, SETTING, SMALL, Update
