@@ -210,3 +210,9 @@ def test_demo_composes_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None
     module, folder = done.stdout.splitlines()[-2:]
     assert Path(module) == site / "vcr1" / "__init__.py"
     assert Path(folder) == site / "vcr1" / "conf"
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    # pytest imports them by their bare name, as they import what stands beside them.
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
