@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -86,25 +85,6 @@ class ShardedStrategy(ModelParallelStrategy):
                 setattr(module, name, buffer.to(self.root_device))
         # Where inputs go and randomness comes from, which Lightning reads off the last move of the module.
         self.model._device = self.root_device  # type: ignore[assignment]
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
-    ) -> None:
-        """Every rank writes its shards into a folder beside, which takes its name when it is complete."""
-        path = Path(self.broadcast(filepath))
-        scratch = path.with_name(f".{path.name}.tmp")
-        if self.global_rank == 0 and scratch.exists():
-            shutil.rmtree(scratch)
-        self.barrier()
-        super().save_checkpoint(checkpoint, scratch, storage_options)
-        self.barrier()
-        if self.global_rank == 0:
-            aside = path.with_name(f".{path.name}.old")
-            if path.exists():
-                path.rename(aside)
-            scratch.rename(path)
-            shutil.rmtree(aside, ignore_errors=True)
-        self.barrier()
 
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
