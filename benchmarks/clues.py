@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
+from vcr1.clues import CluePlan, intervals_of
 from vcr1.geometry import interval_iou
 from vcr1.policy import Sampling, load_policy
-from vcr1.prediction import Asker, CluePlan, Question
-from vcr1.prediction.answers import intervals_of
+from vcr1.prediction import Asker, Question
 from vcr1.records import Interval, VideoSource
 from vcr1.tasks import GroundingTask
 from vcr1.video import FrameBudget, draw_spec, write_clip

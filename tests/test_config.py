@@ -344,9 +344,15 @@ def test_other_overrides_stay_as_they_are(override: str) -> None:
     assert expand_choices([override]) == [override]
 
 
+def test_a_number_of_clues_is_one_of_rounds() -> None:
+    given = ["clues=2", "clues=0,1", "clues=default", "clues.rounds=3"]
+    assert expand_choices(given) == ["clues.rounds=2", "clues.rounds=0,1", "clues=default", "clues.rounds=3"]
+
+
 def test_expanding_twice_changes_nothing_more() -> None:
-    once = expand_choices(["task=a+b,c", "data=d+e", "trainer.max_steps=1"])
-    assert expand_choices(once) == once == ["task=[a,b],[c]", "data=[d,e]", "trainer.max_steps=1"]
+    once = expand_choices(["task=a+b,c", "data=d+e", "trainer.max_steps=1", "clues=1"])
+    assert expand_choices(once) == once
+    assert once == ["task=[a,b],[c]", "data=[d,e]", "trainer.max_steps=1", "clues.rounds=1"]
 
 
 def test_selected_tasks_are_those_of_the_command_line() -> None:

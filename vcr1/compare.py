@@ -16,9 +16,9 @@ from typing import Any
 
 from vcr1.errors import UserError
 from vcr1.evaluation import SAMPLES, by_benchmark, number, read_answers, write_whole
-from vcr1.evaluation.comparison import compare
+from vcr1.evaluation.comparison import compare, difference_table
 from vcr1.evaluation.figures import ious_of, learning_curves, recall_curves
-from vcr1.evaluation.report import Table, markdown_table
+from vcr1.evaluation.report import markdown_table
 
 TRAINED = "report.json"
 CURVES = ("train/reward", "train/loss")
@@ -104,22 +104,6 @@ def _listed(kind: str, flips: Mapping[str, Any]) -> str:
     ids = flips[kind]
     more = ", …" if len(ids) > _SHOWN else ""
     return f"{len(ids)} {kind}" + (f" ({', '.join(ids[:_SHOWN])}{more})" if ids else "")
-
-
-def difference_table(metrics: Mapping[str, Mapping[str, float]], first: str, second: str) -> Table:
-    """Both means, their difference with its interval, and its p-value."""
-    rows = [
-        [
-            name,
-            number(one["first"]),
-            number(one["second"]),
-            f"{one['difference']:+.3f}",
-            f"{one['low']:+.3f} to {one['high']:+.3f}",
-            f"{one['p']:.3f}",
-        ]
-        for name, one in metrics.items()
-    ]
-    return [["metric", first, second, "difference", "95 %", "p"], *rows]
 
 
 def _trainings(runs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], str]:

@@ -124,7 +124,8 @@ def arguments_of(group: str) -> Iterator[None]:
 def expand_choices(overrides: Sequence[str]) -> list[str]:
     """Write choices such as ``task=a+b`` as Hydra wants them, ``task=[a,b]``; also within a sweep.
 
-    ``task=a,b,a+b`` becomes ``task=[a],[b],[a,b]``. Other overrides stay as they are.
+    ``task=a,b,a+b`` becomes ``task=[a],[b],[a,b]``, and ``clues=2`` ``clues.rounds=2``. Other overrides stay
+    as they are.
 
     Raises:
         UserError: data sets that are joined although they have the same split of the same task.
@@ -136,7 +137,12 @@ _MIXTURE = r"\w+(?:\+\w+)*"
 _CHOICE = re.compile(rf"({'|'.join(MIXED_GROUPS)})=({_MIXTURE}(?:,{_MIXTURE})*)")
 
 
+_ROUNDS = re.compile(r"clues=(\d+(?:,\d+)*)")
+
+
 def _expand(override: str) -> str:
+    if match := _ROUNDS.fullmatch(override):
+        return f"clues.rounds={match[1]}"
     if "+" not in override or (match := _CHOICE.fullmatch(override)) is None:
         return override
     if match[1] == "data":

@@ -16,6 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,39 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from vcr1.clues import CluePlan
 from vcr1.config import arguments_of, build, command_line, loader_settings
 from vcr1.errors import UserError
 from vcr1.evaluation import (
+    BASE,
+    CONVERSATIONS,
     NOT_GENERATED,
     Answering,
     Benchmark,
+    Conversation,
     Groups,
+    against_base,
     agree,
+    check_plan,
+    conversation_parts,
+    digest_of,
     failures,
+    first_looks,
     form_groups,
     in_order,
+    likelihoods_of,
     make_manifest,
     model_digest,
     pending,
     read_benchmarks,
+    read_conversations,
+    read_likelihoods,
     read_parts,
+    sections_of,
     show,
+    show_against_base,
+    start_parts,
+    write_likelihoods,
     write_manifest,
     write_report,
     write_results,
@@ -51,8 +68,27 @@ from vcr1.train import leave_ranks, quiet
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model is asked, and its base alike.
+
+    Attributes:
+        benchmarks: whose questions are answered.
+        sampling: how.
+        plan: whether and how the model looks again.
+        conversations: what it reads behind them.
+    """
+
+    benchmarks: list[Benchmark]
+    sampling: Sampling
+    plan: CluePlan
+    conversations: list[Conversation]
+
+
 def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     """Ask all questions of the benchmarks that are not answered yet, and write what they score.
+
+    With ``base`` its model is asked first, in a folder of its own.
 
     Returns:
         The content of metrics.json; None on other ranks than the first.
@@ -62,8 +98,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     """
     if cfg.checkpoint is not None:
         OmegaConf.update(cfg, "model.path", model_path(str(cfg.checkpoint)))
-    benchmarks, sampling = preflight(cfg)
-    folder, draws, settings = Path(cfg.run_dir), int(cfg.evaluation.draws), loader_settings(cfg)
+    asked = preflight(cfg)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -71,25 +106,52 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         trainer: L.Trainer = build(cfg.trainer)(
             logger=False, enable_checkpointing=False, use_distributed_sampler=False
         )
+    if asked.plan.rounds and hasattr(trainer.strategy, "shard"):
+        raise UserError("clues= needs the whole model on each rank: choose strategy=ddp or strategy=auto")
+    runs = [cfg] if cfg.base is None else [base_of(cfg), cfg]
     if trainer.is_global_zero:
-        manifest = manifest_of(cfg, benchmarks, sampling, settings.eval_batch_size)
-        agree(folder, manifest)
-        write_manifest(folder, manifest)
-    policy: VideoPolicy = build(cfg.model)
-    groups = form_groups(benchmarks, settings.eval_batch_size)
+        manifests = [manifest_of(one, asked) for one in runs]
+        for one, manifest in zip(runs, manifests, strict=True):
+            agree(Path(one.run_dir), manifest)
+        for one, manifest in zip(runs, manifests, strict=True):
+            write_manifest(Path(one.run_dir), manifest)
+            start_parts(Path(one.run_dir))
+    *_, metrics = [answer(one, asked, trainer) for one in runs]
+    return metrics
+
+
+def base_of(cfg: DictConfig) -> DictConfig:
+    """The same evaluation of the base, in the folder ``base`` of the run's."""
+    base = cfg.copy()
+    OmegaConf.update(base, "model.path", model_path(str(cfg.base)))
+    base.base, base.run_dir = None, str(Path(cfg.run_dir) / BASE)
+    return base
+
+
+def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer) -> dict[str, Any] | None:
+    """Let one model answer what waits for an answer; returns what `evaluate` does."""
+    benchmarks, folder, draws = asked.benchmarks, Path(cfg.run_dir), int(cfg.evaluation.draws)
+    settings = loader_settings(cfg)
+    looked = first_looks(benchmarks, asked.plan)
+    groups = form_groups(looked, settings.eval_batch_size)
     # Known on every rank before any of them can write: they meet at the start of the test.
     waiting = pending(groups, benchmarks, draws, read_parts(folder))
+    read = read_likelihoods(conversation_parts(folder))
+    unread = [one for one in asked.conversations if one.line not in read]
     log.info("%d of %d groups of questions wait for their answers", len(waiting), len(groups))
     begin = time.perf_counter()
-    if waiting:
-        module = Answering(policy, benchmarks, sampling, draws, folder, cfg.seed)
-        trainer.test(module, Groups(waiting, benchmarks, policy, settings), verbose=False)
+    if waiting or unread:
+        policy: VideoPolicy = build(cfg.model)
+        module = Answering(
+            policy, benchmarks, asked.sampling, draws, folder, cfg.seed, asked.plan, settings.decoder
+        )
+        trainer.test(module, Groups(waiting, looked, policy, settings, unread), verbose=False)
         trainer.strategy.barrier()
     log.info("answered in %.1f s", time.perf_counter() - begin)
-    return finish(benchmarks, folder, draws, cfg.evaluation.examples) if trainer.is_global_zero else None
+    return finish(cfg, asked) if trainer.is_global_zero else None
 
 
-def preflight(cfg: DictConfig) -> tuple[list[Benchmark], Sampling]:
+def preflight(cfg: DictConfig) -> Asked:
     """Check everything that an evaluation needs, and read its annotations on the way.
 
     Raises:
@@ -97,11 +159,17 @@ def preflight(cfg: DictConfig) -> tuple[list[Benchmark], Sampling]:
     """
     benchmarks: list[Benchmark] = []
     sampling: list[Sampling] = []
+    plan: list[CluePlan] = []
+    conversations: list[Conversation] = []
     checks: list[Callable[[], object]] = [
         lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
         lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
+        lambda: check_base(cfg),
         lambda: benchmarks.extend(read_benchmarks(cfg, cfg.evaluation.limit)),
         lambda: sampling.append(sampling_of(cfg)),
+        lambda: plan.append(build(cfg.clues)),
+        lambda: check_plan(benchmarks, plan[0], cfg.evaluation.draws) if plan else None,
+        lambda: conversations.extend(conversations_of(cfg)),
         lambda: probe(benchmarks),
     ]
     problems = []
@@ -112,7 +180,34 @@ def preflight(cfg: DictConfig) -> tuple[list[Benchmark], Sampling]:
             problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
-    return benchmarks, sampling[0]
+    return Asked(benchmarks, sampling[0], plan[0], conversations)
+
+
+def check_base(cfg: DictConfig) -> None:
+    """See that the base can be had, without loading it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if cfg.base is None:
+        return
+    try:
+        check_weights(model_path(str(cfg.base)))
+    except UserError as error:
+        raise UserError(f"base={cfg.base}: {error}") from error
+
+
+def conversations_of(cfg: DictConfig) -> list[Conversation]:
+    """The conversations whose likelihood is wanted.
+
+    Raises:
+        UserError: they cannot be read, or a benchmark has their name.
+    """
+    if cfg.conversations is None:
+        return []
+    if CONVERSATIONS in (cfg.get("benchmarks") or {}):
+        raise UserError(f"conversations={cfg.conversations}: no benchmark may be called {CONVERSATIONS} then")
+    return read_conversations(str(cfg.conversations))
 
 
 def probe(benchmarks: Sequence[Benchmark]) -> None:
@@ -139,23 +234,26 @@ def sampling_of(cfg: DictConfig) -> Sampling:
     return found
 
 
-def manifest_of(
-    cfg: DictConfig, benchmarks: Sequence[Benchmark], sampling: Sampling, batch_size: int
-) -> dict[str, Any]:
+def manifest_of(cfg: DictConfig, asked: Asked) -> dict[str, Any]:
     """What the answers depend on."""
-    has_path = "path" in cfg.model
+    plan, read = asked.plan, asked.conversations
     return make_manifest(
-        benchmarks,
-        sampling,
+        asked.benchmarks,
+        asked.sampling,
         cfg.evaluation.draws,
-        model={
-            "path": str(cfg.model.path) if has_path else None,
-            "digest": model_digest(cfg.model.path) if has_path else None,
-        },
+        clues=asdict(plan) if plan.rounds else None,
+        conversations={"count": len(read), "digest": digest_of(read)} if read else None,
+        model=model_facts(str(cfg.model.path) if "path" in cfg.model else None),
+        base=None if cfg.base is None else model_facts(model_path(str(cfg.base))),
         precision={"dtype": str(cfg.model.get("dtype")), "trainer": str(cfg.trainer.precision)},
-        batch_size=batch_size,
+        batch_size=loader_settings(cfg).eval_batch_size,
         seed=cfg.seed,
     )
+
+
+def model_facts(path: str | None) -> dict[str, str | None]:
+    """Where a model is, and its digest."""
+    return {"path": path, "digest": None if path is None else model_digest(path)}
 
 
 def model_path(checkpoint: str) -> str:
@@ -179,12 +277,13 @@ def model_path(checkpoint: str) -> str:
     )
 
 
-def finish(benchmarks: Sequence[Benchmark], folder: Path, draws: int, examples: int) -> dict[str, Any]:
+def finish(cfg: DictConfig, asked: Asked) -> dict[str, Any]:
     """Put the ranks' answers together and write the results.
 
     Raises:
         UserError: not one question could be answered, for want of memory or the like.
     """
+    benchmarks, folder, draws = asked.benchmarks, Path(cfg.run_dir), int(cfg.evaluation.draws)
     found = read_parts(folder)
     found |= {answer.key: answer for one in benchmarks for answer in failures(one, one.lost)}
     answers = in_order(benchmarks, found, draws)
@@ -193,9 +292,15 @@ def finish(benchmarks: Sequence[Benchmark], folder: Path, draws: int, examples: 
             "the model could not answer a single question; the log says why. Try less video "
             "(data.video.total_pixels), fewer questions at once (data.loader.eval_batch_size), another model"
         )
-    metrics = write_results(folder, answers, draws)
-    write_report(folder, benchmarks, answers, metrics, examples)
+    likelihoods = likelihoods_of(asked.conversations, read_likelihoods(conversation_parts(folder)))
+    more = write_likelihoods(folder, likelihoods) if likelihoods else {}
+    forgetting = None if cfg.base is None else against_base(folder, answers, likelihoods)
+    metrics = write_results(folder, answers, draws, more)
+    first = sections_of(metrics, forgetting)
+    write_report(folder, benchmarks, answers, metrics, cfg.evaluation.examples, first)
     show(metrics)
+    if forgetting is not None:
+        show_against_base(forgetting)
     log.info("Everything is in %s", folder)
     return metrics
 

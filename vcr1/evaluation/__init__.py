@@ -1,19 +1,34 @@
 """Evaluation that can be trusted: every sample counts, nothing is asked twice, results say how sure they are.
 
-`answers` and `statistics` and `results` are pure; `runner` is the model's part. `vcr1.evaluate`, `vcr1.score`
+`answers` and `statistics` and `results` are pure; `runner` is the model's part, `looking` its further looks;
+`conversations` and `forgetting` show what a checkpoint has lost. `vcr1.evaluate`, `vcr1.score`
 and `vcr1.compare` are the commands.
 """
 
 from vcr1.evaluation.answers import MISSING_VIDEO, NOT_GENERATED, UNREADABLE_VIDEO, Answer, answer_of
-from vcr1.evaluation.batches import Group, form_groups, pending
+from vcr1.evaluation.batches import Group, Groups, form_groups, pending
 from vcr1.evaluation.benchmarks import Benchmark, build_task_for, lost_rows, read_benchmarks
+from vcr1.evaluation.conversations import (
+    CONVERSATIONS,
+    Conversation,
+    Likelihood,
+    conversation_metrics,
+    conversation_parts,
+    likelihoods_of,
+    read_conversations,
+    read_likelihoods,
+    score_conversation,
+    write_likelihoods,
+)
 from vcr1.evaluation.folders import evaluation_folder
-from vcr1.evaluation.journal import add_answers, read_answers, read_parts, write_whole
-from vcr1.evaluation.manifest import agree, make_manifest, model_digest, write_manifest
+from vcr1.evaluation.forgetting import BASE, FORGETTING, against_base, sections_of, show_against_base
+from vcr1.evaluation.journal import add_answers, read_answers, read_parts, start_parts, write_whole
+from vcr1.evaluation.looking import check_plan, first_looks
+from vcr1.evaluation.manifest import agree, digest_of, make_manifest, model_digest, write_manifest
 from vcr1.evaluation.output import METRICS, SAMPLES, in_order, number, show, write_results
 from vcr1.evaluation.report import write_report
 from vcr1.evaluation.results import by_benchmark, columns_of, metrics_of, metrics_text
-from vcr1.evaluation.runner import Answering, Groups, failures, judge
+from vcr1.evaluation.runner import Answering, failures, judge
 from vcr1.evaluation.statistics import (
     Difference,
     Estimate,
@@ -24,6 +39,9 @@ from vcr1.evaluation.statistics import (
 )
 
 __all__ = [
+    "BASE",
+    "CONVERSATIONS",
+    "FORGETTING",
     "METRICS",
     "MISSING_VIDEO",
     "NOT_GENERATED",
@@ -32,24 +50,33 @@ __all__ = [
     "Answer",
     "Answering",
     "Benchmark",
+    "Conversation",
     "Difference",
     "Estimate",
     "Group",
     "Groups",
+    "Likelihood",
     "add_answers",
+    "against_base",
     "agree",
     "answer_of",
     "best_at_k",
     "build_task_for",
     "by_benchmark",
+    "check_plan",
     "columns_of",
+    "conversation_metrics",
+    "conversation_parts",
     "difference",
+    "digest_of",
     "estimates",
     "evaluation_folder",
     "failures",
+    "first_looks",
     "form_groups",
     "in_order",
     "judge",
+    "likelihoods_of",
     "lost_rows",
     "make_manifest",
     "metrics_of",
@@ -60,8 +87,15 @@ __all__ = [
     "pending",
     "read_answers",
     "read_benchmarks",
+    "read_conversations",
+    "read_likelihoods",
     "read_parts",
+    "score_conversation",
+    "sections_of",
     "show",
+    "show_against_base",
+    "start_parts",
+    "write_likelihoods",
     "write_manifest",
     "write_report",
     "write_results",

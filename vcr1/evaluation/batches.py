@@ -5,24 +5,31 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
-from torch.utils.data import Dataset
+import lightning as L
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
+from vcr1.data import LoaderSettings
 from vcr1.errors import VideoError
 from vcr1.evaluation.answers import MISSING_VIDEO, NOT_GENERATED, UNREADABLE_VIDEO, Answer, Key
 from vcr1.evaluation.benchmarks import Benchmark
-from vcr1.policy import PromptEncoder
+from vcr1.evaluation.conversations import Conversation
+from vcr1.policy import PromptEncoder, VideoPolicy
 from vcr1.records import Batch, LostSample, PromptInputs, Sample, VideoClip, VideoSource
 from vcr1.video import read_clip
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
 
-@dataclass(frozen=True, slots=True)
-class Group:
+
+class Group(NamedTuple):
     """Questions that are answered together.
+
+    A tuple: in half precision Lightning takes dataclasses apart, and fails at those that do not change.
 
     A model's completion depends in its last bits on what else is in its batch. So groups are formed from all
     samples of a benchmark alone, whatever ranks there are and whatever is answered already.
@@ -131,3 +138,69 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
 
     def _inputs(self, benchmark: Benchmark, sample: Sample, clip: VideoClip) -> PromptInputs:
         return self.encode(benchmark.task.prompt(sample), clip)
+
+
+class Groups(L.LightningDataModule):
+    """The groups of all benchmarks that wait for an answer, dealt to the ranks.
+
+    Args:
+        groups: the same on all ranks.
+        benchmarks: what they are of.
+        policy: whose encoder makes the inputs.
+        settings: workers, prefetching and decoder.
+        conversations: what is read behind them.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        benchmarks: Sequence[Benchmark],
+        policy: VideoPolicy,
+        settings: LoaderSettings,
+        conversations: Sequence[Conversation] = (),
+    ) -> None:
+        super().__init__()
+        self.groups = list(groups)
+        self.conversations = list(conversations)
+        self.benchmarks = list(benchmarks)
+        self.policy = policy
+        self.settings = settings
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """One rank's groups, decoded ahead of the model by worker processes, then its conversations."""
+        settings = self.settings
+        own = self._dealt(self.groups, Group(0, ()))
+        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, settings.decoder)
+        parts: list[Any] = [dataset]
+        if self.conversations:
+            parts.append(self._dealt(self.conversations, self.conversations[0]._replace(line=0)))
+        return DataLoader(
+            ConcatDataset(parts),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=settings.num_workers,
+            prefetch_factor=settings.prefetch if settings.num_workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _dealt(self, items: list[Item], stand_in: Item) -> list[Item]:
+        """One rank's items; where no rank can compute a block alone, all make as many steps."""
+        trainer = self.trainer
+        rank, ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        own = items[rank::ranks]
+        if self.policy.sharding is not None:
+            own += [stand_in] * (-(-len(items) // ranks) - len(own))
+        return own
+
+    def transfer_batch_to_device(
+        self, batch: tuple[Group, Batch] | Conversation, device: torch.device, dataloader_idx: int
+    ) -> tuple[Group, Batch] | Conversation:
+        """Only the inputs travel."""
+        if isinstance(batch, Conversation):
+            return batch
+        group, questions = batch
+        return group, questions.to(device)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -40,14 +40,19 @@ def in_order(benchmarks: Sequence[Benchmark], answers: Mapping[Key, Answer], dra
     return found
 
 
-def write_results(folder: Path, answers: Sequence[Answer], draws: int = 1) -> dict[str, Any]:
-    """Write samples.jsonl and metrics.json, each whole or not at all.
+def write_results(
+    folder: Path,
+    answers: Sequence[Answer],
+    draws: int = 1,
+    more: Mapping[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Write samples.jsonl and metrics.json, each whole or not at all; ``more`` is what is measured besides.
 
     Returns:
         The content of metrics.json.
     """
     write_whole(folder / SAMPLES, "".join(answer.line() for answer in answers))
-    text = metrics_text(answers, draws)
+    text = metrics_text(answers, draws, more)
     write_whole(folder / METRICS, text)
     content: dict[str, Any] = json.loads(text)
     return content
@@ -61,6 +66,15 @@ def show(metrics: Mapping[str, Any], console: Console | None = None) -> None:
         for row in metric_rows(content["metrics"]):
             table.add_row(*row)
         console.print(table)
+        if (looks := content.get("looks")) is not None:
+            cost = (
+                f"{looks['per_question']:.2f} looks, {looks['vision_tokens']:.1f} vision tokens per question"
+            )
+            gains = [
+                f"{metric} {number(one['first'])} to {number(one['second'])}"
+                for metric, one in looks["metrics"].items()
+            ]
+            console.print(f"{cost}; from the first look to the last: {', '.join(gains)}", soft_wrap=True)
         if content["failures"]:
             counts = ", ".join(f"{reason} {count}" for reason, count in content["failures"].items())
             console.print(f"failures, which score 0: {counts}", soft_wrap=True)

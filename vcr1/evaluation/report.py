@@ -11,6 +11,7 @@ from typing import Any
 
 from vcr1.evaluation.answers import Answer
 from vcr1.evaluation.benchmarks import Benchmark
+from vcr1.evaluation.comparison import difference_table
 from vcr1.evaluation.figures import chosen_examples, draw_examples, iou_histogram, ious_of, recall_curves
 from vcr1.evaluation.journal import write_whole
 from vcr1.evaluation.output import metric_rows, number
@@ -43,6 +44,7 @@ def write_report(
     answers: Sequence[Answer],
     metrics: Mapping[str, Any],
     examples: int = 3,
+    first: Sequence[Section] = (),
 ) -> None:
     """Write report.md, report.html and the pictures into a run's folder, each whole or not at all.
 
@@ -52,6 +54,7 @@ def write_report(
         answers: all of them.
         metrics: content of metrics.json.
         examples: best, median and worst answers that are shown, so many of each; 0 decodes no video.
+        first: what stands before the benchmarks.
     """
     groups = by_benchmark(answers)
     sections = [
@@ -59,6 +62,7 @@ def write_report(
         for one in benchmarks
         if one.name in groups
     ]
+    sections = [*first, *sections]
     write_whole(folder / "report.md", markdown(folder.name, sections))
     write_whole(folder / "report.html", html(folder.name, sections))
 
@@ -68,6 +72,10 @@ def _section(
 ) -> Section:
     section = Section(f"{benchmark.name}: {metrics['samples']} samples")
     section.tables["Metrics"] = [["metric", "value", "95 %"], *map(list, metric_rows(metrics["metrics"]))]
+    if "looks" in metrics:
+        section.tables[looks_title(metrics["looks"])] = difference_table(
+            metrics["looks"]["metrics"], "first look", "last look"
+        )
     if metrics["failures"]:
         rows = [[reason, str(count)] for reason, count in metrics["failures"].items()]
         section.tables["Failures, which score 0"] = [["reason", "answers"], *rows]
@@ -88,6 +96,14 @@ def _section(
         if draw_examples(benchmark, chosen, path):
             section.pictures.append(path)
     return section
+
+
+def looks_title(looks: Mapping[str, Any]) -> str:
+    """What further looks have cost."""
+    return (
+        f"First look and last: {looks['per_question']:.2f} looks and {looks['vision_tokens']:.1f} vision "
+        f"tokens per question"
+    )
 
 
 def category_table(categories: Mapping[str, Any]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,15 +58,23 @@ class PromptEncoder:
         Raises:
             UserError: the processor gives other times than the clip has, or leaves an input out.
         """
-        content: list[dict[str, str]] = [{"type": "text", "text": self.cleaned(prompt.text)}]
+        turns = [] if prompt.system is None else [("system", prompt.system)]
+        return self.turns([*turns, ("user", prompt.text)], clip)
+
+    def turns(self, messages: Sequence[tuple[str, str]], clip: VideoClip | None = None) -> PromptInputs:
+        """Encode a conversation up to an answer that is to come; otherwise as the call itself.
+
+        Args:
+            messages: role and text of each, in the order in which they are said.
+            clip: stands before the text of the last one.
+        """
+        chat: list[dict[str, Any]] = [
+            {"role": role, "content": [{"type": "text", "text": self.cleaned(text)}]}
+            for role, text in messages
+        ]
         if clip is not None:
-            content.insert(0, {"type": "video"})
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-        if prompt.system is not None:
-            messages.insert(
-                0, {"role": "system", "content": [{"type": "text", "text": self.cleaned(prompt.system)}]}
-            )
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            chat[-1]["content"].insert(0, {"type": "video"})
+        text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         return self.process(text, clip)
 
     def process(self, text: str, clip: VideoClip | None) -> PromptInputs:

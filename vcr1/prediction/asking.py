@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from vcr1.clues import CluePlan, Look, intervals_of, part_of, search, shifted
 from vcr1.errors import UserError, VideoError
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.policy.answering import answer_together
-from vcr1.prediction.answers import Answer, Look, intervals_of
-from vcr1.prediction.clues import CluePlan, search, shifted
+from vcr1.prediction.answers import Answer
 from vcr1.prediction.questions import FREE, Question
 from vcr1.records import Interval, Prompt, VideoClip, VideoSource, to_device
 from vcr1.tasks import Task
@@ -145,9 +145,7 @@ class Asker:
         whole = Interval(0.0, video_duration(source))
 
         def ask(part: Interval, budget: FrameBudget) -> Answer:
-            start = source.start + part.start
-            end = source.end if part.end == whole.end else source.start + part.end
-            shown = replace(question, source=replace(source, start=start, end=end))
+            shown = replace(question, source=part_of(source, part, whole))
             (answer,) = self.ask([shown], budget)
             value = shifted(answer.value, part.start)
             look = replace(answer.looks[0], part=part, intervals=intervals_of(value))
@@ -170,11 +168,9 @@ class Asker:
         return self.tasks[question.task].parse(text, question.sample())
 
     def _look(self, clip: VideoClip, question: Question, text: str) -> Look:
-        grid = self.policy.encoder.grid
-        count, _, height, width = clip.frames.shape
-        tokens = (count // grid.temporal) * (height // grid.spatial) * (width // grid.spatial)
+        tokens = self.policy.encoder.grid.tokens(len(clip.indices), *clip.frames.shape[-2:])
         spans = intervals_of(self._parse(question, text))
-        return Look(Interval(0.0, clip.duration), count, tokens, text, spans)
+        return Look(Interval(0.0, clip.duration), len(clip.indices), tokens, text, spans)
 
     def _show(self, source: VideoSource, budget: FrameBudget, frames: int | None) -> VideoClip:
         """The frames of a video.

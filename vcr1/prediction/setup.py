@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from vcr1.clues import CluePlan
 from vcr1.config import build, build_budget, build_task
 from vcr1.errors import UserError
 from vcr1.policy import check_weights
 from vcr1.prediction.asking import Asker, Limits
-from vcr1.prediction.clues import TASKS, CluePlan
 from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
 from vcr1.video import DECODERS
 
@@ -46,11 +46,12 @@ def questions_of(cfg: DictConfig, limits: Limits, plan: CluePlan) -> list[Questi
     common = {name: plain[name] for name in COMMON}
     manner = Manner(tasks[0] if len(tasks) == 1 else FREE, tasks, int(limits.query), common)
     asked = read_questions(str(cfg.video), [str(one) for one in queries], manner)
-    others = {one.task for one in asked if isinstance(one, Question)} - set(TASKS)
-    if plan.rounds and others:
+    kinds = {one.task for one in asked if isinstance(one, Question)} if plan.rounds else set()
+    timeless = sorted(kind for kind in kinds if kind == FREE or not build_task(cfg, kind).names_times)
+    if timeless:
         raise UserError(
-            f"clues={plan.rounds}: {', '.join(sorted(others))} names no times to look at again; "
-            f"take task={' or task='.join(TASKS)}"
+            f"clues={plan.rounds}: {', '.join(timeless)} names no times to look at again; "
+            f"take a task that does, such as task=grounding"
         )
     return asked
 

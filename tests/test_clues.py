@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vcr1.clues import CluePlan, Look, deciding, gains_nothing, part_of, search, shifted, window
 from vcr1.errors import UserError, VideoError
-from vcr1.prediction import Answer, CluePlan, Look, Question
-from vcr1.prediction.clues import gains_nothing, search, shifted, window
+from vcr1.prediction import Answer, Question
 from vcr1.records import GroundedAnswer, Interval, ParseFailure, VideoClip, VideoSource
 from vcr1.video import FrameBudget
 
@@ -109,6 +109,20 @@ def test_a_part_that_cannot_be_shown_leaves_the_answer_as_it_was() -> None:
 def test_without_rounds_there_is_one_look() -> None:
     answer = search(Scripted(Interval(20, 24)), WHOLE, BUDGET, replace(PLAN, rounds=0))
     assert (answer.stopped, len(answer.looks)) == ("clues.rounds=0", 1)
+
+
+def test_the_answer_is_that_of_the_last_look_that_names_a_time() -> None:
+    looks = [Look(WHOLE, 20, 10, "", (Interval(20, 24),) if named else ()) for named in (True, True, False)]
+    assert deciding(looks) == 1
+    assert deciding(looks[2:]) == 0
+
+
+def test_a_part_of_a_part_lies_in_the_file() -> None:
+    source = VideoSource("a.mp4", 10.0, 70.0)
+    assert part_of(source, Interval(5, 20), WHOLE) == VideoSource("a.mp4", 15.0, 30.0)
+    assert part_of(source, Interval(50, 60), WHOLE) == VideoSource("a.mp4", 60.0, 70.0)
+    open_end = VideoSource("a.mp4")
+    assert part_of(open_end, Interval(50, 60), WHOLE) == VideoSource("a.mp4", 50.0, None)
 
 
 def test_times_of_a_part_become_times_of_the_video() -> None:
