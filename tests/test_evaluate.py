@@ -1,47 +1,16 @@
 """Whole evaluations with the tiny model: ranks, interruptions, failures, draws, bad input."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from evaluations import GROUNDING, TINY, command, evaluated, rows, settings
 from transformers import BertConfig
 
-from vcr1.config import conf_dir
 from vcr1.errors import UserError
-from vcr1.evaluate import evaluate
 from vcr1.policy import VideoPolicy
 from vcr1.video import build_world
-
-TINY = [
-    "model=tiny",
-    "trainer=cpu",
-    "threads=1",
-    "rollout.max_new_tokens=96",
-    "trainer.enable_progress_bar=false",
-]
-SMALL = ["data.loader.eval_batch_size=5", "data.loader.num_workers=0", "evaluation.examples=1"]
-GROUNDING = ["benchmark=[synthetic_grounding]", "benchmarks.synthetic_grounding.clips=6"]
-
-
-def settings(world: Path, *overrides: str) -> list[str]:
-
-    return [*TINY, *SMALL, f"data.root={world}", *overrides]
-
-
-def evaluated(folder: Path, overrides: Sequence[str]) -> Any:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("evaluate", overrides=[f"run_dir={folder}", *overrides])
-    return evaluate(cfg)
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -96,24 +65,6 @@ def test_an_interrupted_evaluation_goes_on_and_ends_with_the_same_files(
 def test_a_folder_of_other_answers_is_not_gone_on_with(whole: Path, world: Path) -> None:
     with pytest.raises(UserError, match=r"decoding.max_new_tokens.* differ"):
         evaluated(whole, settings(world, *GROUNDING, "rollout.max_new_tokens=8"))
-
-
-def command(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    changed = {
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "COLUMNS": "100",
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "vcr1.evaluate", *overrides],
-        cwd=folder,
-        env={**os.environ, **changed},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.mark.slow
