@@ -15,8 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,16 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from vcr1.clues import CluePlan
 from vcr1.config import arguments_of, build, command_line, loader_settings
 from vcr1.errors import UserError
 from vcr1.evaluation import (
     BASE,
-    CONVERSATIONS,
     NOT_GENERATED,
     Answering,
-    Benchmark,
-    Conversation,
+    Asked,
     Groups,
     against_base,
     agree,
-    check_plan,
     conversation_parts,
     digest_of,
     failures,
@@ -48,8 +43,7 @@ from vcr1.evaluation import (
     make_manifest,
     model_digest,
     pending,
-    read_benchmarks,
-    read_conversations,
+    preflight,
     read_likelihoods,
     read_parts,
     sections_of,
@@ -61,28 +55,10 @@ from vcr1.evaluation import (
     write_report,
     write_results,
 )
-from vcr1.policy import Sampling, VideoPolicy, check_weights
-from vcr1.preflight import check_devices
+from vcr1.policy import VideoPolicy, check_weights
 from vcr1.train import leave_ranks, quiet
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a model is asked, and its base alike.
-
-    Attributes:
-        benchmarks: whose questions are answered.
-        sampling: how.
-        plan: whether and how the model looks again.
-        conversations: what it reads behind them.
-    """
-
-    benchmarks: list[Benchmark]
-    sampling: Sampling
-    plan: CluePlan
-    conversations: list[Conversation]
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
@@ -98,7 +74,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     """
     if cfg.checkpoint is not None:
         OmegaConf.update(cfg, "model.path", model_path(str(cfg.checkpoint)))
-    asked = preflight(cfg)
+    asked = preflight(
+        cfg,
+        [
+            lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
+            lambda: check_base(cfg),
+        ],
+    )
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -116,7 +98,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         for one, manifest in zip(runs, manifests, strict=True):
             write_manifest(Path(one.run_dir), manifest)
             start_parts(Path(one.run_dir))
-    *_, metrics = [answer(one, asked, trainer) for one in runs]
+    for one in runs:
+        answer(one, asked, trainer)
+    if not trainer.is_global_zero:
+        return None
+    # Last of all: what goes wrong here must not let another rank wait for this one's next answer.
+    *_, metrics = [finish(one, asked) for one in runs]
     return metrics
 
 
@@ -128,8 +115,8 @@ def base_of(cfg: DictConfig) -> DictConfig:
     return base
 
 
-def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer) -> dict[str, Any] | None:
-    """Let one model answer what waits for an answer; returns what `evaluate` does."""
+def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer) -> None:
+    """Let one model answer what waits for an answer."""
     benchmarks, folder, draws = asked.benchmarks, Path(cfg.run_dir), int(cfg.evaluation.draws)
     settings = loader_settings(cfg)
     looked = first_looks(benchmarks, asked.plan)
@@ -148,39 +135,6 @@ def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer) -> dict[str, Any] 
         trainer.test(module, Groups(waiting, looked, policy, settings, unread), verbose=False)
         trainer.strategy.barrier()
     log.info("answered in %.1f s", time.perf_counter() - begin)
-    return finish(cfg, asked) if trainer.is_global_zero else None
-
-
-def preflight(cfg: DictConfig) -> Asked:
-    """Check everything that an evaluation needs, and read its annotations on the way.
-
-    Raises:
-        UserError: all that is missing, in one message.
-    """
-    benchmarks: list[Benchmark] = []
-    sampling: list[Sampling] = []
-    plan: list[CluePlan] = []
-    conversations: list[Conversation] = []
-    checks: list[Callable[[], object]] = [
-        lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
-        lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
-        lambda: check_base(cfg),
-        lambda: benchmarks.extend(read_benchmarks(cfg, cfg.evaluation.limit)),
-        lambda: sampling.append(sampling_of(cfg)),
-        lambda: plan.append(build(cfg.clues)),
-        lambda: check_plan(benchmarks, plan[0], cfg.evaluation.draws) if plan else None,
-        lambda: conversations.extend(conversations_of(cfg)),
-        lambda: probe(benchmarks),
-    ]
-    problems = []
-    for check in checks:
-        try:
-            check()
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
-    return Asked(benchmarks, sampling[0], plan[0], conversations)
 
 
 def check_base(cfg: DictConfig) -> None:
@@ -195,43 +149,6 @@ def check_base(cfg: DictConfig) -> None:
         check_weights(model_path(str(cfg.base)))
     except UserError as error:
         raise UserError(f"base={cfg.base}: {error}") from error
-
-
-def conversations_of(cfg: DictConfig) -> list[Conversation]:
-    """The conversations whose likelihood is wanted.
-
-    Raises:
-        UserError: they cannot be read, or a benchmark has their name.
-    """
-    if cfg.conversations is None:
-        return []
-    if CONVERSATIONS in (cfg.get("benchmarks") or {}):
-        raise UserError(f"conversations={cfg.conversations}: no benchmark may be called {CONVERSATIONS} then")
-    return read_conversations(str(cfg.conversations))
-
-
-def probe(benchmarks: Sequence[Benchmark]) -> None:
-    """See that what the tasks need from outside, such as a judge, answers."""
-    for one in benchmarks:
-        one.task.probe()
-
-
-def sampling_of(cfg: DictConfig) -> Sampling:
-    """How completions are drawn.
-
-    Raises:
-        UserError: a number of draws that makes no sense, several of them without a temperature included.
-    """
-    draws, sampling = cfg.evaluation.draws, build(cfg.rollout)
-    if not isinstance(draws, int) or draws < 1:
-        raise UserError(f"evaluation.draws={draws} is no whole number of at least 1")
-    if draws > 1 and sampling.temperature == 0:
-        raise UserError(
-            f"evaluation.draws={draws} with rollout.temperature=0: all draws would be the same; "
-            f"set a temperature, such as rollout.temperature=0.7"
-        )
-    found: Sampling = sampling
-    return found
 
 
 def manifest_of(cfg: DictConfig, asked: Asked) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from vcr1.evaluation.output import METRICS, SAMPLES, in_order, number, show, wri
 from vcr1.evaluation.report import write_report
 from vcr1.evaluation.results import by_benchmark, columns_of, metrics_of, metrics_text
 from vcr1.evaluation.runner import Answering, failures, judge
+from vcr1.evaluation.setup import Asked, preflight
 from vcr1.evaluation.statistics import (
     Difference,
     Estimate,
@@ -49,6 +50,7 @@ __all__ = [
     "UNREADABLE_VIDEO",
     "Answer",
     "Answering",
+    "Asked",
     "Benchmark",
     "Conversation",
     "Difference",
@@ -85,6 +87,7 @@ __all__ = [
     "number",
     "pass_at_k",
     "pending",
+    "preflight",
     "read_answers",
     "read_benchmarks",
     "read_conversations",
