@@ -15,13 +15,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vcr1.config import arguments_of, build, command_line, loader_settings
 from vcr1.errors import UserError
@@ -44,9 +44,10 @@ from vcr1.evaluation import (
     write_report,
     write_results,
 )
-from vcr1.policy import Sampling, VideoPolicy, check_weights
+from vcr1.policy import Sampling, VideoPolicy
 from vcr1.preflight import check_devices
 from vcr1.train import leave_ranks, quiet
+from vcr1.weights import Weights, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     Raises:
         UserError: something is missing or impossible, or no question at all could be answered.
     """
-    if cfg.checkpoint is not None:
-        OmegaConf.update(cfg, "model.path", model_path(str(cfg.checkpoint)))
-    benchmarks, sampling = preflight(cfg)
+    weights = weights_of(cfg)
+    benchmarks, sampling = preflight(cfg, weights)
+    origin = weights.ready()
     folder, draws, settings = Path(cfg.run_dir), int(cfg.evaluation.draws), loader_settings(cfg)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
@@ -72,7 +73,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
             logger=False, enable_checkpointing=False, use_distributed_sampler=False
         )
     if trainer.is_global_zero:
-        manifest = manifest_of(cfg, benchmarks, sampling, settings.eval_batch_size)
+        manifest = manifest_of(cfg, benchmarks, sampling, settings.eval_batch_size, origin)
         agree(folder, manifest)
         write_manifest(folder, manifest)
     policy: VideoPolicy = build(cfg.model)
@@ -89,7 +90,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     return finish(benchmarks, folder, draws, cfg.evaluation.examples) if trainer.is_global_zero else None
 
 
-def preflight(cfg: DictConfig) -> tuple[list[Benchmark], Sampling]:
+def preflight(cfg: DictConfig, weights: Weights) -> tuple[list[Benchmark], Sampling]:
     """Check everything that an evaluation needs, and read its annotations on the way.
 
     Raises:
@@ -99,7 +100,7 @@ def preflight(cfg: DictConfig) -> tuple[list[Benchmark], Sampling]:
     sampling: list[Sampling] = []
     checks: list[Callable[[], object]] = [
         lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
-        lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
+        weights.check,
         lambda: benchmarks.extend(read_benchmarks(cfg, cfg.evaluation.limit)),
         lambda: sampling.append(sampling_of(cfg)),
         lambda: probe(benchmarks),
@@ -140,9 +141,13 @@ def sampling_of(cfg: DictConfig) -> Sampling:
 
 
 def manifest_of(
-    cfg: DictConfig, benchmarks: Sequence[Benchmark], sampling: Sampling, batch_size: int
+    cfg: DictConfig,
+    benchmarks: Sequence[Benchmark],
+    sampling: Sampling,
+    batch_size: int,
+    origin: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What the answers depend on."""
+    """What the answers depend on; ``origin`` is the checkpoint that the model was exported from, if any."""
     has_path = "path" in cfg.model
     return make_manifest(
         benchmarks,
@@ -151,31 +156,11 @@ def manifest_of(
         model={
             "path": str(cfg.model.path) if has_path else None,
             "digest": model_digest(cfg.model.path) if has_path else None,
+            "checkpoint": origin,
         },
         precision={"dtype": str(cfg.model.get("dtype")), "trainer": str(cfg.trainer.precision)},
         batch_size=batch_size,
         seed=cfg.seed,
-    )
-
-
-def model_path(checkpoint: str) -> str:
-    """What ``model.path`` has to be for a checkpoint.
-
-    Args:
-        checkpoint: a Hugging Face folder or hub name, ``builtin:tiny``, or a run's folder with its export.
-
-    Raises:
-        UserError: a folder or file that holds no Hugging Face model.
-    """
-    path = Path(checkpoint)
-    if not path.exists():
-        return checkpoint
-    for folder in (path, path / "huggingface"):
-        if (folder / "config.json").is_file():
-            return str(folder)
-    raise UserError(
-        f"checkpoint={checkpoint}: no Hugging Face model there (no config.json nor huggingface/config.json); "
-        f"give the folder that a run has exported, e.g. runs/NAME/huggingface"
     )
 
 

@@ -345,7 +345,7 @@ def broken(kind: str, whole: Path, place: Path) -> None:
     ("kind", "reason"),
     [
         ("bert", "family bert answers no questions about pictures"),
-        ("training", "the run has no folder huggingface"),
+        ("training", "nor the folder of a run that has saved one"),
         ("cut", "the weights cannot be read"),
         ("unfinished", "the weights cannot be read"),
         ("some", "of the model's weights are not in its files"),
