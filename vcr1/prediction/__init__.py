@@ -1,7 +1,7 @@
 """Asking a model about one's own videos: questions in, answers out."""
 
 from vcr1.prediction.answers import Answer, Look, report_of, write_report
-from vcr1.prediction.asking import Asker, Limits, check_length
+from vcr1.prediction.asking import Asker, Limits, Watch, check_length
 from vcr1.prediction.clues import CluePlan
 from vcr1.prediction.overrides import as_text
 from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
@@ -20,6 +20,7 @@ __all__ = [
     "Manner",
     "Question",
     "Terminal",
+    "Watch",
     "as_text",
     "build_asker",
     "check_length",
