@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluations import GROUNDING, TINY, command, evaluated, rows, settings
+from evaluations import GROUNDING, command, evaluated, rows, settings
 from transformers import BertConfig
 
 from vcr1.errors import UserError
@@ -75,15 +75,6 @@ def test_two_ranks_write_the_same_metrics_to_the_byte(whole: Path, world: Path, 
     assert sorted(path.name for path in (run / "parts").iterdir()) == ["rank00000.jsonl", "rank00001.jsonl"]
     assert (run / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
     assert [row["id"] for row in rows(run)] == [row["id"] for row in rows(whole)]
-
-
-@pytest.mark.slow
-def test_an_unknown_benchmark_is_named(tmp_path: Path) -> None:
-    done = command(tmp_path, "benchmark=chess", *TINY[:2])
-    assert done.returncode != 0
-    assert "Could not find 'benchmark/chess'" in done.stderr
-    assert "charades_sta" in done.stderr  # what there is
-    assert "Traceback" not in done.stderr
 
 
 def test_a_checkpoint_of_another_family_is_refused(tmp_path: Path, world: Path) -> None:

@@ -15,13 +15,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import logging
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vcr1.config import arguments_of, build, command_line, loader_settings
 from vcr1.errors import UserError
@@ -55,8 +58,9 @@ from vcr1.evaluation import (
     write_report,
     write_results,
 )
-from vcr1.policy import VideoPolicy, check_weights
+from vcr1.policy import VideoPolicy
 from vcr1.train import leave_ranks, quiet
+from vcr1.weights import Weights, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +76,16 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     Raises:
         UserError: something is missing or impossible, or no question at all could be answered.
     """
-    if cfg.checkpoint is not None:
-        OmegaConf.update(cfg, "model.path", model_path(str(cfg.checkpoint)))
-    asked = preflight(
-        cfg,
-        [
-            lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
-            lambda: check_base(cfg),
-        ],
-    )
+    runs = [cfg] if cfg.base is None else [base_of(cfg), cfg]
+    weights: list[Weights] = []
+    for one in runs:
+        with said_of(cfg, one):
+            weights.append(weights_of(one))
+    asked = preflight(cfg, [partial(check, cfg, *pair) for pair in zip(runs, weights, strict=True)])
+    models = []
+    for one, own in zip(runs, weights, strict=True):
+        with said_of(cfg, one):
+            models.append(model_facts(own.path, own.ready()))
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -90,9 +95,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         )
     if asked.plan.rounds and hasattr(trainer.strategy, "shard"):
         raise UserError("clues= needs the whole model on each rank: choose strategy=ddp or strategy=auto")
-    runs = [cfg] if cfg.base is None else [base_of(cfg), cfg]
     if trainer.is_global_zero:
-        manifests = [manifest_of(one, asked) for one in runs]
+        # That of the checkpoint names its base.
+        bases = [None] * (len(runs) - 1) + [None if cfg.base is None else models[0]]
+        manifests = [manifest_of(*one, asked) for one in zip(runs, models, bases, strict=True)]
         for one, manifest in zip(runs, manifests, strict=True):
             agree(Path(one.run_dir), manifest)
         for one, manifest in zip(runs, manifests, strict=True):
@@ -110,9 +116,19 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
 def base_of(cfg: DictConfig) -> DictConfig:
     """The same evaluation of the base, in the folder ``base`` of the run's."""
     base = cfg.copy()
-    OmegaConf.update(base, "model.path", model_path(str(cfg.base)))
-    base.base, base.run_dir = None, str(Path(cfg.run_dir) / BASE)
+    base.checkpoint, base.base, base.run_dir = cfg.base, None, str(Path(cfg.run_dir) / BASE)
     return base
+
+
+@contextmanager
+def said_of(cfg: DictConfig, run: DictConfig) -> Iterator[None]:
+    """Within, what is wrong with the base is said of ``base``."""
+    try:
+        yield
+    except UserError as error:
+        if run is cfg:
+            raise
+        raise UserError(f"base={cfg.base}: {error}") from error
 
 
 def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer) -> None:
@@ -137,21 +153,15 @@ def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer) -> None:
     log.info("answered in %.1f s", time.perf_counter() - begin)
 
 
-def check_base(cfg: DictConfig) -> None:
-    """See that the base can be had, without loading it.
-
-    Raises:
-        UserError: it cannot.
-    """
-    if cfg.base is None:
-        return
-    try:
-        check_weights(model_path(str(cfg.base)))
-    except UserError as error:
-        raise UserError(f"base={cfg.base}: {error}") from error
+def check(cfg: DictConfig, run: DictConfig, weights: Weights) -> None:
+    """See that the weights of a run can be had, without loading them."""
+    with said_of(cfg, run):
+        weights.check()
 
 
-def manifest_of(cfg: DictConfig, asked: Asked) -> dict[str, Any]:
+def manifest_of(
+    cfg: DictConfig, model: Mapping[str, Any], base: Mapping[str, Any] | None, asked: Asked
+) -> dict[str, Any]:
     """What the answers depend on."""
     plan, read = asked.plan, asked.conversations
     return make_manifest(
@@ -160,38 +170,17 @@ def manifest_of(cfg: DictConfig, asked: Asked) -> dict[str, Any]:
         cfg.evaluation.draws,
         clues=asdict(plan) if plan.rounds else None,
         conversations={"count": len(read), "digest": digest_of(read)} if read else None,
-        model=model_facts(str(cfg.model.path) if "path" in cfg.model else None),
-        base=None if cfg.base is None else model_facts(model_path(str(cfg.base))),
+        model=model,
+        base=base,
         precision={"dtype": str(cfg.model.get("dtype")), "trainer": str(cfg.trainer.precision)},
         batch_size=loader_settings(cfg).eval_batch_size,
         seed=cfg.seed,
     )
 
 
-def model_facts(path: str | None) -> dict[str, str | None]:
-    """Where a model is, and its digest."""
-    return {"path": path, "digest": None if path is None else model_digest(path)}
-
-
-def model_path(checkpoint: str) -> str:
-    """What ``model.path`` has to be for a checkpoint.
-
-    Args:
-        checkpoint: a Hugging Face folder or hub name, ``builtin:tiny``, or a run's folder with its export.
-
-    Raises:
-        UserError: a folder or file that holds no Hugging Face model.
-    """
-    path = Path(checkpoint)
-    if not path.exists():
-        return checkpoint
-    for folder in (path, path / "huggingface"):
-        if (folder / "config.json").is_file():
-            return str(folder)
-    raise UserError(
-        f"checkpoint={checkpoint}: no Hugging Face model there (no config.json nor huggingface/config.json); "
-        f"give the folder that a run has exported, e.g. runs/NAME/huggingface"
-    )
+def model_facts(path: str | None, origin: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where a model is, its digest, and the checkpoint that it was exported from, if any."""
+    return {"path": path, "digest": None if path is None else model_digest(path), "checkpoint": origin}
 
 
 def finish(cfg: DictConfig, asked: Asked) -> dict[str, Any]:

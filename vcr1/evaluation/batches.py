@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from vcr1.evaluation.answers import MISSING_VIDEO, NOT_GENERATED, UNREADABLE_VID
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.conversations import Conversation
 from vcr1.policy import PromptEncoder, VideoPolicy
-from vcr1.records import Batch, LostSample, PromptInputs, Sample, VideoClip, VideoSource
+from vcr1.records import Batch, LostSample, Sample, VideoClip, VideoSource
 from vcr1.video import read_clip
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def pending(
 class GroupDataset(Dataset[tuple[Group, Batch]]):
     """Groups with their videos decoded; runs in the DataLoader's workers, ahead of the model.
 
-    A video that several questions of a group ask about is decoded once.
+    A video that several questions of a group ask about is decoded, and its pixels are prepared, once.
 
     Args:
         groups: what is asked.
@@ -113,18 +114,18 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         group = self.groups[place]
         one = self.benchmarks[group.benchmark]
         batch = Batch(one.task, [], [], [], [])
-        clips: dict[VideoSource, VideoClip | LostSample] = {}
-        for number in group.places:
-            sample = one.samples[number]
-            if sample.source not in clips:
-                clips[sample.source] = self._clip(one, sample)
-            clip = clips[sample.source]
+        samples = [one.samples[number] for number in group.places]  # those of one video stand together
+        for _, about in itertools.groupby(samples, key=lambda sample: sample.source):
+            asked = list(about)
+            clip = self._clip(one, asked[0])
             if isinstance(clip, LostSample):
-                batch.lost.append(LostSample(sample.id, clip.reason, one.task.category(sample)))
+                batch.lost += [
+                    LostSample(sample.id, clip.reason, one.task.category(sample)) for sample in asked
+                ]
                 continue
-            batch.samples.append(sample)
-            batch.clips.append(clip.without_frames())
-            batch.inputs.append(self._inputs(one, sample, clip))
+            batch.samples += asked
+            batch.clips += [clip.without_frames()] * len(asked)
+            batch.inputs += self.encode.about([one.task.prompt(sample) for sample in asked], clip)
         return group, batch
 
     def _clip(self, benchmark: Benchmark, sample: Sample) -> VideoClip | LostSample:
@@ -135,9 +136,6 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
             log.warning("%s, sample %s: %s", benchmark.name, sample.id, error)
             reason = UNREADABLE_VIDEO if Path(source.path).exists() else MISSING_VIDEO
             return LostSample(sample.id, reason)
-
-    def _inputs(self, benchmark: Benchmark, sample: Sample, clip: VideoClip) -> PromptInputs:
-        return self.encode(benchmark.task.prompt(sample), clip)
 
 
 class Groups(L.LightningDataModule):

@@ -23,6 +23,7 @@ from vcr1.evaluation.looking import Eyes, answer_seen
 from vcr1.module.randomness import seed_of
 from vcr1.module.rollouts import lost_judgement, part_of
 from vcr1.policy import Sampling, VideoPolicy
+from vcr1.policy.memory import Unanswered, together_or_alone
 from vcr1.records import Batch, LostSample, PromptInputs, VideoSource
 
 log = logging.getLogger(__name__)
@@ -78,13 +79,7 @@ class Answering(L.LightningModule):
     def _answer(self, group: Group, questions: Batch) -> None:
         """Answer one group; where there is no memory for all of it, one question after the other."""
         begin = time.perf_counter()
-        try:
-            texts = self.generate(questions)
-        except (RuntimeError, UserError) as error:  # no memory, or logits that are no numbers
-            if self.policy.sharding is not None:  # the other ranks would wait for ever
-                raise
-            log.warning("a batch of %d cannot be answered at once: %s", len(questions.samples), error)
-            texts = [self._alone(part_of(questions, [row])) for row in range(len(questions.samples))]
+        texts = self._texts(questions)
         if not group.places:
             return
         one = self.benchmarks[group.benchmark]
@@ -138,15 +133,17 @@ class Answering(L.LightningModule):
         if conversation.line:
             add_likelihood(self.folder, self.global_rank, found)
 
-    def _alone(self, questions: Batch) -> list[str] | None:
-        """Completions of one question; None where there can be none."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        try:
-            return self.generate(questions)[0]
-        except (RuntimeError, UserError) as error:
-            log.warning("sample %s cannot be answered: %s", questions.samples[0].id, error)
-            return None
+    def _texts(self, questions: Batch) -> list[list[str] | None]:
+        """Completions of each question; None where there can be none."""
+        if self.policy.sharding is not None:  # ranks stay in step
+            return self.generate(questions)
+        found = together_or_alone(
+            len(questions.samples), lambda places: self.generate(part_of(questions, places))
+        )
+        for sample, one in zip(questions.samples, found, strict=True):
+            if isinstance(one, Unanswered):
+                log.warning("sample %s cannot be answered: %s", sample.id, one.reason)
+        return [None if isinstance(one, Unanswered) else one for one in found]
 
     @torch.no_grad()
     def generate(self, questions: Batch) -> list[list[str] | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,26 @@ from vcr1.errors import UserError
 from vcr1.policy.families import QWEN2_5_VL, Family
 from vcr1.records import Prompt, PromptInputs, VideoClip
 from vcr1.video import PatchGrid
+
+
+class _Once:
+    """A video processor that works on the first call and hands out the same from then on.
+
+    Args:
+        processor: the video processor; all calls must be about the same clip.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._found: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._found is None:
+            self._found = self._processor(*args, **kwargs)
+        return copy.copy(self._found)  # whose entries a processor may take out
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
 
 
 class PromptEncoder:
@@ -76,6 +97,24 @@ class PromptEncoder:
             chat[-1]["content"].insert(0, {"type": "video"})
         text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         return self.process(text, clip)
+
+    def about(self, prompts: Sequence[Prompt], clip: VideoClip | None) -> list[PromptInputs]:
+        """Encode prompts about one clip, whose pixels go through the processor once.
+
+        Args:
+            prompts: P questions.
+            clip: what they are about, as in the call.
+
+        Returns:
+            What the call returns for each; they share the tensor of pixels.
+
+        Raises:
+            UserError: as the call does.
+        """
+        sharing = copy.copy(self)
+        sharing.processor = copy.copy(self.processor)
+        sharing.processor.video_processor = _Once(self.processor.video_processor)
+        return [sharing(prompt, clip) for prompt in prompts]
 
     def process(self, text: str, clip: VideoClip | None) -> PromptInputs:
         """Run the processor on a chat that is written out already; otherwise as the call itself."""

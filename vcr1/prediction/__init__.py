@@ -2,7 +2,7 @@
 
 from vcr1.clues import CluePlan, Look
 from vcr1.prediction.answers import Answer, report_of, write_report
-from vcr1.prediction.asking import Asker, Limits, check_length
+from vcr1.prediction.asking import Asker, Limits, Watch, check_length
 from vcr1.prediction.overrides import as_text
 from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
 from vcr1.prediction.rendering import render_answers
@@ -20,6 +20,7 @@ __all__ = [
     "Manner",
     "Question",
     "Terminal",
+    "Watch",
     "as_text",
     "build_asker",
     "check_length",

@@ -108,16 +108,16 @@ class Asker:
         encoder = self.policy.encoder
         prompts = [self._prompt(question) for question in questions]
         device = next(self.policy.parameters()).device
-        inputs = [to_device(encoder(prompt, clip), device) for prompt in prompts]
+        inputs = [to_device(item, device) for item in encoder.about(prompts, clip)]
         generator = torch.Generator(device).manual_seed(self.seed)
         shown = None if watch is None else lambda ids: watch(encoder.decode(ids[0].tolist()))
         try:
             groups = answer_together(self.policy, inputs, self.sampling, generator, shown)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"not enough GPU memory for {len(questions)} prompts of "
-                f"{max(item['input_ids'].shape[1] for item in inputs)} tokens; lower data.video.total_pixels "
-                f"or limits.together"
+                f"not enough GPU memory for {len(questions)} prompt{'s' * (len(questions) > 1)} of "
+                f"{max(item['input_ids'].shape[1] for item in inputs)} tokens and rollout.max_new_tokens="
+                f"{self.sampling.max_new_tokens} more; lower data.video.total_pixels or that"
             ) from error
         timing = clip.without_frames()
         return [
