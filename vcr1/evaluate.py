@@ -15,7 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -82,10 +82,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         with said_of(cfg, one):
             weights.append(weights_of(one))
     asked = preflight(cfg, [partial(check, cfg, *pair) for pair in zip(runs, weights, strict=True)])
-    models = []
+    origins = []
     for one, own in zip(runs, weights, strict=True):
         with said_of(cfg, one):
-            models.append(model_facts(own.path, own.ready()))
+            origins.append(own.ready())
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -96,14 +96,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     if asked.plan.rounds and hasattr(trainer.strategy, "shard"):
         raise UserError("clues= needs the whole model on each rank: choose strategy=ddp or strategy=auto")
     if trainer.is_global_zero:
-        # That of the checkpoint names its base.
-        bases = [None] * (len(runs) - 1) + [None if cfg.base is None else models[0]]
-        manifests = [manifest_of(*one, asked) for one in zip(runs, models, bases, strict=True)]
-        for one, manifest in zip(runs, manifests, strict=True):
-            agree(Path(one.run_dir), manifest)
-        for one, manifest in zip(runs, manifests, strict=True):
-            write_manifest(Path(one.run_dir), manifest)
-            start_parts(Path(one.run_dir))
+        settle(runs, [model_facts(*pair) for pair in zip(runs, origins, strict=True)], asked)
     for one in runs:
         answer(one, asked, trainer)
     if not trainer.is_global_zero:
@@ -111,6 +104,21 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     # Last of all: what goes wrong here must not let another rank wait for this one's next answer.
     *_, metrics = [finish(one, asked) for one in runs]
     return metrics
+
+
+def settle(runs: Sequence[DictConfig], models: Sequence[Mapping[str, Any]], asked: Asked) -> None:
+    """Write down what the answers in each folder depend on; those of the checkpoint name its base.
+
+    Raises:
+        UserError: a folder holds answers that depend on something else; nothing is written then.
+    """
+    bases = [None] if len(runs) == 1 else [None, models[0]]
+    manifests = [manifest_of(*one, asked) for one in zip(runs, models, bases, strict=True)]
+    for one, manifest in zip(runs, manifests, strict=True):
+        agree(Path(one.run_dir), manifest)
+    for one, manifest in zip(runs, manifests, strict=True):
+        write_manifest(Path(one.run_dir), manifest)
+        start_parts(Path(one.run_dir))
 
 
 def base_of(cfg: DictConfig) -> DictConfig:
@@ -178,8 +186,9 @@ def manifest_of(
     )
 
 
-def model_facts(path: str | None, origin: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Where a model is, its digest, and the checkpoint that it was exported from, if any."""
+def model_facts(cfg: DictConfig, origin: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where a run's model is, its digest, and the checkpoint that it was exported from, if any."""
+    path = str(cfg.model.path) if "path" in cfg.model else None
     return {"path": path, "digest": None if path is None else model_digest(path), "checkpoint": origin}
 
 
