@@ -1,7 +1,7 @@
 """mIoU over the number of further looks, at an equal budget of vision tokens, on long synthetic clips.
 
-Clips of 60 to 80 s in which a shape is seen for 3 to 5 s, and 40 frames for all looks together. No training has
-seen these clips. Usage: ``python benchmarks/clues.py [--out benchmarks/RESULTS.md]``.
+Clips of 60 to 80 s in which a shape is seen for 3 to 5 s, and 40 frames for all looks together. No
+training has seen these clips. Usage: ``python benchmarks/clues.py [--out benchmarks/RESULTS.md]``.
 """
 
 from __future__ import annotations
