@@ -6,6 +6,7 @@ there it is always bfloat16, here float32, in which both sides must choose the s
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 import yaml
 from lmms_cases import FPS, SIDE, TASKS, vcr1_inputs
+from packaging.requirements import Requirement
 from qwen_vl_utils import process_vision_info
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
@@ -118,3 +120,14 @@ def test_the_task_names_functions_and_metrics_that_there_are(questions: ModuleTy
     scored = questions.scores({"id": next(iter(questions.samples()))}, ["no answer"])
     assert [one["metric"] for one in task["metric_list"]] == [*scored][:-2]
     assert [*scored][-2:] == ["id", "completion"]
+
+
+def test_the_pinned_environment_has_a_transformers_that_vcr1_knows() -> None:
+    lines = (TASKS / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin)] == []
+    versions = dict(pin.split("==") for pin in pins)
+    project = tomllib.loads((TASKS.parents[1] / "pyproject.toml").read_text())["project"]
+    bounds = {one.name: one.specifier for one in map(Requirement, project["dependencies"])}
+    assert versions["transformers"] in bounds["transformers"]  # what wrote a folder also reads it
+    assert versions["av"] not in bounds["av"]  # why there are two environments
