@@ -7,6 +7,7 @@ there it is always bfloat16, here float32, in which both sides must choose the s
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from packaging.requirements import Requirement
 from qwen_vl_utils import process_vision_info
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from vcr1.errors import UserError
 from vcr1.policy import Sampling, VideoPolicy, load_policy
 from vcr1.score import read_predictions
 
@@ -108,6 +110,36 @@ def test_the_task_asks_and_scores_as_vcr1_does_and_its_log_can_be_scored(
     log = tmp_path / "samples.jsonl"
     log.write_text(json.dumps({"doc_id": 0, "filtered_resps": text, **scored}) + "\n")
     assert read_predictions(str(log)) == ({"clip0-blue": text}, [])
+
+
+class Lines(list[dict[str, Any]]):
+    """As much of a ``datasets.Dataset`` as the task uses."""
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self[0])
+
+    def __getitem__(self, key: Any) -> Any:
+        return [line[key] for line in self] if isinstance(key, str) else super().__getitem__(key)
+
+    def filter(self, keep: Callable[[dict[str, Any]], bool]) -> "Lines":
+        return Lines(filter(keep, self))
+
+
+def test_the_task_asks_what_vcr1_would_ask_and_wants_ids(
+    questions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, query = str(Path("data/videos/clip0.mp4").resolve()), {"query": "it appears"}
+    rows = [{"id": 7, "interval": [1.0, 2.0]}, {"id": 8, "interval": [2.0, 1.0]}]  # the second ends too early
+    lines = Lines({"video": video} | query | row for row in rows)
+    file = tmp_path / "val.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(questions, "ANNOTATIONS", str(file))
+    assert [line["id"] for line in questions.usable(lines)] == [7]
+    assert questions.scores(lines[0], ["<answer>1.0 to 2.0</answer>"])["id"] == "7"
+    for nameless in (Lines([query]), Lines([{"id": "a"}, {"id": None}])):
+        with pytest.raises(UserError, match=r"val\.jsonl: every line needs an id"):
+            questions.usable(nameless)
 
 
 def test_the_task_names_functions_and_metrics_that_there_are(questions: ModuleType) -> None:
