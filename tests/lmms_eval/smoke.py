@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -109,9 +110,9 @@ def test_every_token_is_the_one_that_vcr1_would_choose(
     short = [shortfall(policy, *pair) for pair in zip(inputs, texts(rows), strict=True)]
     assert max(short) <= 2 * BF16_STEP
     assert sum(one == 0 for one in short) >= len(short) // 2
-    # The same answers to the next question's prompt and clip: the check can fail.
+    # The same answers to the next question, which may happen to fit: the check can fail.
     other = [shortfall(policy, *pair) for pair in zip(inputs[1:], texts(rows)[:-1], strict=True)]
-    assert min(other) > 2 * BF16_STEP
+    assert median(other) > 8 * BF16_STEP
 
 
 def texts(rows: dict[str, dict[str, Any]]) -> list[str]:
