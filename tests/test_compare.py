@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vcr1.compare import compare_runs, main
-from vcr1.evaluation import Answer
+from vcr1.evaluation import Answer, Likelihood, write_likelihoods
 from vcr1.evaluation.output import write_results
 
 HALF = {"mIoU": 0.5, "R@0.5": 1.0}
@@ -41,6 +41,14 @@ def test_evaluations_are_held_against_the_first(tmp_path: Path) -> None:
     assert "| R@0.5 | 0.500 | 0.750 | +0.250 |" in text
     assert (tmp_path / "out" / "compare.md").read_text() == text
     assert (tmp_path / "out" / "recall_b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_conversations_are_compared_where_both_have_read_them(tmp_path: Path) -> None:
+    folders = [evaluation(tmp_path / name, [HALF]) for name in ("one", "two")]
+    for folder, nats in zip(folders, (2.0, 3.0), strict=True):
+        assert "conversations" not in compare_runs(folders, tmp_path / "out")  # not as long as one alone has
+        write_likelihoods(folder, [Likelihood(1, 1, 4, 4 * nats, 0.0)])
+    assert "| nll | 2.000 | 3.000 | +1.000 | +1.000 to +1.000 |" in compare_runs(folders, tmp_path / "out")
 
 
 def test_training_runs_have_their_curves_in_one_picture(tmp_path: Path) -> None:

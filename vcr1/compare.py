@@ -18,6 +18,7 @@ from vcr1.errors import UserError
 from vcr1.evaluation import SAMPLES, by_benchmark, number, read_answers, write_whole
 from vcr1.evaluation.comparison import compare, difference_table
 from vcr1.evaluation.figures import ious_of, learning_curves, recall_curves
+from vcr1.evaluation.likelihoods import CONVERSATIONS, compare_likelihoods, likelihoods_in
 from vcr1.evaluation.report import markdown_table
 
 TRAINED = "report.json"
@@ -69,6 +70,10 @@ def _evaluations(runs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], s
     answers = {label: read_answers(folder / SAMPLES) for label, folder in runs.items()}
     first, *others = answers
     content = {label: compare(answers[first], answers[label]) for label in others}
+    heard = {label: likelihoods_in(folder) for label, folder in runs.items()}
+    for label in others:
+        if heard[first] and heard[label]:
+            content[label][CONVERSATIONS] = compare_likelihoods(heard[first], heard[label])
     if not any(content.values()):
         raise UserError(f"{', '.join(runs)}: no benchmark in common")
     lines: list[str] = []

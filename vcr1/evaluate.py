@@ -207,7 +207,9 @@ def finish(cfg: DictConfig, asked: Asked) -> dict[str, Any]:
             "the model could not answer a single question; the log says why. Try less video "
             "(data.video.total_pixels), fewer questions at once (data.loader.eval_batch_size), another model"
         )
-    likelihoods = likelihoods_of(asked.conversations, read_likelihoods(conversation_parts(folder)))
+    likelihoods = likelihoods_of(
+        [one.line for one in asked.conversations], read_likelihoods(conversation_parts(folder))
+    )
     more = write_likelihoods(folder, likelihoods) if likelihoods else {}
     forgetting = None if cfg.base is None else against_base(folder, answers, likelihoods)
     metrics = write_results(folder, answers, draws, more)

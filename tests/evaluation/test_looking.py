@@ -73,7 +73,7 @@ def test_the_gain_is_over_all_samples_and_the_cost_over_those_shown() -> None:
 
 
 def test_paths_do_not_come_into_the_counts() -> None:
-    stopped = replace(seen(Interval(20, 24), None), stopped="the part cannot be shown: /home/x/a.mp4: torn")
+    stopped = replace(seen(Interval(20, 24), None), stopped="the part cannot be shown: videos/a.mp4: torn")
     answers = [answer_seen(benchmark(GroundingTask()), SAMPLE, stopped)]
     assert metrics_of(answers)["looks"]["stopped"] == {"the part cannot be shown": 1}
 

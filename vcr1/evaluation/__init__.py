@@ -1,28 +1,26 @@
 """Evaluation that can be trusted: every sample counts, nothing is asked twice, results say how sure they are.
 
 `answers` and `statistics` and `results` are pure; `runner` is the model's part, `looking` its further looks;
-`conversations` and `forgetting` show what a checkpoint has lost. `vcr1.evaluate`, `vcr1.score`
+`conversations`, `likelihoods` and `forgetting` show what a checkpoint has lost. `vcr1.evaluate`, `vcr1.score`
 and `vcr1.compare` are the commands.
 """
 
 from vcr1.evaluation.answers import MISSING_VIDEO, NOT_GENERATED, UNREADABLE_VIDEO, Answer, answer_of
 from vcr1.evaluation.batches import Group, Groups, form_groups, pending
 from vcr1.evaluation.benchmarks import Benchmark, build_task_for, lost_rows, read_benchmarks
-from vcr1.evaluation.conversations import (
+from vcr1.evaluation.conversations import Conversation, read_conversations, score_conversation
+from vcr1.evaluation.folders import evaluation_folder
+from vcr1.evaluation.forgetting import BASE, FORGETTING, against_base, sections_of, show_against_base
+from vcr1.evaluation.journal import add_answers, read_answers, read_parts, start_parts, write_whole
+from vcr1.evaluation.likelihoods import (
     CONVERSATIONS,
-    Conversation,
     Likelihood,
     conversation_metrics,
     conversation_parts,
     likelihoods_of,
-    read_conversations,
     read_likelihoods,
-    score_conversation,
     write_likelihoods,
 )
-from vcr1.evaluation.folders import evaluation_folder
-from vcr1.evaluation.forgetting import BASE, FORGETTING, against_base, sections_of, show_against_base
-from vcr1.evaluation.journal import add_answers, read_answers, read_parts, start_parts, write_whole
 from vcr1.evaluation.looking import check_plan, first_looks
 from vcr1.evaluation.manifest import agree, digest_of, make_manifest, model_digest, write_manifest
 from vcr1.evaluation.output import METRICS, SAMPLES, in_order, number, show, write_results

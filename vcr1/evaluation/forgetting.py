@@ -12,8 +12,8 @@ from rich.table import Table
 
 from vcr1.evaluation.answers import Answer
 from vcr1.evaluation.comparison import compare, difference_table
-from vcr1.evaluation.conversations import CONVERSATIONS, Likelihood, compare_likelihoods, read_likelihoods
 from vcr1.evaluation.journal import read_answers, write_whole
+from vcr1.evaluation.likelihoods import CONVERSATIONS, Likelihood, compare_likelihoods, likelihoods_in
 from vcr1.evaluation.output import SAMPLES, metric_rows, number
 from vcr1.evaluation.report import Section
 
@@ -37,10 +37,9 @@ def against_base(
         first is the base; and ``conversations``, None where none were read.
     """
     base = folder / BASE
-    known = read_likelihoods([base / f"{CONVERSATIONS}.jsonl"]) if likelihoods else {}
     content = {
         "benchmarks": compare(read_answers(base / SAMPLES), answers),
-        CONVERSATIONS: compare_likelihoods(list(known.values()), likelihoods) if likelihoods else None,
+        CONVERSATIONS: compare_likelihoods(likelihoods_in(base), likelihoods) if likelihoods else None,
     }
     write_whole(folder / FORGETTING, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return content

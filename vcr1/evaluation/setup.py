@@ -11,7 +11,8 @@ from vcr1.clues import CluePlan
 from vcr1.config import build
 from vcr1.errors import UserError
 from vcr1.evaluation.benchmarks import Benchmark, read_benchmarks
-from vcr1.evaluation.conversations import CONVERSATIONS, Conversation, read_conversations
+from vcr1.evaluation.conversations import Conversation, read_conversations
+from vcr1.evaluation.likelihoods import CONVERSATIONS
 from vcr1.evaluation.looking import check_plan
 from vcr1.policy import Sampling
 from vcr1.preflight import check_devices
