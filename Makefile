@@ -49,9 +49,10 @@ unit: $(VENV)/.dev ## run the tests; PYTEST_ARGS='-k grpo -x' narrows them
 
 pytest: unit
 
-bench: $(VENV)/.bench ## measure shared against repeated prompts, and against TRL; writes benchmarks/RESULTS.md
+bench: $(VENV)/.bench ## measure shared against repeated prompts, TRL, evaluation; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/prefix.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/trl_step.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/evaluation.py $(BENCH_ARGS)
 
 wheel: $(VENV)/.dev ## build the sdist, and the wheel from it, into dist/
 	$(BIN)/python -m build --no-isolation
