@@ -10,7 +10,16 @@ from vcr1.evaluation.benchmarks import Benchmark, build_task_for, lost_rows, rea
 from vcr1.evaluation.folders import evaluation_folder
 from vcr1.evaluation.journal import add_answers, read_answers, read_parts, write_whole
 from vcr1.evaluation.manifest import agree, make_manifest, model_digest, write_manifest
-from vcr1.evaluation.output import METRICS, SAMPLES, in_order, number, show, write_results
+from vcr1.evaluation.output import (
+    HELD_OUT,
+    METRICS,
+    SAMPLES,
+    in_order,
+    number,
+    show,
+    write_held_out,
+    write_results,
+)
 from vcr1.evaluation.report import write_report
 from vcr1.evaluation.results import by_benchmark, columns_of, metrics_of, metrics_text
 from vcr1.evaluation.runner import Answering, Groups, failures, judge
@@ -24,6 +33,7 @@ from vcr1.evaluation.statistics import (
 )
 
 __all__ = [
+    "HELD_OUT",
     "METRICS",
     "MISSING_VIDEO",
     "NOT_GENERATED",
@@ -62,6 +72,7 @@ __all__ = [
     "read_benchmarks",
     "read_parts",
     "show",
+    "write_held_out",
     "write_manifest",
     "write_report",
     "write_results",
