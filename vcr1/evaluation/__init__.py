@@ -23,7 +23,16 @@ from vcr1.evaluation.likelihoods import (
 )
 from vcr1.evaluation.looking import check_plan, first_looks
 from vcr1.evaluation.manifest import agree, digest_of, make_manifest, model_digest, write_manifest
-from vcr1.evaluation.output import METRICS, SAMPLES, in_order, number, show, write_results
+from vcr1.evaluation.output import (
+    HELD_OUT,
+    METRICS,
+    SAMPLES,
+    in_order,
+    number,
+    show,
+    write_held_out,
+    write_results,
+)
 from vcr1.evaluation.report import write_report
 from vcr1.evaluation.results import by_benchmark, columns_of, metrics_of, metrics_text
 from vcr1.evaluation.runner import Answering, failures, judge
@@ -41,6 +50,7 @@ __all__ = [
     "BASE",
     "CONVERSATIONS",
     "FORGETTING",
+    "HELD_OUT",
     "METRICS",
     "MISSING_VIDEO",
     "NOT_GENERATED",
@@ -96,6 +106,7 @@ __all__ = [
     "show",
     "show_against_base",
     "start_parts",
+    "write_held_out",
     "write_likelihoods",
     "write_manifest",
     "write_report",

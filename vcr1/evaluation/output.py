@@ -10,13 +10,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vcr1.evaluation.answers import Answer, Key
+from vcr1.data import TaskDataModule
+from vcr1.evaluation.answers import Answer, Key, answer_of
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.journal import write_whole
 from vcr1.evaluation.results import metrics_text
+from vcr1.records import Judgement
 
 SAMPLES = "samples.jsonl"
 METRICS = "metrics.json"
+HELD_OUT = "held_out.jsonl"
+"""The answers of a training run after training, in the form of `SAMPLES`."""
 
 
 def in_order(benchmarks: Sequence[Benchmark], answers: Mapping[Key, Answer], draws: int = 1) -> list[Answer]:
@@ -56,6 +60,26 @@ def write_results(
     write_whole(folder / METRICS, text)
     content: dict[str, Any] = json.loads(text)
     return content
+
+
+def write_held_out(
+    folder: Path, judged: Mapping[str, Mapping[str, Judgement]], parts: Mapping[str, TaskDataModule]
+) -> None:
+    """Write a training run's held-out answers as those of an evaluation, whole or not at all.
+
+    Args:
+        folder: the run's.
+        judged: task's name -> id of a sample -> its judgement.
+        parts: task's name -> its data.
+    """
+    lines = []
+    for name, judgements in judged.items():
+        task = parts[name].task
+        samples = {sample.id: sample for sample in parts[name].samples("val")}
+        ids = [id_ for id_ in samples if id_ in judgements]
+        ids += [id_ for id_ in judgements if id_ not in samples]
+        lines += [answer_of(name, task, judgements[id_], samples.get(id_)).line() for id_ in ids]
+    write_whole(folder / HELD_OUT, "".join(lines))
 
 
 def show(metrics: Mapping[str, Any], console: Console | None = None) -> None:
