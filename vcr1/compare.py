@@ -19,7 +19,7 @@ from vcr1.evaluation import HELD_OUT, SAMPLES, by_benchmark, number, read_answer
 from vcr1.evaluation.comparison import compare, difference_table
 from vcr1.evaluation.figures import ious_of, learning_curves, recall_curves
 from vcr1.evaluation.likelihoods import CONVERSATIONS, compare_likelihoods, likelihoods_in
-from vcr1.evaluation.report import markdown_table
+from vcr1.evaluation.report import Table, markdown_table
 
 TRAINED = "report.json"
 CURVES = ("train/reward", "train/loss")
