@@ -62,9 +62,12 @@ class Files:
         if self.videos is None:
             raise UserError("no video is loaded: choose one (naming a path needs the server's videos=FOLDER)")
         file = self._below(self.videos, path)
-        if file is None or file.suffix.lower() not in VIDEOS or not file.is_file():
-            raise UserError(f"{path[:200]}: there is no such video below the server's folder of videos")
-        return str(file)
+        try:
+            if file is not None and file.suffix.lower() in VIDEOS and file.is_file():
+                return str(file)
+        except OSError:  # too long a name
+            pass
+        raise UserError(f"{path[:200]}: there is no such video below the server's folder of videos")
 
     @staticmethod
     def _below(folder: Path, path: str) -> Path | None:
