@@ -54,7 +54,7 @@ def chat(cfg: DictConfig) -> None:
 
         files = Files(uploads, None if cfg.videos is None else Path(cfg.videos))
         rules = Rules(files, tuple(asker.tasks), limits.query)
-        page = build_page(asker, plan, rules, Path(cfg.model.path).name)
+        page = build_page(asker, plan, rules, "/".join(Path(cfg.model.path).parts[-2:]))
         open_page(page, Place(cfg.host, cfg.port, cfg.upload_mb, cfg.waiting))
         try:
             announce(cfg)

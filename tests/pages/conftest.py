@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -28,6 +29,12 @@ class Watched:
     page: Page
     requests: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+
+    def show(self, name: str, height: int) -> None:
+        """Take the top of the page as a picture of the README, if VCR1_PICTURES names a folder for it."""
+        if folder := os.environ.get("VCR1_PICTURES"):
+            self.page.set_viewport_size({"width": 900, "height": height})
+            self.page.screenshot(path=Path(folder) / f"{name}.png")
 
     def sideways(self) -> int:
         """Pixels by which the page is wider than the window."""

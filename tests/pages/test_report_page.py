@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from vcr1.config import conf_dir
+from vcr1.evaluate import evaluate
 from vcr1.evaluation import Answer, Benchmark, write_report
 from vcr1.evaluation.output import number, write_results
 from vcr1.pictures import COLORS
@@ -20,6 +23,16 @@ TASKS: list[tuple[Task, str, str]] = [
     (GroundingTask(), "mIoU", "<answer>1.0 to 2.0</answer>"),
     (TrackingTask(), "AO", TRUE_BOXES),
     (QATask(), "accuracy", "<answer>A</answer>"),
+]
+
+RUN = [
+    "model=tiny",
+    "trainer=cpu",
+    "threads=1",
+    "benchmark=[synthetic_grounding]",
+    "benchmarks.synthetic_grounding.clips=6",
+    "data.loader.num_workers=0",
+    "trainer.enable_progress_bar=false",
 ]
 
 # How many pixels of a picture have each of some colours.
@@ -77,10 +90,10 @@ def colors(*names: str) -> list[list[int]]:
 
 
 def test_the_page_shows_the_metrics_and_asks_nobody(report: Path, look: Callable[..., Any]) -> None:
-    watched = look(f"file://{report}/report.html")
+    watched = look((report / "report.html").as_uri())
     page = watched.page
     page.wait_for_load_state("networkidle")
-    assert watched.requests == [f"file://{report}/report.html"]
+    assert watched.requests == [(report / "report.html").as_uri()]
     assert watched.errors == []
     assert page.title() == page.locator("h1").inner_text() == f"Evaluation {report.name}"
     names = [f"own_{task.name}" for task, _, _ in TASKS]
@@ -103,8 +116,26 @@ def test_the_page_shows_the_metrics_and_asks_nobody(report: Path, look: Callable
     assert headings[2:] == ["IoU", "Answers: best", "Answers: median", "Answers: worst"]
 
 
+def test_the_report_of_a_run(world: Path, tmp_path: Path, look: Callable[..., Any]) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("evaluate", overrides=[f"run_dir={tmp_path}/tiny", f"data.root={world}", *RUN])
+    (tmp_path / "tiny").mkdir()
+    evaluate(cfg)
+    watched = look((tmp_path / "tiny" / "report.html").as_uri())
+    metrics = json.loads((tmp_path / "tiny" / "metrics.json").read_text())["synthetic_grounding"]
+    assert watched.page.locator("h2").inner_text() == "synthetic_grounding: 12 samples"
+    value = number(metrics["metrics"]["mIoU"]["value"])
+    assert cells(watched, 0, 0)[1][:2] == ["mIoU", value]
+    scores = [float(text) for text in watched.page.locator("dd:nth-of-type(2)").all_inner_texts()]
+    assert len(scores) == 9  # three of each kind: the best, the middle, the worst first
+    assert scores[:3] == sorted(scores[:3], reverse=True)
+    assert scores[6:] == sorted(scores[6:])
+    assert watched.errors == []
+    watched.show("report", height=1000)
+
+
 def test_pictures_have_loaded_and_show_times_and_boxes(report: Path, look: Callable[..., Any]) -> None:
-    page = look(f"file://{report}/report.html").page
+    page = look((report / "report.html").as_uri()).page
     widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
     assert len(widths) == 5 + 5 + 3  # two charts where there is an IoU; best, median, worst
     assert min(widths) > 400
@@ -118,7 +149,7 @@ def test_pictures_have_loaded_and_show_times_and_boxes(report: Path, look: Calla
 
 
 def test_hostile_text_is_text(report: Path, look: Callable[..., Any]) -> None:
-    page = look(f"file://{report}/report.html").page
+    page = look((report / "report.html").as_uri()).page
     said = page.locator("#s0 dl", has_text="window.hacked").locator("dd").nth(3)
     assert said.inner_text() == f"{HOSTILE} (no_answer)"
     assert page.evaluate("window.hacked") is None
@@ -127,7 +158,7 @@ def test_hostile_text_is_text(report: Path, look: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_page_can_be_read_on_a_narrow_screen(report: Path, look: Callable[..., Any], dark: bool) -> None:
-    watched = look(f"file://{report}/report.html", width=400, dark=dark)
+    watched = look((report / "report.html").as_uri(), width=400, dark=dark)
     assert watched.sideways() <= 0
     paper, ink = (
         watched.page.evaluate(f"getComputedStyle(document.body).{name}.match(/[0-9]+/g).map(Number)")

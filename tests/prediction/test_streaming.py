@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock, Thread, active_count
 from typing import Any, cast
@@ -12,9 +13,10 @@ import pytest
 import torch
 
 from vcr1.errors import VideoError
-from vcr1.prediction import Answer, Asker, CluePlan, Question, draw_answer, first_frame, stream_answer
+from vcr1.policy import Sampling
+from vcr1.prediction import Answer, Asker, CluePlan, Look, Question, draw_answer, first_frame, stream_answer
 from vcr1.records import Box, Interval, VideoClip, VideoSource
-from vcr1.video import write_mp4
+from vcr1.video import FrameBudget, write_mp4
 
 
 def answer(question: Question, text: str, value: Any = None, frames: int = 8) -> Answer:
@@ -85,6 +87,27 @@ def test_streams_wait_for_each_other() -> None:
     speller.alone.release()
     reader.join(10)
     assert len(texts) == 5
+
+
+class Looker(Asker):
+    """Answers each look with the same span."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Any, None), {}, {"grounding": FrameBudget()}, Sampling())
+
+    def ask(self, questions: Any, budget: Any = None, watch: Any = None) -> list[Answer]:
+        watch("1.0 to")
+        given = answer(questions[0], "1.0 to 2.0", Interval(1.0, 2.0))
+        look = Look(Interval(0.0, 4.0), 8, 4, given.text, (Interval(1.0, 2.0),))
+        return [replace(given, looks=(look,))]
+
+
+def test_each_look_is_streamed(video: VideoSource) -> None:
+    question = Question("q", video, "when?", "grounding")
+    *grown, last = stream_answer(Looker(), question, CluePlan(rounds=1))
+    assert isinstance(last, Answer)
+    assert grown == ["1.0 to"] * len(last.looks)
+    assert last.stopped
 
 
 # ------------------------------------------------------------------------------------------ pictures

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 STYLE = """
 .gradio-container{max-width:60rem!important;margin:0 auto!important}
 #trouble textarea{color:#b3261e}
-#video video{width:100%;max-height:16rem}
+#video video{width:100%;max-height:16rem;background:#000}
 """
 COLOR = "#2667c9"
 KEPT = 3600
@@ -165,7 +165,7 @@ def build_page(asker: Asker, plan: CluePlan, rules: Rules, model: str) -> gr.Blo
         stop.click(None, cancels=[asking], api_visibility="private")
         upload.change(_player_of(rules), upload, player, **hidden)
         task.change(_wanted, task, [options, box], **hidden)
-        picking = [frame, first, corners, trouble]
+        picking = [frame, first, corners]
         for event in (task.change, upload.change, path.submit, start.change):
             event(_frame_of(asker, rules), fields, picking, **hidden)
         frame.select(_picked, [first, corners], [frame, corners, box], **hidden)
@@ -215,18 +215,18 @@ def _player_of(rules: Rules) -> Callable[[str | None], Any]:
 
 
 def _frame_of(asker: Asker, rules: Rules) -> Callable[..., Any]:
-    """Shows the first frame where a box is wanted and there is a video."""
+    """Shows the first frame where a box is wanted; what is wrong with the video is said when it is asked."""
 
     def show(*fields: Any) -> Any:
         form = _form(fields)
-        nothing = gr.update(value=None, visible=False)
-        if form.task not in BOXED or not (form.upload or form.path.strip()):
-            return nothing, None, [], gr.update(visible=False)
-        try:
-            first = Image.fromarray(first_frame(source_of(form, rules.files), asker.decoder))
-        except UserError as error:
-            return nothing, None, [], _shown(_sentence(error, rules))
-        return gr.update(value=first, visible=True), first, [], gr.update(visible=False)
+        if form.task in BOXED and (form.upload or form.path.strip()):
+            try:
+                first = Image.fromarray(first_frame(source_of(form, rules.files), asker.decoder))
+            except UserError:
+                pass
+            else:
+                return _shown(first), first, []
+        return _shown(None), None, []
 
     return show
 
@@ -261,7 +261,7 @@ def _drawn(answer: Answer, asker: Asker) -> Image.Image:
 
 
 def _shown(value: Any) -> Any:
-    return gr.update(value=value, visible=bool(value))
+    return gr.update(value=value, visible=value is not None and value != "")
 
 
 def _sentence(error: UserError, rules: Rules) -> str:
