@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -37,12 +36,6 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 def started(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "TMPDIR": str(folder), "CUDA_VISIBLE_DEVICES": "", "GRADIO_SHARE": "True"}
     command = [sys.executable, "-m", "vcr1.chat", "model=tiny", "loader=tiny", "threads=1", *overrides]
@@ -52,7 +45,7 @@ def started(folder: Path, *overrides: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, free_port: int) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("chat")
     videos = tmp_path_factory.mktemp("videos")
     square = ShapeEvent("red", "square", 2.0, 5.0, x=40, y=60, vx=9, vy=5, radius=20)
@@ -64,8 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_mp4(videos / "single.mp4", noise[:1], fps=4)
     write_mp4(videos / "ten_hours.mp4", noise, fps=4, times=[0, 12000, 24000, 36000])
     (videos / "large.mp4").write_bytes(whole[:4096] + bytes(2 * 2**20))
-    port = free_port()
-    settings = [f"port={port}", f"videos={videos}", "upload_mb=1", "rollout.max_new_tokens=96"]
+    settings = [f"port={free_port}", f"videos={videos}", "upload_mb=1", "rollout.max_new_tokens=96"]
     process = started(folder, *settings)
     assert process.stdout is not None
     said = ""
@@ -73,9 +65,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         said += line
         if line.startswith("Open http"):
             break
-    assert f"Open http://127.0.0.1:{port} (Ctrl-C ends it)" in said, said[-2000:]
+    assert f"Open http://127.0.0.1:{free_port} (Ctrl-C ends it)" in said, said[-2000:]
     (scratch,) = folder.glob("vcr1-chat-*")
-    yield Server(process, port, videos, scratch)
+    yield Server(process, free_port, videos, scratch)
     process.send_signal(signal.SIGINT)  # Ctrl-C
     rest = process.communicate(timeout=60)[0]
     assert process.returncode == 0, rest[-2000:]
@@ -161,7 +153,13 @@ def test_a_question_about_a_video(visit: Callable[..., Any], server: Server) -> 
     assert len(grown) > 1  # streamed
     assert all(text.startswith(part) for part in grown)
     assert page.locator("#trouble textarea").count() == 0
-    page.evaluate("document.querySelector('#video video').currentTime = 3")
+    page.evaluate(
+        """new Promise(done => {
+            const video = document.querySelector("#video video");
+            video.onseeked = () => setTimeout(done, 500);
+            video.currentTime = 3;
+        })"""
+    )
     watched.show("chat", height=960)
 
 
@@ -280,6 +278,8 @@ def test_no_other_file_and_no_other_site_is_served(server: Server) -> None:
         evil = {"Origin": "http://evil.example"}
         assert client.post("/gradio_api/upload", files=upload, headers=evil).status_code == 421
         assert client.get("/gradio_api/info").json()["named_endpoints"] == {}
+        recording = {"video": ("a.mp4", b"#EXTM3U\n")}
+        assert client.post("/gradio_api/process_recording", files=recording).status_code == 404
         config = client.get("/config").json()
         assert config["analytics_enabled"] is False
         forged = {"path": str(server.videos / "good.mp4"), "meta": {"_type": "gradio.FileData"}}

@@ -130,7 +130,7 @@ def test_two_corners_are_a_box() -> None:
     assert box_text([(30, 80), (10, 20)], 100, 200) == "0.100, 0.100, 0.300, 0.400"
 
 
-def asked(hosts: tuple[str, ...] | None, **headers: str) -> tuple[int, dict[bytes, bytes]]:
+def asked(hosts: tuple[str, ...] | None, path: str = "/", **headers: str) -> tuple[int, dict[bytes, bytes]]:
     """Status and headers of the guard's answer."""
     sent: list[Any] = []
 
@@ -143,7 +143,7 @@ def asked(hosts: tuple[str, ...] | None, **headers: str) -> tuple[int, dict[byte
         sent.append(message)
 
     given = [(name.encode(), value.encode()) for name, value in headers.items()]
-    asyncio.run(Guard(page, hosts)({"type": "http", "headers": given}, send, send))  # type: ignore[arg-type]
+    asyncio.run(Guard(page, hosts)({"type": "http", "path": path, "headers": given}, send, send))  # type: ignore[arg-type]
     return sent[0]["status"], dict(sent[0]["headers"])
 
 
@@ -158,6 +158,14 @@ def test_the_guard_answers_to_its_own_names_only() -> None:
         assert asked(hosts, host="localhost:7860", origin="http://localhost:7860")[0] == 200
         assert asked(hosts, host="localhost:7860", origin="http://evil.example")[0] == 421
         assert asked(hosts, host="localhost:7860", origin="null")[0] == 421
+    for path in (
+        "/process_recording",
+        "/gradio_api/process_recording",
+        "/gradio_api/proxy=http://x",
+        "/docs",
+    ):
+        assert asked(ours, path, host="localhost")[0] == 404
+    assert asked(ours, "/gradio_api/file=a.png", host="localhost")[0] == 200
     policy = asked(ours, host="localhost")[1][b"content-security-policy"]
     assert policy.startswith(b"default-src 'self';")
 

@@ -11,6 +11,12 @@ App = Callable[
     [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
 
+_PAGE = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json")
+_API = ("upload", "upload_progress", "queue/join", "queue/data", "cancel", "startup-events", "info")
+BELOW = ("/assets/", "/static/", "/svelte/", "/gradio_api/file=", "/gradio_api/heartbeat/")
+ROUTES = (*_PAGE, *(f"/gradio_api/{name}" for name in _API))
+"""What the page asks of its server. Gradio has more, such as one that hands any upload to FFmpeg."""
+
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -29,10 +35,10 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware: refuses requests for other hosts and from other sites; adds a content security policy.
+    """ASGI middleware: refuses what the page itself would not ask, and adds a content security policy.
 
-    Any web site could have its own name point to this machine, and read the page as its own; or send a form
-    to it.
+    So it refuses requests for other hosts and from other sites: any web site could have its own name point to
+    this machine, and read the page as its own; or send a form to it.
 
     Args:
         app: what it guards.
@@ -51,12 +57,13 @@ class Guard:
     ) -> None:
         """One request."""
         if scope["type"] != "http":
-            if scope["type"] == "lifespan" or self._is_ours(scope):
+            if scope["type"] == "lifespan":  # the page opens no websocket
                 await self.app(scope, receive, send)
             return
-        if not self._is_ours(scope):
+        ours, known = self._is_ours(scope), scope["path"] in ROUTES or scope["path"].startswith(BELOW)
+        if not (ours and known):
             head = [(b"content-type", b"text/plain")]
-            await send({"type": "http.response.start", "status": 421, "headers": head})
+            await send({"type": "http.response.start", "status": 404 if ours else 421, "headers": head})
             await send({"type": "http.response.body", "body": b"This page answers to itself only.\n"})
             return
 
