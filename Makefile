@@ -17,9 +17,12 @@ OMP_WAIT_POLICY ?= PASSIVE
 TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY TOKENIZERS_PARALLELISM
 
+# Names of a Chromium, as tests/pages/conftest.py looks for it.
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint format types imports unit pytest bench lmms wheel upgrade clean
+.PHONY: help demo setup test lint format types imports browser unit pytest bench lmms wheel upgrade clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +32,7 @@ demo: $(VENV)/.runtime ## install what it needs, then train the embedded demo (n
 
 setup: $(VENV)/.dev ## install the package with its development tools into .venv
 
-test: lint types imports unit ## set up, then check style, types, import rules and tests
+test: lint types imports browser unit ## set up, then check style, types, import rules and tests
 
 lint: $(VENV)/.dev ## check style and formatting
 	$(BIN)/ruff check .
@@ -44,6 +47,15 @@ types: $(VENV)/.dev ## check types
 
 imports: $(VENV)/.dev ## check that imports go one way
 	$(BIN)/lint-imports --no-logo
+
+browser: ## see that there is a Chromium for the tests of the pages; as root on Debian, install one
+	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium for the tests of the pages"; \
+		apt-get -qq update >/dev/null && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes chromium >/dev/null && exit 0; \
+	fi; \
+	echo "No Chromium: the tests of the pages fail in CI and are skipped elsewhere; apt-get install chromium" >&2
 
 unit: $(VENV)/.dev ## run the tests; PYTEST_ARGS='-k grpo -x' narrows them
 	$(BIN)/python -m pytest $(PYTEST_WORKERS) $(PYTEST_ARGS)

@@ -185,8 +185,18 @@ def test_each_tracked_clip_is_a_row_and_each_frame_a_column(tmp_path: Path) -> N
     one = drawing(tmp_path, track(4, truth=(box,) * 4))
     three = drawing(tmp_path, track(4, truth=(box,) * 4), track(2, truth=(box,) * 2), track(4, truth=(box,)))
     assert one.shape[1] == three.shape[1] == pytest.approx(4 * 1.2 * 110, abs=1)
-    assert three.shape[0] == pytest.approx(3 * one.shape[0], abs=3)
+    assert three.shape[0] - one.shape[0] == pytest.approx(2 * (1.2 + 0.25) * 110, abs=3)  # one legend for all
     assert plt.get_fignums() == []
+
+
+def test_a_title_is_text_and_pushes_no_frame_away(tmp_path: Path) -> None:
+    boxes = (Box(0.2, 0.2, 0.8, 0.8),) * 4
+    short, long = (
+        drawing(tmp_path, TrackEntry(clip(4), name, {"truth": boxes})) for name in ("a", "the $x_{\ndog " * 9)
+    )
+    assert columns_of(short, COLORS["truth"]).tolist() == columns_of(long, COLORS["truth"]).tolist()
+    timelines([TimelineEntry(clip(4), "costs $5 or $x_{", {})], tmp_path / "lines.png")
+    assert not columns_of(pixels(tmp_path / "lines.png"), COLORS["truth"]).size
 
 
 # --------------------------------------------------------------------------------------- learning curve

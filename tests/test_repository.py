@@ -74,6 +74,41 @@ def test_make_lists_its_targets_by_default() -> None:
     assert make("help") == make()
 
 
+def made_browser(tmp_path: Path, *programs: str) -> tuple[str, str]:
+    """What ``make browser`` does and says where there are only some programs, which do nothing but say so."""
+    for name in ("true", *programs):
+        program = tmp_path / name.split()[0]
+        program.write_text(f"#!/bin/sh\necho {name.partition(' ')[2]} | /usr/bin/tee -a {tmp_path}/done\n")
+        program.chmod(0o755)
+    (tmp_path / "done").write_text("")
+    command = [str(shutil.which("make")), "--no-print-directory", "-s", "browser"]
+    environment = {"PATH": str(tmp_path)}
+    said = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    return (tmp_path / "done").read_text(), said.stderr
+
+
+def test_a_browser_is_installed_only_where_there_is_none_and_it_can_be(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("there", "user", "root", "elsewhere")]
+    for folder in folders:
+        folder.mkdir()
+    there, user, root, elsewhere = folders
+    assert made_browser(there, "google-chrome", "id 0", "apt-get apt") == ("", "")
+    done, said = made_browser(user, "id 1000", "apt-get apt")
+    assert (done, said.count("\n")) == ("1000\n", 1)
+    assert "apt-get install chromium" in said
+    done, said = made_browser(root, "id 0", "apt-get apt")
+    assert (done, said) == ("0\napt\napt\n", "")
+    assert "No Chromium" in made_browser(elsewhere, "id 0")[1]
+
+
 # --------------------------------------------------------------------------------------- constraints
 
 
@@ -111,7 +146,10 @@ def imported_packages(source: Path) -> set[str]:
 
 
 def test_every_import_of_the_package_is_a_requirement() -> None:
-    imported = set().union(*map(imported_packages, (ROOT / "vcr1").rglob("*.py")))
+    sources = set((ROOT / "vcr1").rglob("*.py"))
+    page = ROOT / "vcr1" / "webpage" / "page.py"  # the only module that needs an extra
+    assert imported_packages(page) - sys.stdlib_module_names == {"gradio", "PIL", "vcr1"}
+    imported = set().union(*map(imported_packages, sources - {page}))
     required = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
     providers = packages_distributions()
     foreign = imported - sys.stdlib_module_names - {"vcr1"}

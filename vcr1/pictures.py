@@ -42,18 +42,24 @@ class TrackEntry:
 
 
 def timelines(entries: Sequence[TimelineEntry], path: Path) -> None:
-    """For each clip a strip of frames over a timeline with the true and the answered intervals."""
+    """For each clip a strip of frames over a timeline with the true and the answered intervals.
+
+    An entry without names of spans, such as a question whose answer is a letter, has only the strip.
+    """
+    rows = [
+        (draw, entry) for entry in entries for draw in (_strip, _timeline) if entry.spans or draw is _strip
+    ]
+    heights = [1.0 if draw is _strip else 0.75 for draw, _ in rows]
     figure, axes = plt.subplots(
-        len(entries) * 2,
+        len(rows),
         1,
-        figsize=(9, 1.55 * len(entries)),
-        gridspec_kw={"height_ratios": [1.0, 0.75] * len(entries)},
+        figsize=(9, 1.55 / 1.75 * sum(heights) + 0.2 * (len(rows) == len(entries))),
+        gridspec_kw={"height_ratios": heights},
         squeeze=False,
         layout="constrained",
     )
-    for number, entry in enumerate(entries):
-        _strip(axes[2 * number, 0], entry)
-        _timeline(axes[2 * number + 1, 0], entry)
+    for axis, (draw, entry) in zip(axes[:, 0], rows, strict=True):
+        draw(axis, entry)
     axes[-1, 0].set_xlabel("seconds")
     save(figure, path)
 
@@ -65,8 +71,16 @@ def _strip(axis: Axes, entry: TimelineEntry) -> None:
     chosen = [int((slot + 0.5) * len(clip.indices) / count) for slot in range(count)]
     strip = torch.cat([clip.frames[index].permute(1, 2, 0) for index in chosen], dim=1)
     axis.imshow(strip.numpy(), extent=(0.0, clip.duration, 0.0, 1.0), aspect="auto", interpolation="nearest")
-    axis.set(xlim=(0, clip.duration), xticks=[], yticks=[])
-    axis.set_title(entry.question, fontsize=9, loc="left", pad=2)
+    axis.set(xlim=(0, clip.duration), yticks=[])
+    axis.tick_params(axis="x", labelsize=7)
+    if entry.spans:  # the timeline below has the ticks
+        axis.set_xticks([])
+    axis.set_title(_line(entry.question), fontsize=9, loc="left", pad=2, parse_math=False)
+
+
+def _line(text: str) -> str:
+    """Text from outside as a title: one line, and a dollar is a dollar."""
+    return " ".join(text.split())
 
 
 def _timeline(axis: Axes, entry: TimelineEntry) -> None:
@@ -84,20 +98,19 @@ def _timeline(axis: Axes, entry: TimelineEntry) -> None:
 def tracks(entries: Sequence[TrackEntry], path: Path) -> None:
     """For each clip a row with the asked frames, and the true and the answered boxes drawn into them."""
     columns = max(len(entry.clip.indices) for entry in entries)
-    figure, axes = plt.subplots(
-        len(entries),
-        columns,
-        figsize=(1.2 * columns, 1.4 * len(entries)),
-        squeeze=False,
-        layout="constrained",
-    )
-    for row, entry in zip(axes, entries, strict=True):
-        for axis in row:
+    heights = [1.2 * entry.clip.frames.shape[2] / entry.clip.frames.shape[3] + 0.25 for entry in entries]
+    figure = plt.figure(figsize=(1.2 * columns, sum(heights) + 0.3), layout="constrained")
+    # A row is a figure of its own, because the title of one frame would push the next frame away.
+    rows = figure.subfigures(len(entries), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for row, entry in zip(rows, entries, strict=True):
+        axes = row.subplots(1, columns, squeeze=False)[0]
+        for axis in axes:
             axis.set_axis_off()
         for frame in range(len(entry.clip.indices)):
-            _boxes(row[frame], entry, frame)
+            _boxes(axes[frame], entry, frame)
         silent = "".join(f" ({name}: no answer)" for name, boxes in entry.boxes.items() if not boxes)
-        row[0].set_title(entry.query + silent, fontsize=8, loc="left")
+        title = _line(entry.query) + silent
+        row.suptitle(title, x=0.01, horizontalalignment="left", fontsize=8, parse_math=False)
     names = dict.fromkeys(name for entry in entries for name in entry.boxes)
     handles = [Line2D([], [], color=COLORS.get(name, "#888888"), label=name) for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)

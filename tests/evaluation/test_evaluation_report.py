@@ -53,6 +53,7 @@ def test_the_page_needs_no_other_file(world: Path, tmp_path: Path) -> None:
     page, text = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
     assert page.count("data:image/png;base64,") == 5  # histogram, curve, best, median, worst
     assert "<script>" not in page + text
+    assert '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:;' in page
     assert "src=" not in page.replace('src="data:', "")
     assert "| mIoU | 0.150 |" in text
     assert "| no_answer | 1 |" in text

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from vcr1.clues import shifted
 from vcr1.errors import VideoError
@@ -34,6 +35,7 @@ def iou_histogram(ious: Sequence[float], path: Path) -> None:
     axis.hist(list(ious), bins=BINS, range=(0.0, 1.0), color="#2667c9")
     axis.axvline(nan_mean(ious), color="black", linestyle="--", linewidth=1, label="mean")
     axis.set(xlabel="IoU", ylabel="answers", xlim=(0, 1))
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     save(figure, path)

@@ -15,7 +15,7 @@ from vcr1.evaluation.comparison import compare, difference_table
 from vcr1.evaluation.journal import read_answers, write_whole
 from vcr1.evaluation.likelihoods import CONVERSATIONS, Likelihood, compare_likelihoods, likelihoods_in
 from vcr1.evaluation.output import SAMPLES, metric_rows, number
-from vcr1.evaluation.report import Section
+from vcr1.evaluation.page import Part, Section
 
 BASE = "base"
 """Folder of the base's own evaluation, in that of the checkpoint."""
@@ -72,11 +72,12 @@ def sections_of(metrics: Mapping[str, Any], forgetting: Mapping[str, Any] | None
     """
     sections = []
     if forgetting is not None:
-        sections.append(Section("Checkpoint against base", tables_of(forgetting)))
+        tables = tables_of(forgetting)
+        sections.append(Section("Checkpoint against base", [Part(*one) for one in tables.items()]))
     if (talk := metrics.get(CONVERSATIONS)) is not None:
         title = f"{CONVERSATIONS}: {talk['samples']}, with {talk['turns']} answers of {talk['tokens']} tokens"
         rows = [["metric", "value", "95 %"], *map(list, metric_rows(talk["metrics"]))]
-        sections.append(Section(title, {"Likelihood of their answers": rows}))
+        sections.append(Section(title, [Part("Likelihood of their answers", rows)]))
     return sections
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +13,13 @@ from vcr1.evaluation.comparison import difference_table
 from vcr1.evaluation.figures import chosen_examples, draw_examples, iou_histogram, ious_of, recall_curves
 from vcr1.evaluation.journal import write_whole
 from vcr1.evaluation.output import metric_rows, number
+from vcr1.evaluation.page import Part, Picture, Section, Table, html, markdown, markdown_table
 from vcr1.evaluation.results import by_benchmark
 
-STYLE = (
-    "body{font:15px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ccc;padding:.2rem .6rem;"
-    "text-align:left}img{max-width:100%}td{white-space:pre-wrap;overflow-wrap:anywhere}"
-)
-_LONGEST = 400
-"""Characters of a completion that a table shows; samples.jsonl has all of them."""
+__all__ = ["Table", "category_table", "markdown_table", "write_report"]
 
-Table = list[list[str]]
-"""Rows of cells, the heading first."""
-
-
-@dataclass(slots=True)
-class Section:
-    """One benchmark: titled tables, and pictures by name."""
-
-    title: str
-    tables: dict[str, Table] = field(default_factory=dict)
-    pictures: list[Path] = field(default_factory=list)
+_LONGEST = 600
+"""Characters of a text that the report shows; samples.jsonl has all of them."""
 
 
 def write_report(
@@ -63,39 +47,56 @@ def write_report(
         if one.name in groups
     ]
     sections = [*first, *sections]
-    write_whole(folder / "report.md", markdown(folder.name, sections))
-    write_whole(folder / "report.html", html(folder.name, sections))
+    title = f"Evaluation {folder.name}"
+    write_whole(folder / "report.md", markdown(title, sections))
+    write_whole(folder / "report.html", html(title, sections))
 
 
 def _section(
     folder: Path, benchmark: Benchmark, answers: Sequence[Answer], metrics: Mapping[str, Any], examples: int
 ) -> Section:
-    section = Section(f"{benchmark.name}: {metrics['samples']} samples")
-    section.tables["Metrics"] = [["metric", "value", "95 %"], *map(list, metric_rows(metrics["metrics"]))]
+    parts = [Part("Metrics", [["metric", "value", "95 %"], *map(list, metric_rows(metrics["metrics"]))])]
     if "looks" in metrics:
-        section.tables[looks_title(metrics["looks"])] = difference_table(
-            metrics["looks"]["metrics"], "first look", "last look"
-        )
+        gains = difference_table(metrics["looks"]["metrics"], "first look", "last look")
+        parts.append(Part(looks_title(metrics["looks"]), gains))
     if metrics["failures"]:
         rows = [[reason, str(count)] for reason, count in metrics["failures"].items()]
-        section.tables["Failures, which score 0"] = [["reason", "answers"], *rows]
+        parts.append(Part("Failures, which score 0", [["reason", "answers"], *rows]))
     if metrics["categories"]:
-        section.tables["Categories"] = category_table(metrics["categories"])
+        parts.append(Part("Categories", category_table(metrics["categories"])))
     if ious := ious_of(answers):
-        histogram, curve = (folder / f"{name}_{benchmark.name}.png" for name in ("iou", "recall"))
-        iou_histogram(ious, histogram)
-        recall_curves({benchmark.name: ious}, curve)
-        section.pictures += [histogram, curve]
+        parts.append(_charts(folder, benchmark.name, ious))
     metric = next(iter(answers[0].scores))
     for kind, chosen in chosen_examples(answers, metric, examples).items() if examples else ():
-        if not chosen:
-            continue
-        rows = [[one.id, number(one.scores[metric]), one.prompt, _shown(one)] for one in chosen]
-        section.tables[f"Answers: {kind}"] = [["id", metric, "question", "answer"], *rows]
-        path = folder / f"{kind}_{benchmark.name}.png"
-        if draw_examples(benchmark, chosen, path):
-            section.pictures.append(path)
-    return section
+        if chosen:
+            parts.append(_examples(folder, benchmark, kind, chosen))
+    return Section(f"{benchmark.name}: {metrics['samples']} samples", parts)
+
+
+def _charts(folder: Path, name: str, ious: Sequence[float]) -> Part:
+    """How good the answers are, as two charts."""
+    histogram, curve = (folder / f"{kind}_{name}.png" for kind in ("iou", "recall"))
+    iou_histogram(ious, histogram)
+    recall_curves({name: ious}, curve)
+    pictures = [
+        Picture(histogram, "How many answers have which IoU"),
+        Picture(curve, "R@k: the share of answers with an IoU of at least k"),
+    ]
+    return Part("IoU", pictures=pictures, charts=True)
+
+
+def _examples(folder: Path, benchmark: Benchmark, kind: str, chosen: Sequence[Answer]) -> Part:
+    """Some answers with their frames."""
+    metric = next(iter(chosen[0].scores))
+    rows = [
+        [one.id, number(one.scores[metric]), _cut(one.prompt), _shown(one), _value(one.target)]
+        for one in chosen
+    ]
+    part = Part(f"Answers: {kind}", [["id", metric, "question", "answer", "truth"], *rows], cards=True)
+    path = folder / f"{kind}_{benchmark.name}.png"
+    if draw_examples(benchmark, chosen, path):
+        part.pictures.append(Picture(path, f"The {kind} answers, in the same order"))
+    return part
 
 
 def looks_title(looks: Mapping[str, Any]) -> str:
@@ -118,48 +119,25 @@ def category_table(categories: Mapping[str, Any]) -> Table:
 
 
 def _shown(answer: Answer) -> str:
-    text = answer.completion[:_LONGEST]
+    text = _cut(answer.completion)
     return f"{text} ({answer.failure})" if answer.failure else text
 
 
-def markdown(title: str, sections: Sequence[Section]) -> str:
-    """The report as Markdown; pictures lie beside it."""
-    lines = [f"# {title}", ""]
-    for section in sections:
-        lines += [f"## {section.title}", ""]
-        for heading, table in section.tables.items():
-            lines += [f"### {heading}", "", markdown_table(table), ""]
-        lines += [f"![{path.stem}]({path.name})" for path in section.pictures]
-        lines.append("")
-    return "\n".join(lines)
+def _value(value: Any) -> str:
+    """The truth as JSON; nothing where it was lost with its video."""
+    if value is None or isinstance(value, str):
+        return _cut(value or "")
+    return _cut(json.dumps(_rounded(value), ensure_ascii=False))
 
 
-def markdown_table(table: Table) -> str:
-    """A Markdown table; text from outside stays within its cell."""
-
-    def row(cells: Sequence[str]) -> str:
-        clean = (cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for cell in cells)
-        return f"| {' | '.join(clean)} |"
-
-    return "\n".join([row(table[0]), "|---" * len(table[0]) + "|", *map(row, table[1:])])
-
-
-def html(title: str, sections: Sequence[Section]) -> str:
-    """The report as one page that needs no other file."""
-    parts = [f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"]
-    parts.append(f"<h1>{escape(title)}</h1>")
-    for section in sections:
-        parts.append(f"<h2>{escape(section.title)}</h2>")
-        for heading, table in section.tables.items():
-            parts.append(f"<h3>{escape(heading)}</h3>{html_table(table)}")
-        for path in section.pictures:
-            data = base64.b64encode(path.read_bytes()).decode()
-            parts.append(f'<p><img alt="{escape(path.stem)}" src="data:image/png;base64,{data}"></p>')
-    return "\n".join(parts) + "\n"
+def _rounded(value: Any) -> Any:
+    """Numbers with as many digits as one reads."""
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return {name: _rounded(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
-def html_table(table: Table) -> str:
-    """A table of HTML; all text is escaped."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table[0])
-    rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table[1:])
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

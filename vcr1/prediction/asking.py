@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -76,6 +77,8 @@ class Asker:
         self.decoder = decoder
         self.limits = limits or Limits()
         self.seed = seed
+        self.alone = Lock()
+        """Held by a stream of answers while it uses the model."""
 
     def group(self, questions: Sequence[Question]) -> list[list[Question]]:
         """The questions in groups that see the same frames, none larger than ``limits.together``."""
@@ -135,8 +138,13 @@ class Asker:
             )
         ]
 
-    def ask_again(self, question: Question, plan: CluePlan) -> Answer:
+    def ask_again(self, question: Question, plan: CluePlan, watch: Watch | None = None) -> Answer:
         """The answer to a question after further looks at the times that the model names.
+
+        Args:
+            question: of a task that names times.
+            plan: how often and how closely to look.
+            watch: sees the answer of each look grow.
 
         Raises:
             VideoError: the video cannot be shown.
@@ -146,12 +154,16 @@ class Asker:
 
         def ask(part: Interval, budget: FrameBudget) -> Answer:
             shown = replace(question, source=part_of(source, part, whole))
-            (answer,) = self.ask([shown], budget)
+            (answer,) = self.ask([shown], budget, watch)
             value = shifted(answer.value, part.start)
             look = replace(answer.looks[0], part=part, intervals=intervals_of(value))
             return replace(answer, question=question, value=value, looks=(look,))
 
         return search(ask, whole, self.budgets[question.task], plan)
+
+    def names_times(self, question: Question) -> bool:
+        """Whether answers to a question name times, at which the model can look again."""
+        return question.task != FREE and self.tasks[question.task].names_times
 
     def _frames(self, question: Question) -> int | None:
         """How many frames the question's task shows; None leaves it to the budget."""

@@ -23,6 +23,10 @@ FIELDS = ("id", "video", "task", "query", "box", "options", "start", "end", "fps
 """What a line of a JSONL file may hold."""
 CHOICES = {"qa": 2, "grounded_qa": 2, "quality": 2}
 """Tasks that choose, and the fewest options to choose from."""
+BOXED = ("tracking",)
+"""Tasks that want the object's first box."""
+WORDLESS = ("captioning",)
+"""Tasks that ask by themselves where no question is typed."""
 MAX_OPTIONS = 26
 """There are so many letters."""
 
@@ -73,12 +77,14 @@ class Manner:
         tasks: names of the tasks that there are.
         max_query: most characters of a query, and of all options.
         common: further fields, such as ``box`` and ``options``, of questions that do not have them.
+        place: where questions come from that are in no file, as sentences name it.
     """
 
     task: str = FREE
     tasks: tuple[str, ...] = ()
     max_query: int = 8192
     common: Mapping[str, Any] = field(default_factory=dict)
+    place: str = "the command line"
 
 
 def read_questions(video: str, queries: Sequence[str], manner: Manner) -> list[Question | Failure]:
@@ -116,7 +122,7 @@ def read_questions(video: str, queries: Sequence[str], manner: Manner) -> list[Q
     for path in videos:
         for number, query in enumerate(_asked(queries, manner.task)):
             id_ = Path(path).stem if len(queries) < 2 else f"{Path(path).stem}-{number}"
-            asked.append(_question({**manner.common, "query": query}, id_, path, manner, "the command line"))
+            asked.append(_question({**manner.common, "query": query}, id_, path, manner, manner.place))
     return asked
 
 
@@ -172,7 +178,7 @@ def _asked(queries: Sequence[str], task: str) -> Sequence[str]:
     """
     if queries:
         return queries
-    if task == "captioning":
+    if task in WORDLESS:
         return [INSTRUCTION]
     raise UserError('nothing is asked: give query="..."')
 
@@ -196,8 +202,8 @@ def _question(row: Mapping[str, Any], id_: str, video: str, manner: Manner, plac
         raise UserError(f"{place}: {task} takes 2 to {MAX_OPTIONS} options, found {len(options)}")
     _check_query("".join(map(str, options)) or "-", f"{place}: options", manner.max_query)
     box = None if row.get("box") is None else _box(row["box"], place)
-    if task == "tracking" and box is None:
-        raise UserError(f"{place}: tracking needs the object's first box, box=[left,top,right,bottom]")
+    if task in BOXED and box is None:
+        raise UserError(f"{place}: {task} needs the object's first box, box=[left,top,right,bottom]")
     return Question(id_, _source(video, row, place), query, task, box, tuple(map(str, options)))
 
 

@@ -74,16 +74,28 @@ def check_render(cfg: DictConfig, batch: bool) -> None:
 
 
 def check_settings(cfg: DictConfig) -> torch.device:
-    """See that the settings can be used, before the model is loaded; a checkpoint of a training is exported.
+    """See that the settings of a prediction can be used, before anything heavy starts.
 
     Returns:
         The device.
 
     Raises:
-        UserError: there is no such device, decoder, weights or folder for the answers.
+        UserError: there is no folder for the answers; or as :func:`check_model`.
     """
     if not Path(cfg.out).absolute().parent.is_dir():
         raise UserError(f"out={cfg.out}: there is no folder {Path(cfg.out).parent}; make it first")
+    return check_model(cfg)
+
+
+def check_model(cfg: DictConfig) -> torch.device:
+    """See that the model can be used, and settle where its weights are and what they are computed in.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: there is no such device, decoder or weights.
+    """
     if cfg.data.loader.decoder not in DECODERS:
         raise UserError(f"data.loader.decoder must be one of {', '.join(DECODERS)}")
     name = str(cfg.device)

@@ -8,6 +8,24 @@ from typing import Any, TextIO
 
 from vcr1.prediction.answers import Answer, failure_of, plain
 from vcr1.prediction.questions import FREE, Failure
+from vcr1.prediction.streaming import NO_CHARACTER
+
+
+def remarks(answer: Answer) -> list[str]:
+    """What is to be said beside an answer's text: its looks, what was read in it, and whether it is whole."""
+    lines = []
+    for number, look in enumerate(answer.looks if answer.stopped else ()):
+        spans = ", ".join(f"{span.start:.1f} to {span.end:.1f}" for span in look.intervals) or "no time"
+        lines.append(
+            f"look {number}: {look.part.start:.1f} to {look.part.end:.1f} s, {look.frames} frames, "
+            f"{look.vision_tokens} vision tokens: {spans}"
+        )
+    if answer.question.task != FREE:
+        reason = failure_of(answer.value)
+        lines.append(f"{plain(answer.value)}" if reason is None else f"cannot be read: {reason}")
+    if answer.truncated:
+        lines.append("cut off at rollout.max_new_tokens")
+    return lines
 
 
 class Terminal:
@@ -25,8 +43,7 @@ class Terminal:
 
     def stream(self, text: str) -> None:
         """Print what is new of a text that grows."""
-        # A character whose bytes have not all come yet is decoded as this one, and otherwise later.
-        text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+        text = text.rstrip(NO_CHARACTER)
         self._print(text[len(self._streamed) :])
         self._streamed = text
 
@@ -40,17 +57,8 @@ class Terminal:
         else:
             self._print(f"{found.question.id}: {found.question.query.strip()}\n  {found.text}\n")
         self._streamed = ""
-        for number, look in enumerate(found.looks if found.stopped else ()):
-            spans = ", ".join(f"{span.start:.1f} to {span.end:.1f}" for span in look.intervals) or "no time"
-            self._print(
-                f"  look {number}: {look.part.start:.1f} to {look.part.end:.1f} s, {look.frames} frames, "
-                f"{look.vision_tokens} vision tokens: {spans}\n"
-            )
-        if found.question.task != FREE:
-            reason = failure_of(found.value)
-            self._print(f"  {plain(found.value)}\n" if reason is None else f"  cannot be read: {reason}\n")
-        if found.truncated:
-            self._print("  cut off at rollout.max_new_tokens\n")
+        for line in remarks(found):
+            self._print(f"  {line}\n")
 
     def finish(self, report: dict[str, Any], path: Path) -> None:
         """Say how many there are and where everything is."""
