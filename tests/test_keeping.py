@@ -177,6 +177,13 @@ def test_what_cannot_be_is_said_before_a_model_is_loaded(
     assert not (tmp_path / "manifest.json").exists()
 
 
+def test_in_half_precision_all_of_it_runs(asked: list[str], tmp_path: Path) -> None:
+    more = ["trainer.precision=bf16-true", "base=null", "evaluation.limit=2", "evaluation.examples=0"]
+    found = evaluated(tmp_path, [*asked, *more])
+    assert found["synthetic_grounding"]["looks"]["per_question"] > 1
+    assert found["conversations"]["unscored"] == 0
+
+
 @pytest.mark.slow
 def test_two_ranks_write_the_same_results_to_the_byte(whole: Path, asked: list[str], tmp_path: Path) -> None:
     written = [one.replace("clues.rounds=1", "clues=1") for one in asked]
