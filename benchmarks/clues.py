@@ -70,8 +70,8 @@ def hard_questions(folder: Path, clips: int) -> list[tuple[Question, Interval]]:
 
 
 def ask_all(asker: Asker, asked: Sequence[tuple[Question, Interval]], first: float, rounds: int) -> Point:
-    """The point for at most ``rounds`` further looks."""
-    plan = CluePlan(rounds, first=first, fps=FPS)
+    """The point for at most ``rounds`` further looks, however few frames each has."""
+    plan = CluePlan(rounds, first=first, frames=2, fps=FPS)
     answers = [asker.ask_again(question, plan) for question, _ in asked]
     ious = tuple(
         max((interval_iou(span, truth) for span in intervals_of(answer.value)), default=0.0)

@@ -42,6 +42,18 @@ def test_all_looks_share_one_budget() -> None:
     assert replace(PLAN, rounds=0).budget(BUDGET, 0) == BUDGET
 
 
+def test_no_further_look_has_too_few_frames() -> None:
+    plan = replace(PLAN, rounds=3, first=0.6, frames=6)  # of 40 frames 16 are left: two looks of 8
+    assert plan.affordable(BUDGET) == 2
+    assert [plan.budget(BUDGET, number).max_frames for number in range(3)] == [24, 8, 8]
+    assert replace(plan, frames=30).affordable(BUDGET) == 1  # one look in any case
+    assert replace(plan, frames=2).affordable(BUDGET) == 3
+    ask = Scripted(Interval(20, 24), Interval(40, 44), Interval(10, 14))
+    answer = search(ask, WHOLE, replace(BUDGET, max_frames=400), replace(plan, frames=60))
+    assert [budget.max_frames for _, budget in ask.shown] == [240, 80, 80]
+    assert answer.stopped == "a further look would have fewer than clues.frames=60 frames"
+
+
 def test_a_window_is_the_named_time_with_a_margin() -> None:
     # Half of the 8 s on either side.
     assert window([Interval(20, 28)], WHOLE, 3.0, PLAN) == Interval(16, 32)
@@ -136,6 +148,7 @@ def test_times_of_a_part_become_times_of_the_video() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"frames": 1},
         {"rounds": -1},
         {"rounds": 99},
         {"rounds": 1.5},

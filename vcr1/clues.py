@@ -66,7 +66,9 @@ class CluePlan:
     Attributes:
         rounds: looks after the first, N; 0 looks once, with the whole budget.
         first: share of the budget, in frames and pixels and so in vision tokens, of the first look; its frame
-            rate is the budget's times this. The rest is divided evenly among the N others.
+            rate is the budget's times this. The rest is divided evenly among the others.
+        frames: fewest frames of another look: there are no more of them than the budget has frames for, but
+            at least one.
         fps: frames per second of the other looks, as far as their budget goes.
         margin: how much of the video around the named times is shown again on either side, as a share of
             their length; at least the time between two frames of the look before.
@@ -78,7 +80,8 @@ class CluePlan:
     """
 
     rounds: int = 0
-    first: float = 0.5
+    first: float = 0.7
+    frames: int = 8
     fps: float = 8.0
     margin: float = 0.5
     least: float = 4.0
@@ -88,6 +91,7 @@ class CluePlan:
         ranges = {
             "rounds": isinstance(self.rounds, int) and 0 <= self.rounds <= 16,
             "first": 0 < self.first < 1,
+            "frames": isinstance(self.frames, int) and self.frames >= 2,
             "fps": 0 < self.fps < math.inf,
             "margin": 0 <= self.margin < math.inf,
             "least": 0 < self.least < math.inf,
@@ -101,7 +105,7 @@ class CluePlan:
         """What look ``number``, counted from 0, may cost."""
         if self.rounds == 0:
             return whole
-        share = self.first if number == 0 else (1 - self.first) / self.rounds
+        share = self.first if number == 0 else (1 - self.first) / self.affordable(whole)
         most = max(int(whole.max_frames * share), 2)
         return replace(
             whole,
@@ -110,6 +114,11 @@ class CluePlan:
             min_frames=min(whole.min_frames, most),
             total_pixels=max(int(whole.total_pixels * share), whole.min_pixels),
         )
+
+    def affordable(self, whole: FrameBudget) -> int:
+        """Looks after the first that a budget has frames for."""
+        rest = round(whole.max_frames * (1 - self.first), 6)  # 40 * (1 - 0.6) is 16, not a little less
+        return min(self.rounds, max(int(rest / self.frames), 1))
 
 
 def search(ask: Ask[A], whole: Interval, budget: FrameBudget, plan: CluePlan) -> A:
@@ -137,8 +146,11 @@ def look_again(best: A, ask: Ask[A], whole: Interval, budget: FrameBudget, plan:
         best: the first look's answer.
         ask: as for `search`, like all that follows.
     """
+    rounds = plan.affordable(budget)
     looks, stopped = best.looks, f"clues.rounds={plan.rounds}"
-    for number in range(1, plan.rounds + 1):
+    if rounds < plan.rounds:
+        stopped = f"a further look would have fewer than clues.frames={plan.frames} frames"
+    for number in range(1, rounds + 1):
         last, closer = looks[-1], plan.budget(budget, number)
         if not last.intervals:
             stopped = "the answer names no time"
