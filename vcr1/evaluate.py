@@ -84,7 +84,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     begin = time.perf_counter()
     if waiting:
         module = Answering(policy, benchmarks, sampling, draws, folder, cfg.seed)
-        trainer.test(module, Groups(waiting, benchmarks, policy, settings), verbose=False)
+        trainer.test(
+            module, Groups(waiting, benchmarks, policy, settings, cfg.evaluation.longest), verbose=False
+        )
         trainer.strategy.barrier()
     log.info("answered in %.1f s", time.perf_counter() - begin)
     return finish(benchmarks, folder, draws, cfg.evaluation.examples) if trainer.is_global_zero else None
@@ -103,6 +105,7 @@ def preflight(cfg: DictConfig, weights: Weights) -> tuple[list[Benchmark], Sampl
         weights.check,
         lambda: benchmarks.extend(read_benchmarks(cfg, cfg.evaluation.limit)),
         lambda: sampling.append(sampling_of(cfg)),
+        lambda: check_longest(cfg.evaluation.longest),
         lambda: probe(benchmarks),
     ]
     problems = []
@@ -120,6 +123,16 @@ def probe(benchmarks: Sequence[Benchmark]) -> None:
     """See that what the tasks need from outside, such as a judge, answers."""
     for one in benchmarks:
         one.task.probe()
+
+
+def check_longest(longest: object) -> None:
+    """See that the limit of prompts is one.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(longest, int) or longest < 1:
+        raise UserError(f"evaluation.longest={longest} is no whole number of at least 1")
 
 
 def sampling_of(cfg: DictConfig) -> Sampling:
@@ -160,6 +173,7 @@ def manifest_of(
         },
         precision={"dtype": str(cfg.model.get("dtype")), "trainer": str(cfg.trainer.precision)},
         batch_size=batch_size,
+        longest_prompt=cfg.evaluation.longest,
         seed=cfg.seed,
     )
 

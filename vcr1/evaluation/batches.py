@@ -12,13 +12,23 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from vcr1.errors import VideoError
-from vcr1.evaluation.answers import MISSING_VIDEO, NOT_GENERATED, UNREADABLE_VIDEO, Answer, Key
+from vcr1.evaluation.answers import (
+    MISSING_VIDEO,
+    NOT_GENERATED,
+    PROMPT_TOO_LONG,
+    UNREADABLE_VIDEO,
+    Answer,
+    Key,
+)
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.policy import PromptEncoder
 from vcr1.records import Batch, LostSample, Sample, VideoClip, VideoSource
 from vcr1.video import read_clip
 
 log = logging.getLogger(__name__)
+
+LONGEST = 16384
+"""Characters of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,7 @@ def pending(
 
     def answered(name: str, id_: str) -> bool:
         first, last = done.get((name, id_, 0)), done.get((name, id_, draws - 1))
-        if first is not None and first.failure in (MISSING_VIDEO, UNREADABLE_VIDEO):
+        if first is not None and first.failure in (MISSING_VIDEO, UNREADABLE_VIDEO, PROMPT_TOO_LONG):
             return True  # one answer, whatever is drawn
         return last is not None and last.failure != NOT_GENERATED
 
@@ -90,15 +100,22 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         benchmarks: of which.
         encode: from prompt and clip to model inputs.
         decoder: ``auto``, ``decord`` or ``pyav``.
+        longest: most characters of a prompt; one that is longer is a failure.
     """
 
     def __init__(
-        self, groups: Sequence[Group], benchmarks: Sequence[Benchmark], encode: PromptEncoder, decoder: str
+        self,
+        groups: Sequence[Group],
+        benchmarks: Sequence[Benchmark],
+        encode: PromptEncoder,
+        decoder: str,
+        longest: int = LONGEST,
     ) -> None:
         self.groups = list(groups)
         self.benchmarks = list(benchmarks)
         self.encode = encode
         self.decoder = decoder
+        self.longest = longest
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -107,7 +124,13 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         group = self.groups[place]
         one = self.benchmarks[group.benchmark]
         batch = Batch(one.task, [], [], [], [])
-        samples = [one.samples[number] for number in group.places]  # those of one video stand together
+        samples = []
+        for sample in (one.samples[number] for number in group.places):
+            if len(one.task.prompt(sample).text) <= self.longest:
+                samples.append(sample)
+            else:
+                batch.lost.append(LostSample(sample.id, PROMPT_TOO_LONG, one.task.category(sample)))
+        # Those of one video stand together.
         for _, about in itertools.groupby(samples, key=lambda sample: sample.source):
             asked = list(about)
             clip = self._clip(one, asked[0])

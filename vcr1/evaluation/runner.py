@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from vcr1.data import LoaderSettings
 from vcr1.evaluation.answers import NOT_GENERATED, Answer, answer_of
-from vcr1.evaluation.batches import Group, GroupDataset
+from vcr1.evaluation.batches import LONGEST, Group, GroupDataset
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.journal import add_answers
 from vcr1.module.randomness import seed_of
@@ -168,6 +168,7 @@ class Groups(L.LightningDataModule):
         benchmarks: what they are of.
         policy: whose encoder makes the inputs.
         settings: workers, prefetching and decoder.
+        longest: most characters of a prompt.
     """
 
     def __init__(
@@ -176,12 +177,14 @@ class Groups(L.LightningDataModule):
         benchmarks: Sequence[Benchmark],
         policy: VideoPolicy,
         settings: LoaderSettings,
+        longest: int = LONGEST,
     ) -> None:
         super().__init__()
         self.groups = list(groups)
         self.benchmarks = list(benchmarks)
         self.policy = policy
         self.settings = settings
+        self.longest = longest
 
     def test_dataloader(self) -> DataLoader[Any]:
         """One rank's groups, decoded ahead of the model by worker processes."""
@@ -191,7 +194,7 @@ class Groups(L.LightningDataModule):
         if self.policy.sharding is not None:  # no rank can compute a block alone: all make as many steps
             own += [Group(0, ())] * (-(-len(self.groups) // ranks) - len(own))
         settings = self.settings
-        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, settings.decoder)
+        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, settings.decoder, self.longest)
         return DataLoader(
             dataset,
             batch_size=None,
