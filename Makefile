@@ -1,6 +1,7 @@
-# `make` or `make help` lists the targets. Everything runs in .venv, which the set-up owns.
+# `make` or `make help` lists the targets. Everything runs in .venv, which the set-up owns, but for lmms-eval.
 
 VENV := .venv
+LMMS := .venv-lmms
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
@@ -18,7 +19,7 @@ export OMP_WAIT_POLICY TOKENIZERS_PARALLELISM
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint format types imports unit pytest bench wheel upgrade clean
+.PHONY: help demo setup test lint format types imports unit pytest bench lmms wheel upgrade clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +55,9 @@ bench: $(VENV)/.bench ## measure shared against repeated prompts, TRL, evaluatio
 	$(BIN)/python benchmarks/trl_step.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/evaluation.py $(BENCH_ARGS)
 
+lmms: $(VENV)/.dev $(LMMS)/.ready ## run an exported checkpoint in lmms-eval, in an environment of its own
+	LMMS_PYTHON=$(abspath $(LMMS)/bin/python) $(BIN)/python -m pytest tests/lmms_eval/smoke.py $(PYTEST_ARGS)
+
 wheel: $(VENV)/.dev ## build the sdist, and the wheel from it, into dist/
 	$(BIN)/python -m build --no-isolation
 
@@ -83,6 +87,15 @@ $(VENV)/.bench: $(VENV)/.runtime
 	@echo "Installing what the benchmarks need into $(VENV)"
 	@$(PIP_INSTALL) -c constraints.txt -e ".[bench]"
 	@touch $(VENV)/.runtime && touch $@
+
+# vcr1 itself comes without what it needs: its tasks and readers are content with what lmms-eval brings.
+$(LMMS)/.ready: docs/lmms_eval/constraints.txt | $(VENV)/.runtime
+	@rm -f $@
+	@echo "Installing lmms-eval into $(LMMS) (about 7 GB)"
+	@$(BIN)/python -m venv --clear $(LMMS)
+	@$(LMMS)/bin/python -m pip install --quiet --disable-pip-version-check -c docs/lmms_eval/constraints.txt "lmms-eval[video-legacy]"
+	@$(LMMS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
 
 # The oldest Python resolves, because its newest versions also install on the newer one. Only metadata is read.
 upgrade: ## rewrite constraints.txt with the newest versions inside the bounds of pyproject.toml

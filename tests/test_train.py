@@ -27,7 +27,7 @@ from vcr1.report import Report
 from vcr1.train import main, train
 from vcr1.video import build_world
 
-EMBEDDED = ("demo", "tiny_base")
+EMBEDDED = ("demo", "tiny_base", "tiny_long")
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 FAILURES = ("no_answer", "no_interval", "ambiguous", "not_seconds", "out_of_range", "reversed", "too_long")
 PHASES = ("data", "vision", "rollout", "reward", "reference", "policy", "optimizer")
@@ -147,8 +147,8 @@ def test_every_experiment_runs(small: list[str], tmp_path: Path, experiment: str
     tasks = [*load_config([f"experiment={experiment}"]).tasks]
     assert list(report.after.scores) == list(report.after.judgements) == list(report.baselines) == tasks
     assert set(report.after.scores["grounding"]) == SCORES
-    # fast_dev_run: one batch of each task, of at most 50; two questions about each of 6 clips.
-    assert len(report.after.judgements["grounding"]) == 12
+    # fast_dev_run: one batch of each task, of at most 50; two questions about each of 6 clips, or four.
+    assert len(report.after.judgements["grounding"]) == (24 if experiment == "tiny_long" else 12)
     assert set(report.baselines["grounding"]) == {"constant", "constant_per_duration"}
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["after"] == report.after.scores

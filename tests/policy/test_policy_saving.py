@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from policy_cases import make_clip, question
+from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vcr1.policy import LoRA, PromptEncoder, VideoPolicy, check_weights, load_policy
@@ -49,6 +50,16 @@ def test_the_auto_classes_load_what_was_saved(policy: VideoPolicy, clips: Path, 
     ids = model.generate(**again, max_new_tokens=20)  # with its own generation settings
     expected = policy.model.generate(**inputs, max_new_tokens=20)
     assert torch.equal(ids, expected)
+
+
+def test_tied_weights_are_written_once_in_another_type_too(policy: VideoPolicy, tmp_path: Path) -> None:
+    names = []
+    for dtype in (None, torch.float16):
+        policy.save(tmp_path / str(dtype), dtype)
+        with safe_open(tmp_path / str(dtype) / "model.safetensors", "pt") as file:
+            names.append(set(file.keys()))
+    assert names[0] == names[1]
+    assert "lm_head.weight" not in names[0]
 
 
 def test_a_saved_policy_is_loaded_and_saved_again_alike(policy: VideoPolicy, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vcr1.errors import UserError
 from vcr1.readers import read_synthetic
-from vcr1.readers.synthetic import Manner, ask_about, kinds_of
+from vcr1.readers.synthetic import Manner, ask_about, kinds_of, show_part
 from vcr1.records import Box, GroundedAnswer, Interval, Sample
 from vcr1.tasks import CaptioningTask, GroundedQATask, GroundingTask, QATask, QualityTask, Task, TrackingTask
 from vcr1.video import COLORS, DIRECTIONS, SHAPES, WORLDS, ClipSpec, ShapeEvent
@@ -93,6 +93,52 @@ def test_what_cannot_be_read_is_refused(folder: str) -> None:
             read_synthetic(folder, "val", 1, 1, task, loosen=-0.5)
     with pytest.raises(UserError, match=r"loosen=0\.3 is no number of half seconds"):
         read_synthetic(folder, "val", 1, 1, loosen=0.3)
+
+    with pytest.raises(UserError, match=r"world=motion is no world that grounding asks about; there is long"):
+        read_synthetic(folder, "val", 1, 1, world="motion")
+    with pytest.raises(UserError, match=r"world=long is no world that tracking asks about"):
+        read_synthetic(folder, "val", 1, 1, "tracking", world="long")
+    for parts in ([4], [6, 4], [0, 4]):
+        with pytest.raises(UserError, match=r"parts=\[.*\]: the fewest and the most seconds of a part"):
+            read_synthetic(folder, "val", 1, 1, parts=parts)
+    with pytest.raises(UserError, match="for task=grounding"):
+        read_synthetic(folder, "val", 1, 1, "captioning", parts=[4, 8])
+
+
+def test_long_clips_are_asked_about_as_others_are(folder: str) -> None:
+    whole = read_synthetic(folder, "val", 1, 1, world="long").samples
+    assert [sample.id for sample in whole] == [f"val-long-00000-{number}" for number in range(4)]
+    assert {sample.duration for sample in whole} <= {60.0, 70.0, 80.0}
+    assert all(3 <= sample.target.length <= 5 for sample in whole)
+    (question,) = read_synthetic(folder, "val", 1, 1, "grounded_qa", world="long").samples
+    assert len(question.options) == 4
+
+
+@given(seed=seeds, seconds=st.sampled_from([(0.5, 2.0), (2.0, 2.0), (1.5, 4.0), (9.0, 12.0)]))
+def test_a_part_holds_its_event_and_counts_from_its_own_start(
+    seed: int, seconds: tuple[float, float]
+) -> None:
+    (sample, _) = ask_about(CLIP, "grounding", "events", "a.mp4", "x", random.Random(0))
+    part = show_part(sample, seconds, 3, random.Random(seed))
+    source = part.source
+    assert part.id == "x-0-part3"
+    assert source.end is not None
+    assert 0 <= source.start < source.end <= CLIP.duration
+    # The event takes 1.5 s, the clip 4.
+    assert (
+        min(max(seconds[0], 1.5), 4.0) <= part.duration == source.end - source.start <= max(seconds[1], 1.5)
+    )
+    assert (source.start + part.target.start, source.start + part.target.end) == (1.0, 2.5)
+    assert 0 <= part.target.start < part.target.end <= part.duration
+    event = part.extra["spec"].events[0]
+    assert (event.start, event.end) == (part.target.start, part.target.end)
+
+
+def test_parts_are_drawn_anew_for_each_draw(folder: str) -> None:
+    found = read_synthetic(folder, "val", 2, 1, world="long", parts=[4, 12], draws=3).samples
+    assert len({sample.id for sample in found}) == 2 * 4 * 3
+    assert len({sample.source for sample in found}) > 2 * 4
+    assert found == read_synthetic(folder, "val", 2, 1, world="long", parts=[4, 12], draws=3).samples
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -21,6 +21,7 @@ from vcr1.video import (
     ShapeEvent,
     build_world,
     direction_of,
+    draw_long,
     draw_motion,
     draw_quality,
     draw_spec,
@@ -178,13 +179,32 @@ def test_a_degradation_survives_json(seed: int) -> None:
 # ------------------------------------------------------------------------------------------------ worlds
 
 
+@given(seed=seeds)
+def test_a_long_clip_shows_four_short_events(seed: int) -> None:
+    spec = draw_long(random.Random(seed))
+    assert spec.duration in (60.0, 70.0, 80.0)
+    assert len({event.color for event in spec.events}) == len(spec.events) == 4
+    assert all(3 <= event.end - event.start <= 5 for event in spec.events)
+    assert all(event.start >= 0 and event.end <= spec.duration - 0.5 for event in spec.events)
+
+
+def test_a_part_of_a_clip_shows_the_same_frames() -> None:
+    spec = draw_long(random.Random(5))
+    start = spec.events[0].start - 1.0
+    part = spec.part(start, start + 6.0)
+    assert part.duration == 6.0
+    assert part.events[0].start == 1.0
+    first = round(start * 4)  # four frames a second
+    assert np.array_equal(render(part), render(spec)[first : first + 24])
+
+
 def test_every_kind_of_world_has_a_folder_of_its_own(tmp_path: Path) -> None:
     for kind, draw in WORLDS.items():
         clips = build_world(tmp_path, "train", 2, seed=1, kind=kind)
         assert [spec for _, spec in clips] == [draw(random.Random(f"train-1-{i}")) for i in range(2)]
         assert build_world(tmp_path, "train", 2, seed=1, kind=kind) == clips
     names = sorted(folder.name for folder in tmp_path.iterdir())
-    assert names == ["motion-train-2-1-v1", "quality-train-2-1-v1", "train-2-1-v1"]
+    assert names == ["long-train-2-1-v1", "motion-train-2-1-v1", "quality-train-2-1-v1", "train-2-1-v1"]
 
 
 def test_a_file_shows_what_the_camera_saw(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from peft import get_peft_model_state_dict
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from vcr1.policy.encoding import PromptEncoder
@@ -40,11 +41,21 @@ def save_folder(
     """
     state = merged_state(model)
     if dtype is not None:
-        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+        state = cast(state, dtype)
     with _replacing(folder) as scratch:
         bare = without_weights(model).to(dtype or model.dtype)
         bare.save_pretrained(scratch, state_dict=state)
         _finish(scratch, encoder, files)
+
+
+def cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The state in another floating type; names of one tensor, such as tied embeddings, stay names of one."""
+    done: dict[tuple[Any, ...], Tensor] = {}
+    found = {}
+    for name, tensor in state.items():
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        found[name] = done.setdefault(key, tensor.to(dtype))
+    return found
 
 
 def save_adapter(

@@ -11,14 +11,17 @@ captioning    events    what happens, in order
 quality       quality   whether the picture is clean, noisy or blurred
 ============  ========  =================================================================================
 
+Whatever is asked about clips of events can be asked about those of the world ``long`` too.
+
 Where a model reasons before it answers, a sample's ``rationale`` is what decides the answer.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -26,7 +29,7 @@ from typing import Any
 from vcr1.errors import UserError
 from vcr1.geometry import clip_box
 from vcr1.readers.annotations import Annotations
-from vcr1.records import Box, GroundedAnswer, Interval, Sample, Tracklet
+from vcr1.records import Box, GroundedAnswer, Interval, Sample, Tracklet, VideoSource
 from vcr1.video import (
     COLORS,
     DEGRADATIONS,
@@ -41,6 +44,8 @@ from vcr1.video import (
 from vcr1.video.synthetic import SOURCE_FPS
 
 NUM_OPTIONS = 4
+LONG = "long"
+"""The world whose clips are asked about as those of events are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,9 @@ def read_synthetic(
     loosen: float = 0.0,
     boxes: int = 8,
     limit: int | None = None,
+    world: str | None = None,
+    parts: Sequence[float] | None = None,
+    draws: int = 1,
 ) -> Annotations:
     """Questions about clips of coloured shapes; the clips are written on first use.
 
@@ -84,9 +92,14 @@ def read_synthetic(
             carelessness.
         boxes: how many boxes of tracking are asked.
         limit: take the first so many samples only.
+        world: ``long`` asks what is asked about events about the clips of that world; None leaves it to the
+            task.
+        parts: fewest and most seconds; every question is then asked about a part of its clip, of a random
+            length between them, in which the event lies whole. None shows the whole clip.
+        draws: parts of which each question is asked.
 
     Raises:
-        UserError: an unknown task, or a ``loosen`` that it cannot do.
+        UserError: an unknown task or world, parts or a ``loosen`` that the task cannot do.
     """
     if task not in _QUESTIONS:
         raise UserError(f"task={task} is none of {', '.join(_QUESTIONS)}")
@@ -94,12 +107,23 @@ def read_synthetic(
         raise UserError(f"loosen={loosen} cannot be done for {task}")
     if task == "grounding" and loosen * 2 % 1:
         raise UserError(f"loosen={loosen} is no number of half seconds")
+    if world is not None and (world != LONG or "events" not in _QUESTIONS[task]):
+        raise UserError(f"world={world} is no world that {task} asks about; there is {LONG}, for events")
+    if parts is not None and (task != "grounding" or len(parts) != 2 or not 0 < parts[0] <= parts[1]):
+        raise UserError(f"parts={parts}: the fewest and the most seconds of a part, for task=grounding")
     result, manner = Annotations(f"synthetic {split}"), Manner(loosen, boxes)
-    for kind in _QUESTIONS[task]:
+    for kind in _QUESTIONS[task] if world is None else [world]:
         for number, (path, spec) in enumerate(build_world(Path(folder), split, count, seed, kind)):
             prefix = split if kind == "events" else f"{split}-{kind}"
             rng = random.Random(f"{seed}-{number}")
-            result.samples += ask_about(spec, task, kind, str(path), f"{prefix}-{number:05d}", rng, manner)
+            found = ask_about(spec, task, kind, str(path), f"{prefix}-{number:05d}", rng, manner)
+            if parts is not None:
+                found = [
+                    show_part(sample, (parts[0], parts[1]), draw, rng)
+                    for sample in found
+                    for draw in range(draws)
+                ]
+            result.samples += found
     result.samples = result.samples[:limit]
     return result.checked()
 
@@ -125,11 +149,37 @@ def ask_about(
         manner: how it is asked about.
     """
     samples = []
-    for position, fields in enumerate(_QUESTIONS[task][kind](spec, rng, manner or Manner())):
+    ask = _QUESTIONS[task]["events" if kind == LONG else kind]
+    for position, fields in enumerate(ask(spec, rng, manner or Manner())):
         extra = {"spec": spec} | fields.pop("extra")
         id_ = f"{prefix}-{position}"
         samples.append(Sample(id=id_, video=video, duration=spec.duration, extra=extra, **fields))
     return samples
+
+
+def show_part(sample: Sample, seconds: tuple[float, float], draw: int, rng: random.Random) -> Sample:
+    """The same question about a part of the clip in which its event lies whole; times are the part's.
+
+    Args:
+        sample: of grounding, about a whole clip.
+        seconds: fewest and most of the part; as many as the event takes, if these are more. Borders lie on
+            half seconds, as all times of the world do.
+        draw: number of the part, for the sample's id.
+        rng: the only source of chance.
+    """
+    spec, event = sample.extra["spec"], sample.target
+    length = max(rng.randint(math.ceil(2 * seconds[0]), math.floor(2 * seconds[1])) / 2, event.length)
+    length = min(length, spec.duration)
+    earliest, latest = max(event.end - length, 0.0), min(event.start, spec.duration - length)
+    start = rng.randint(round(2 * earliest), round(2 * latest)) / 2
+    return replace(
+        sample,
+        id=f"{sample.id}-part{draw}",
+        video=VideoSource(sample.source.path, start, start + length),
+        target=Interval(event.start - start, event.end - start),
+        duration=length,
+        extra={**sample.extra, "spec": spec.part(start, start + length)},
+    )
 
 
 def kinds_of(task: str) -> list[str]:

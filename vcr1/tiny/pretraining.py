@@ -25,8 +25,8 @@ class DenseVideoLabels:
 
     Each token is asked for words and digits, equally likely:
 
-    - one token per step of time, clips of events: half the colours and forms visible during the token's span
-      (a full stop for none), half the digit of the second at which the span begins;
+    - one token per step of time, clips of events: half the colours and forms visible in the frames that the
+      token merges (a full stop for none), half the digits of the second at which its span begins;
     - one token per step, a shape in motion: half its colour and form, half the digits of its centre;
     - four tokens per step: the first digit after the point of one edge of the shape's box each.
     """
@@ -76,14 +76,13 @@ def label(spec: ClipSpec, start: float, end: float, place: int, places: int) -> 
         return _blend(*(_digit(event.box(time)[place]) for time in (start, (start + end) / 2)))
     if places != 1:
         raise ValueError(f"{places} video tokens per step have no labels")
-    visible = [event for event in spec.events if event.start < end and event.end > start]
+    shown = (start, (start + end) / 2)  # the times of the two frames
+    visible = [event for event in spec.events if any(event.start <= time < event.end for time in shown)]
     words = _blend(*(word for event in visible for word in _words(event))) or {".": 1.0}
     if len(spec.events) == 1:
         x0, y0, x1, y1 = spec.events[0].box(start)
         return _halves(words, _blend(_digit((x0 + x1) / 2), _digit((y0 + y1) / 2)))
-    if start >= 10:
-        raise ValueError(f"seconds are labelled with one digit, but a token begins at {start} s")
-    return _halves(words, {str(int(start)): 1.0})
+    return _halves(words, _blend(*str(int(start))))
 
 
 def _words(event: ShapeEvent) -> tuple[str, str]:

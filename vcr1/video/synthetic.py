@@ -6,7 +6,7 @@ MP4s, read by the same readers as any other.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,6 +84,20 @@ class ClipSpec:
     noise_seed: int
     events: tuple[ShapeEvent, ...]
     degradation: str = "clean"
+
+    def part(self, start: float, end: float) -> Self:
+        """What is seen from ``start`` to ``end``, in seconds; its times count from ``start``."""
+        events = tuple(
+            replace(
+                event,
+                start=event.start - start,
+                end=event.end - start,
+                x=event.x + event.vx * start,
+                y=event.y + event.vy * start,
+            )
+            for event in self.events
+        )
+        return replace(self, duration=end - start, events=events)
 
     def to_json(self) -> dict[str, Any]:
         """The clip as plain values."""

@@ -4,6 +4,7 @@
 events     two shapes of different colours that appear and disappear (``draw_spec``)
 motion     one shape that crosses the frame in one of four directions (``draw_motion``)
 quality    events, seen by a good camera, a noisy or a blurred one (``draw_quality``)
+long       four shapes in a minute or more, each short against it (``draw_long``)
 =========  ===============================================================================
 """
 
@@ -100,10 +101,16 @@ def draw_quality(rng: random.Random) -> ClipSpec:
     return replace(draw_spec(rng), degradation=rng.choice(DEGRADATIONS))
 
 
+def draw_long(rng: random.Random) -> ClipSpec:
+    """Draw a clip of 60 to 80 s with four shapes, each seen for 3 to 5 s."""
+    return draw_spec(rng, (60, 70, 80), num_events=4, min_length=3.0, max_length=5.0)
+
+
 WORLDS: dict[str, Callable[[random.Random], ClipSpec]] = {
     "events": draw_spec,
     "motion": draw_motion,
     "quality": draw_quality,
+    "long": draw_long,
 }
 
 
