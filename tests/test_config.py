@@ -383,7 +383,7 @@ def test_an_unknown_option_is_one_sentence_of_every_program(
         ["-m", "task=grounding,tracking", "task=[grounding],[qa,quality]", "benchmark=videomme.yaml"],
         ["trainer.devices=8", "data.root=benchmark=chess", "~task", "~logger=csv", "hydra/launcher=slurm"],
         ["task=", "=", "task=[broken", "task={a:b}", "--cfg", "job", "chess=1"],  # Hydra's affair
-        ["hydra.searchpath=[file://somewhere]", "task=chess"],
+        ["hydra.searchpath=[pkg://somewhere]", "task=chess"],
         ["--config-dir", "own", "task=chess+grounding", "+task@tasks.other=chess"],
         ["--config-dir=own", "task=[chess]"],
     ],

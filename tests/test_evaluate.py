@@ -92,13 +92,17 @@ def test_videos_that_are_missing_or_broken_score_0(world: Path, tmp_path: Path) 
     (videos / "good.mp4").symlink_to(path)
     (videos / "cut.mp4").write_bytes(path.read_bytes()[:500])
     entry = {"duration": 8.0, "timestamps": [[1.0, 2.0], [4.0, 6.0]], "sentences": ["one", "two"]}
-    content = dict.fromkeys(("good", "cut", "gone"), entry)
+    endless = {"duration": 8.0, "timestamps": [[1.0, 2.0]] * 2, "sentences": ["x" * 100_000, "two"]}
+    content = {"good": endless} | dict.fromkeys(("cut", "gone"), entry)
     (tmp_path / "activitynet" / "val_2.json").write_text(json.dumps(content))
     small = ["data.video.min_pixels=784", "data.video.total_pixels=784", "benchmark=[activitynet]"]
     found = evaluated(tmp_path / "run", settings(tmp_path, *small))["activitynet"]
     assert found["samples"] == 6
-    assert {name: found["failures"][name] for name in ("missing_video", "unreadable_video")} == {
+    assert {
+        name: found["failures"][name] for name in ("missing_video", "prompt_too_long", "unreadable_video")
+    } == {
         "missing_video": 2,
+        "prompt_too_long": 1,
         "unreadable_video": 2,
     }
     lost = [row for row in rows(tmp_path / "run") if row["failure"] == "missing_video"]

@@ -2,7 +2,7 @@
 
 Prints the answers, a single one as it grows, and writes them to ``answers.json`` in the run's folder; with
 ``render=out.mp4`` also the video with the answers drawn in. A folder of videos or a JSONL file is a batch.
-Exit status: 0 where all is answered, 1 where some of a batch is not, 2 where nothing can be asked.
+Exit status: 0 where all is answered, 1 where some of several questions are not, 2 where nothing can be asked.
 """
 
 from __future__ import annotations

@@ -15,7 +15,14 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from vcr1.data import LoaderSettings
 from vcr1.errors import VideoError
-from vcr1.evaluation.answers import MISSING_VIDEO, NOT_GENERATED, UNREADABLE_VIDEO, Answer, Key
+from vcr1.evaluation.answers import (
+    MISSING_VIDEO,
+    NOT_GENERATED,
+    PROMPT_TOO_LONG,
+    UNREADABLE_VIDEO,
+    Answer,
+    Key,
+)
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.conversations import Conversation
 from vcr1.policy import PromptEncoder, VideoPolicy
@@ -25,6 +32,8 @@ from vcr1.video import read_clip
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+LONGEST = 16384
+"""Characters of a prompt."""
 
 
 class Group(NamedTuple):
@@ -76,7 +85,7 @@ def pending(
 
     def answered(name: str, id_: str) -> bool:
         first, last = done.get((name, id_, 0)), done.get((name, id_, draws - 1))
-        if first is not None and first.failure in (MISSING_VIDEO, UNREADABLE_VIDEO):
+        if first is not None and first.failure in (MISSING_VIDEO, UNREADABLE_VIDEO, PROMPT_TOO_LONG):
             return True  # one answer, whatever is drawn
         return last is not None and last.failure != NOT_GENERATED
 
@@ -97,15 +106,22 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         benchmarks: of which.
         encode: from prompt and clip to model inputs.
         decoder: ``auto``, ``decord`` or ``pyav``.
+        longest: most characters of a prompt; one that is longer is a failure.
     """
 
     def __init__(
-        self, groups: Sequence[Group], benchmarks: Sequence[Benchmark], encode: PromptEncoder, decoder: str
+        self,
+        groups: Sequence[Group],
+        benchmarks: Sequence[Benchmark],
+        encode: PromptEncoder,
+        decoder: str,
+        longest: int = LONGEST,
     ) -> None:
         self.groups = list(groups)
         self.benchmarks = list(benchmarks)
         self.encode = encode
         self.decoder = decoder
+        self.longest = longest
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -114,7 +130,13 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         group = self.groups[place]
         one = self.benchmarks[group.benchmark]
         batch = Batch(one.task, [], [], [], [])
-        samples = [one.samples[number] for number in group.places]  # those of one video stand together
+        samples = []
+        for sample in (one.samples[number] for number in group.places):
+            if len(one.task.prompt(sample).text) <= self.longest:
+                samples.append(sample)
+            else:
+                batch.lost.append(LostSample(sample.id, PROMPT_TOO_LONG, one.task.category(sample)))
+        # Those of one video stand together.
         for _, about in itertools.groupby(samples, key=lambda sample: sample.source):
             asked = list(about)
             clip = self._clip(one, asked[0])
@@ -147,6 +169,7 @@ class Groups(L.LightningDataModule):
         policy: whose encoder makes the inputs.
         settings: workers, prefetching and decoder.
         conversations: what is read behind them.
+        longest: most characters of a prompt.
     """
 
     def __init__(
@@ -156,6 +179,7 @@ class Groups(L.LightningDataModule):
         policy: VideoPolicy,
         settings: LoaderSettings,
         conversations: Sequence[Conversation] = (),
+        longest: int = LONGEST,
     ) -> None:
         super().__init__()
         self.groups = list(groups)
@@ -163,12 +187,13 @@ class Groups(L.LightningDataModule):
         self.benchmarks = list(benchmarks)
         self.policy = policy
         self.settings = settings
+        self.longest = longest
 
     def test_dataloader(self) -> DataLoader[Any]:
         """One rank's groups, decoded ahead of the model by worker processes, then its conversations."""
         settings = self.settings
         own = self._dealt(self.groups, Group(0, ()))
-        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, settings.decoder)
+        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, settings.decoder, self.longest)
         parts: list[Any] = [dataset]
         if self.conversations:
             parts.append(self._dealt(self.conversations, self.conversations[0]._replace(line=0)))

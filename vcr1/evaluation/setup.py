@@ -57,6 +57,7 @@ def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
         lambda: plan.append(build(cfg.clues)),
         lambda: check_plan(benchmarks, plan[0], cfg.evaluation.draws) if plan else None,
         lambda: conversations.extend(conversations_of(cfg)),
+        lambda: check_longest(cfg.evaluation.longest),
         lambda: probe(benchmarks),
     ]
     problems = []
@@ -87,6 +88,16 @@ def probe(benchmarks: Sequence[Benchmark]) -> None:
     """See that what the tasks need from outside, such as a judge, answers."""
     for one in benchmarks:
         one.task.probe()
+
+
+def check_longest(longest: object) -> None:
+    """See that the limit of prompts is one.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(longest, int) or longest < 1:
+        raise UserError(f"evaluation.longest={longest} is no whole number of at least 1")
 
 
 def sampling_of(cfg: DictConfig) -> Sampling:
