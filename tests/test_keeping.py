@@ -40,7 +40,7 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def asked(world: Path, unsure: Path, talks: Path) -> list[str]:
     """The command: 7 questions in groups of 5, a second look at each, and three conversations."""
-    more = ["evaluation.limit=7", "clues.rounds=1", f"conversations={talks}"]
+    more = ["evaluation.limit=7", "clues.rounds=1", "clues.first=0.5", f"conversations={talks}"]
     return settings(world, *GROUNDING, *more, f"checkpoint={unsure}", "base=builtin:tiny")
 
 
