@@ -60,7 +60,7 @@ from vcr1.evaluation import (
 )
 from vcr1.policy import VideoPolicy
 from vcr1.train import leave_ranks, quiet
-from vcr1.weights import Weights, weights_of
+from vcr1.weights import Weights, chosen_weights
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     weights: list[Weights] = []
     for one in runs:
         with said_of(cfg, one):
-            weights.append(weights_of(one))
+            weights.append(chosen_weights(one))
     asked = preflight(cfg, [partial(check, cfg, *pair) for pair in zip(runs, weights, strict=True)])
     origins = []
     for one, own in zip(runs, weights, strict=True):

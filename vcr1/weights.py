@@ -79,7 +79,7 @@ class Weights:
         return origin
 
 
-def weights_of(cfg: DictConfig) -> Weights:
+def chosen_weights(cfg: DictConfig) -> Weights:
     """The weights that ``checkpoint`` names, or else the model's own; ``model.path`` is where they will be.
 
     Raises:

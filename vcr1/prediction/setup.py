@@ -14,7 +14,7 @@ from vcr1.errors import UserError
 from vcr1.prediction.asking import Asker, Limits
 from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
 from vcr1.video import DECODERS
-from vcr1.weights import weights_of
+from vcr1.weights import chosen_weights
 
 COMMON = ("box", "options", "start", "end", "fps")
 """Settings that say the same of every question."""
@@ -111,7 +111,7 @@ def check_model(cfg: DictConfig) -> torch.device:
         if cfg.model.dtype is None:
             cfg.model.dtype = "float32" if device.type == "cpu" else "bfloat16"
     build(cfg.rollout)
-    weights = weights_of(cfg)
+    weights = chosen_weights(cfg)
     weights.check()
     weights.ready()
     return device
