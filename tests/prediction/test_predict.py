@@ -141,9 +141,8 @@ def test_every_task(videos: Path, tmp_path: Path, overrides: list[str]) -> None:
 
 
 def test_a_second_look_leaves_its_trace(videos: Path, tmp_path: Path) -> None:
-    report, printed = run(
-        tmp_path, f"video={videos}/good.mp4", "task=grounding", "query=the red square appears", "clues=1"
-    )
+    ask = [f"video={videos}/good.mp4", "task=grounding", "query=the red square appears"]
+    report, printed = run(tmp_path, *ask, "clues=1", "clues.first=0.5")
     (answer,) = report["answers"]
     first, *more = answer["looks"]
     assert (first["part"], first["frames"]) == ([0.0, 8.0], 8)  # half of the frame rate
