@@ -62,9 +62,10 @@ unit: $(VENV)/.dev ## run the tests; PYTEST_ARGS='-k grpo -x' narrows them
 
 pytest: unit
 
-bench: $(VENV)/.bench ## measure shared against repeated prompts, and against TRL; writes benchmarks/RESULTS.md
+bench: $(VENV)/.bench ## measure shared against repeated prompts, TRL, evaluation; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/prefix.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/trl_step.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/evaluation.py $(BENCH_ARGS)
 
 lmms: $(VENV)/.dev $(LMMS)/.ready ## run an exported checkpoint in lmms-eval, in an environment of its own
 	LMMS_PYTHON=$(abspath $(LMMS)/bin/python) $(BIN)/python -m pytest tests/lmms_eval/smoke.py $(PYTEST_ARGS)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
+from vcr1.clues import CluePlan, intervals_of
 from vcr1.errors import UserError
 from vcr1.evaluation.statistics import difference
 from vcr1.geometry import interval_iou
 from vcr1.policy import Sampling, load_policy
-from vcr1.prediction import Asker, CluePlan, Question
-from vcr1.prediction.answers import intervals_of
+from vcr1.prediction import Asker, Question
 from vcr1.readers import read_synthetic
 from vcr1.records import Interval
 from vcr1.tasks import GroundingTask
@@ -70,8 +70,8 @@ def hard_questions(folder: Path, clips: int) -> list[tuple[Question, Interval]]:
 
 
 def ask_all(asker: Asker, asked: Sequence[tuple[Question, Interval]], first: float, rounds: int) -> Point:
-    """The point for at most ``rounds`` further looks."""
-    plan = CluePlan(rounds, first=first, fps=FPS)
+    """The point for at most ``rounds`` further looks, however few frames each has."""
+    plan = CluePlan(rounds, first=first, frames=2, fps=FPS)
     answers = [asker.ask_again(question, plan) for question, _ in asked]
     ious = tuple(
         max((interval_iou(span, truth) for span in intervals_of(answer.value)), default=0.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vcr1.compare import compare_runs, main
-from vcr1.evaluation import Answer
+from vcr1.evaluation import Answer, Likelihood, write_likelihoods
 from vcr1.evaluation.output import write_results
 
 HALF = {"mIoU": 0.5, "R@0.5": 1.0}
@@ -22,8 +22,11 @@ def evaluation(folder: Path, scores: list[dict[str, float]], name: str = "b") ->
     return folder
 
 
-def training(folder: Path, value: float) -> Path:
-    folder.mkdir()
+def training(folder: Path, value: float, scores: list[dict[str, float]] | None = None) -> Path:
+    folder.mkdir(exist_ok=True)
+    if scores is not None:
+        evaluation(folder, scores, "grounding")
+        (folder / "samples.jsonl").rename(folder / "held_out.jsonl")
     (folder / "report.json").write_text(json.dumps({"after": {"grounding": {"mIoU": value}}}))
     (folder / "metrics.csv").write_text(f"step,train/reward\n0,0.5\n1,{value}\n")
     return folder
@@ -43,12 +46,36 @@ def test_evaluations_are_held_against_the_first(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "recall_b.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_conversations_are_compared_where_both_have_read_them(tmp_path: Path) -> None:
+    folders = [evaluation(tmp_path / name, [HALF]) for name in ("one", "two")]
+    for folder, nats in zip(folders, (2.0, 3.0), strict=True):
+        assert "conversations" not in compare_runs(folders, tmp_path / "out")  # not as long as one alone has
+        write_likelihoods(folder, [Likelihood(1, 1, 4, 4 * nats, 0.0)])
+    assert "| nll | 2.000 | 3.000 | +1.000 | +1.000 to +1.000 |" in compare_runs(folders, tmp_path / "out")
+
+
 def test_training_runs_have_their_curves_in_one_picture(tmp_path: Path) -> None:
     folders = [training(tmp_path / "one", 0.5), training(tmp_path / "two", 0.75)]
     text = compare_runs(folders, tmp_path / "out")
     assert "| grounding/mIoU | 0.500 | 0.750 (+0.250) |" in text
+    assert "No significance: no held_out.jsonl in one, two" in text
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["others"] is None
     assert (tmp_path / "out" / "train_reward.png").is_file()
     assert not (tmp_path / "out" / "train_loss.png").exists()  # no run has the column
+
+
+def test_training_runs_that_keep_their_answers_are_held_against_the_first(tmp_path: Path) -> None:
+    first = training(tmp_path / "one", 0.25, [HALF, HALF, NONE, NONE])
+    second = training(tmp_path / "two", 0.375, [HALF, NONE, HALF, HALF])
+    text = compare_runs([first, second], tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())["others"]["two"]["grounding"]
+    assert found["metrics"]["mIoU"]["difference"] == 0.125
+    assert found["categories"]["b"]["metrics"]["mIoU"]["difference"] == 0.0  # s1 is lost, s3 gained
+    assert found["flips"] == {"metric": "R@0.5", "gained": ["s2", "s3"], "lost": ["s1"]}
+    assert "for these very runs; runs of another seed may differ by more." in text
+    assert "| mIoU | 0.250 | 0.375 | +0.125 |" in text
+    assert "No significance" not in text
+    assert (tmp_path / "out" / "train_reward.png").is_file()
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

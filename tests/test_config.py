@@ -15,12 +15,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
+from vcr1.choices import check_choices
 from vcr1.config import (
     build,
     build_all,
     build_budget,
     build_data,
     build_task,
+    command_line,
     conf_dir,
     expand_choices,
     load_config,
@@ -344,9 +346,64 @@ def test_other_overrides_stay_as_they_are(override: str) -> None:
     assert expand_choices([override]) == [override]
 
 
+def test_a_number_of_clues_is_one_of_rounds() -> None:
+    given = ["clues=2", "clues=0,1", "clues=default", "clues.rounds=3"]
+    assert expand_choices(given) == ["clues.rounds=2", "clues.rounds=0,1", "clues=default", "clues.rounds=3"]
+
+
 def test_expanding_twice_changes_nothing_more() -> None:
-    once = expand_choices(["task=a+b,c", "data=d+e", "trainer.max_steps=1"])
-    assert expand_choices(once) == once == ["task=[a,b],[c]", "data=[d,e]", "trainer.max_steps=1"]
+    once = expand_choices(["task=a+b,c", "data=d+e", "trainer.max_steps=1", "clues=1"])
+    assert expand_choices(once) == once
+    assert once == ["task=[a,b],[c]", "data=[d,e]", "trainer.max_steps=1", "clues.rounds=1"]
+
+
+@pytest.mark.parametrize("program", ["train", "evaluate", "predict", "score", "check", "plan", "export"])
+def test_an_unknown_option_is_one_sentence_of_every_program(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(cfg: DictConfig) -> None:
+        raise AssertionError
+
+    for override, start in (
+        ("benchmark=chess", "benchmark=chess: there is no such benchmark; choose from activitynet, charades"),
+        ("task=grounding+chess", "task=chess: there is no such task; choose from captioning, free, grounded"),
+    ):
+        monkeypatch.setattr("sys.argv", [f"vcr1.{program}", override])
+        with pytest.raises(SystemExit) as stop:
+            command_line(never, program)()
+        said = capsys.readouterr()
+        assert (stop.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+        assert said.err.startswith(f"vcr1: {start}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["task=grounding", "model=[tiny]", "experiment=null", "logger=[]", "adapter="],
+        ["-m", "task=grounding,tracking", "task=[grounding],[qa,quality]", "benchmark=videomme.yaml"],
+        ["trainer.devices=8", "data.root=benchmark=chess", "~task", "~logger=csv", "hydra/launcher=slurm"],
+        ["task=", "=", "task=[broken", "task={a:b}", "--cfg", "job", "chess=1"],  # Hydra's affair
+        ["hydra.searchpath=[pkg://somewhere]", "task=chess"],
+        ["--config-dir", "own", "task=chess+grounding", "+task@tasks.other=chess"],
+        ["--config-dir=own", "task=[chess]"],
+    ],
+)
+def test_options_that_exist_are_left_to_hydra(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own" / "task").mkdir(parents=True)
+    (tmp_path / "own" / "task" / "chess.yaml").touch()
+    check_choices(expand_choices(arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["task=[qa,chess]"], ["-m", "task=qa,chess"], ["task='chess'"], ["+task@tasks.other=chess"]],
+)
+def test_unknown_options_are_found_in_every_form(arguments: list[str]) -> None:
+    with pytest.raises(UserError, match=r"^task=chess: there is no such task; choose from captioning, "):
+        check_choices(arguments)
 
 
 def test_selected_tasks_are_those_of_the_command_line() -> None:

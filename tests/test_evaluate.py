@@ -1,47 +1,16 @@
 """Whole evaluations with the tiny model: ranks, interruptions, failures, draws, bad input."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from evaluations import GROUNDING, command, evaluated, rows, settings
 from transformers import BertConfig
 
-from vcr1.config import conf_dir
 from vcr1.errors import UserError
-from vcr1.evaluate import evaluate
 from vcr1.policy import VideoPolicy
 from vcr1.video import build_world
-
-TINY = [
-    "model=tiny",
-    "trainer=cpu",
-    "threads=1",
-    "rollout.max_new_tokens=96",
-    "trainer.enable_progress_bar=false",
-]
-SMALL = ["data.loader.eval_batch_size=5", "data.loader.num_workers=0", "evaluation.examples=1"]
-GROUNDING = ["benchmark=[synthetic_grounding]", "benchmarks.synthetic_grounding.clips=6"]
-
-
-def settings(world: Path, *overrides: str) -> list[str]:
-
-    return [*TINY, *SMALL, f"data.root={world}", *overrides]
-
-
-def evaluated(folder: Path, overrides: Sequence[str]) -> Any:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("evaluate", overrides=[f"run_dir={folder}", *overrides])
-    return evaluate(cfg)
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -98,24 +67,6 @@ def test_a_folder_of_other_answers_is_not_gone_on_with(whole: Path, world: Path)
         evaluated(whole, settings(world, *GROUNDING, "rollout.max_new_tokens=8"))
 
 
-def command(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    changed = {
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "COLUMNS": "100",
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "vcr1.evaluate", *overrides],
-        cwd=folder,
-        env={**os.environ, **changed},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 @pytest.mark.slow
 def test_two_ranks_write_the_same_metrics_to_the_byte(whole: Path, world: Path, tmp_path: Path) -> None:
     done = command(tmp_path, *settings(world, *GROUNDING), "trainer.devices=2", "hydra.run.dir=run")
@@ -124,15 +75,6 @@ def test_two_ranks_write_the_same_metrics_to_the_byte(whole: Path, world: Path, 
     assert sorted(path.name for path in (run / "parts").iterdir()) == ["rank00000.jsonl", "rank00001.jsonl"]
     assert (run / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
     assert [row["id"] for row in rows(run)] == [row["id"] for row in rows(whole)]
-
-
-@pytest.mark.slow
-def test_an_unknown_benchmark_is_named(tmp_path: Path) -> None:
-    done = command(tmp_path, "benchmark=chess", *TINY[:2])
-    assert done.returncode != 0
-    assert "Could not find 'benchmark/chess'" in done.stderr
-    assert "charades_sta" in done.stderr  # what there is
-    assert "Traceback" not in done.stderr
 
 
 def test_a_checkpoint_of_another_family_is_refused(tmp_path: Path, world: Path) -> None:
@@ -150,13 +92,17 @@ def test_videos_that_are_missing_or_broken_score_0(world: Path, tmp_path: Path) 
     (videos / "good.mp4").symlink_to(path)
     (videos / "cut.mp4").write_bytes(path.read_bytes()[:500])
     entry = {"duration": 8.0, "timestamps": [[1.0, 2.0], [4.0, 6.0]], "sentences": ["one", "two"]}
-    content = dict.fromkeys(("good", "cut", "gone"), entry)
+    endless = {"duration": 8.0, "timestamps": [[1.0, 2.0]] * 2, "sentences": ["x" * 100_000, "two"]}
+    content = {"good": endless} | dict.fromkeys(("cut", "gone"), entry)
     (tmp_path / "activitynet" / "val_2.json").write_text(json.dumps(content))
     small = ["data.video.min_pixels=784", "data.video.total_pixels=784", "benchmark=[activitynet]"]
     found = evaluated(tmp_path / "run", settings(tmp_path, *small))["activitynet"]
     assert found["samples"] == 6
-    assert {name: found["failures"][name] for name in ("missing_video", "unreadable_video")} == {
+    assert {
+        name: found["failures"][name] for name in ("missing_video", "prompt_too_long", "unreadable_video")
+    } == {
         "missing_video": 2,
+        "prompt_too_long": 1,
         "unreadable_video": 2,
     }
     lost = [row for row in rows(tmp_path / "run") if row["failure"] == "missing_video"]

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vcr1.config import conf_dir, load_config
+from vcr1.evaluation import by_benchmark, read_answers
 from vcr1.policy import load_policy
 from vcr1.report import Report
 from vcr1.train import main, train
@@ -152,6 +153,11 @@ def test_every_experiment_runs(small: list[str], tmp_path: Path, experiment: str
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["after"] == report.after.scores
     assert stored["steps"] == 1
+    kept = by_benchmark(read_answers(tmp_path / "held_out.jsonl"))
+    assert list(kept) == tasks
+    assert len({answer.id for answer in kept["grounding"]}) == len(kept["grounding"]) == 12
+    ious = [answer.scores["mIoU"] for answer in kept["grounding"]]
+    assert sum(ious) / 12 == pytest.approx(report.after.scores["grounding"]["mIoU"])
     assert "| after |" in (tmp_path / "report.md").read_text()
     assert AutoProcessor.from_pretrained(tmp_path / "huggingface").tokenizer.eos_token == "<|im_end|>"
     card = (tmp_path / "huggingface" / "README.md").read_text()

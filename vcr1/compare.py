@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.evaluation import SAMPLES, by_benchmark, number, read_answers, write_whole
-from vcr1.evaluation.comparison import compare
+from vcr1.evaluation import HELD_OUT, SAMPLES, by_benchmark, number, read_answers, write_whole
+from vcr1.evaluation.comparison import compare, difference_table
 from vcr1.evaluation.figures import ious_of, learning_curves, recall_curves
+from vcr1.evaluation.likelihoods import CONVERSATIONS, compare_likelihoods, likelihoods_in
 from vcr1.evaluation.report import Table, markdown_table
 
 TRAINED = "report.json"
 CURVES = ("train/reward", "train/loss")
+BETWEEN_SAMPLES = (
+    "Intervals and p-values are over the held-out samples, for these very runs; runs of another seed may "
+    "differ by more."
+)
 _SHOWN = 10
 
 
@@ -66,23 +71,37 @@ def compare_runs(folders: Sequence[Path], out: Path) -> str:
 
 def _evaluations(runs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], str]:
     """Every other evaluation against the first, sample by sample."""
-    answers = {label: read_answers(folder / SAMPLES) for label, folder in runs.items()}
+    content, lines = _sample_by_sample({label: folder / SAMPLES for label, folder in runs.items()}, out)
+    return content, "\n".join(lines)
+
+
+def _sample_by_sample(files: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], list[str]]:
+    """The answers of every other file against those of the first; lines of Markdown, and pictures.
+
+    Raises:
+        UserError: a file that cannot be read, or nothing in common.
+    """
+    answers = {label: read_answers(file) for label, file in files.items()}
     first, *others = answers
     content = {label: compare(answers[first], answers[label]) for label in others}
+    heard = {label: likelihoods_in(file.parent) for label, file in files.items()}
+    for label in others:
+        if heard[first] and heard[label]:
+            content[label][CONVERSATIONS] = compare_likelihoods(heard[first], heard[label])
     if not any(content.values()):
-        raise UserError(f"{', '.join(runs)}: no benchmark in common")
+        raise UserError(f"{', '.join(files)}: no benchmark in common")
     lines: list[str] = []
     for label, benchmarks in content.items():
         lines += [f"# {label} against {first}", ""]
         for name, found in benchmarks.items():
             lines += [*_benchmark_lines(name, found, first, label), ""]
-    for name in next(iter(content.values())):
+    for name in dict.fromkeys(name for found in content.values() for name in found):
         ious = {label: ious_of(by_benchmark(own).get(name, [])) for label, own in answers.items()}
         if all(ious.values()):
             out.mkdir(parents=True, exist_ok=True)
             recall_curves(ious, out / f"recall_{name}.png")
             lines += [f"![recall_{name}](recall_{name}.png)", ""]
-    return {"first": first, "others": content}, "\n".join(lines)
+    return {"first": first, "others": content}, lines
 
 
 def _benchmark_lines(name: str, found: Mapping[str, Any], first: str, second: str) -> list[str]:
@@ -106,38 +125,25 @@ def _listed(kind: str, flips: Mapping[str, Any]) -> str:
     return f"{len(ids)} {kind}" + (f" ({', '.join(ids[:_SHOWN])}{more})" if ids else "")
 
 
-def difference_table(metrics: Mapping[str, Mapping[str, float]], first: str, second: str) -> Table:
-    """Both means, their difference with its interval, and its p-value."""
-    rows = [
-        [
-            name,
-            number(one["first"]),
-            number(one["second"]),
-            f"{one['difference']:+.3f}",
-            f"{one['low']:+.3f} to {one['high']:+.3f}",
-            f"{one['p']:.3f}",
-        ]
-        for name, one in metrics.items()
-    ]
-    return [["metric", first, second, "difference", "95 %", "p"], *rows]
-
-
 def _trainings(runs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], str]:
-    """The held-out scores after training, and the curves of all runs in one picture."""
+    """The held-out scores after training, how sure their differences are, and the curves of all runs."""
     scores = {label: _scores_after(folder / TRAINED) for label, folder in runs.items()}
     first = next(iter(runs))
     names = [name for name in scores[first] if all(name in own for own in scores.values())]
-    header = ["metric", *(label if label == first else f"{label} (difference)" for label in runs)]
-    rows = [
-        [name, number(scores[first][name])]
-        + [
-            f"{number(scores[label][name])} ({scores[label][name] - scores[first][name]:+.3f})"
-            for label in runs
-            if label != first
+    lines = ["# Training runs", "", markdown_table(_scores_table(scores, names)), ""]
+    content: dict[str, Any] = {"first": first, "after": scores, "others": None}
+    kept = {label: folder / HELD_OUT for label, folder in runs.items()}
+    without = [label for label, file in kept.items() if not file.is_file()]
+    if without:
+        lines += [
+            f"No significance: no {HELD_OUT} in {', '.join(without)}, which was trained without "
+            f"`report.after` or by an earlier version.",
+            "",
         ]
-        for name in names
-    ]
-    lines = ["# Training runs", "", markdown_table([header, *rows]), ""]
+    else:
+        paired, text = _sample_by_sample(kept, out)
+        content["others"] = paired["others"]
+        lines += [BETWEEN_SAMPLES, "", *text]
     logs = {label: folder / "metrics.csv" for label, folder in runs.items()}
     logs = {label: path for label, path in logs.items() if path.is_file()}
     held_out = [f"val/{name}" for name in names]
@@ -146,7 +152,22 @@ def _trainings(runs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], str
         path = out / f"{column.replace('/', '_')}.png"
         if learning_curves(logs, column, path):
             lines.append(f"![{column}]({path.name})")
-    return {"first": first, "after": scores}, "\n".join(lines) + "\n"
+    return content, "\n".join(lines) + "\n"
+
+
+def _scores_table(scores: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> Table:
+    """A row for each metric, a column for each run, with the difference from the first."""
+    first, *others = scores
+    header = ["metric", first, *(f"{label} (difference)" for label in others)]
+    rows = [
+        [name, number(scores[first][name])]
+        + [
+            f"{number(scores[label][name])} ({scores[label][name] - scores[first][name]:+.3f})"
+            for label in others
+        ]
+        for name in names
+    ]
+    return [header, *rows]
 
 
 def _scores_after(path: Path) -> dict[str, float]:
@@ -160,9 +181,26 @@ def _scores_after(path: Path) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m vcr1.compare", description="Runs side by side.")
-    parser.add_argument("folders", nargs="+", type=Path, help="of evaluations, or of training runs")
-    parser.add_argument("--out", type=Path, default=Path("comparison"), help="where to write")
+    parser = argparse.ArgumentParser(
+        prog="python -m vcr1.compare",
+        description="Hold runs against the first of them: metrics with their differences, 95 % intervals "
+        "and p-values by a bootstrap over paired samples, by category too; the samples that one run solves "
+        "and the other does not; curves of all runs in one picture.",
+        epilog="Example: python -m vcr1.compare runs/evaluate-A runs/evaluate-B --out comparison",
+    )
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        metavar="RUN",
+        type=Path,
+        help="two or more folders, all of vcr1.evaluate and vcr1.score, or all of vcr1.train",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("comparison"),
+        help="folder for compare.md, compare.json and the pictures (default: %(default)s)",
+    )
     given = parser.parse_args(arguments)
     try:
         print(compare_runs(given.folders, given.out))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vcr1 import ranks
 from vcr1.checkpoints import run_folder
+from vcr1.choices import SPLITS, check_choices, conf_dir, expand_choices
 from vcr1.data import LoaderSettings, MixtureDataModule, Order, TaskDataModule
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder
@@ -31,21 +31,10 @@ log = logging.getLogger(__name__)
 # For hydra.run.dir and hydra.sweep.dir.
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
-SPLITS = ("train", "val")
 # For train.yaml. What is cached is also what the jobs of a sweep are given, on whichever machine they run.
 OmegaConf.register_new_resolver("launch", ranks.launch_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("only_first", ranks.only_first, replace=True)
 OmegaConf.register_new_resolver("own_name", ranks.own_name, replace=True)
-
-MIXED_GROUPS = ("task", "data", "benchmark")
-"""Config groups of which several options may be chosen, joined by a plus sign."""
-
-
-def conf_dir() -> Path:
-    """The folder of the shipped configs: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    packaged = package / "conf"
-    return packaged if packaged.is_dir() else package.parent / "conf"
 
 
 def load_config(overrides: Sequence[str] = (), run_dir: str | Path = "runs/notebook") -> DictConfig:
@@ -72,6 +61,7 @@ def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], 
     def main() -> None:
         try:
             sys.argv[1:] = expand_choices(sys.argv[1:])
+            check_choices(sys.argv[1:])
             ranks.check_launcher(sys.argv[1:])
         except UserError as error:
             print(f"vcr1: {error}", file=sys.stderr)
@@ -119,51 +109,6 @@ def arguments_of(group: str) -> Iterator[None]:
         raise UserError(f"{group}: {error}") from error
     except MisconfigurationException as error:  # how Lightning refuses a setting of the Trainer
         raise UserError(f"{group}: {error}") from error
-
-
-def expand_choices(overrides: Sequence[str]) -> list[str]:
-    """Write choices such as ``task=a+b`` as Hydra wants them, ``task=[a,b]``; also within a sweep.
-
-    ``task=a,b,a+b`` becomes ``task=[a],[b],[a,b]``. Other overrides stay as they are.
-
-    Raises:
-        UserError: data sets that are joined although they have the same split of the same task.
-    """
-    return [_expand(override) for override in overrides]
-
-
-_MIXTURE = r"\w+(?:\+\w+)*"
-_CHOICE = re.compile(rf"({'|'.join(MIXED_GROUPS)})=({_MIXTURE}(?:,{_MIXTURE})*)")
-
-
-def _expand(override: str) -> str:
-    if "+" not in override or (match := _CHOICE.fullmatch(override)) is None:
-        return override
-    if match[1] == "data":
-        for mixture in match[2].split(","):
-            _check_data_sets(mixture.split("+"))
-    mixtures = ("[" + mixture.replace("+", ",") + "]" for mixture in match[2].split(","))
-    return f"{match[1]}={','.join(mixtures)}"
-
-
-def _check_data_sets(names: Sequence[str]) -> None:
-    """See that shipped data sets can be joined: of two with the same split of a task, Hydra would keep one.
-
-    Raises:
-        UserError: they cannot.
-    """
-    found: dict[tuple[str, str], str] = {}
-    for name in dict.fromkeys(names):
-        path = conf_dir() / "data" / f"{name}.yaml"
-        config: Any = OmegaConf.load(path) if path.is_file() else {}
-        sources = config.get("sources", {})
-        for place in ((task, split) for task in sources for split in sources[task] if split in SPLITS):
-            other = found.setdefault(place, name)
-            if other != name:
-                raise UserError(
-                    f"data={'+'.join(names)}: both {other} and {name} have sources.{'.'.join(place)}; choose "
-                    f"one of them, or join their readers in a config with vcr1.readers.concatenate"
-                )
 
 
 def selected_tasks(cfg: DictConfig) -> list[str]:

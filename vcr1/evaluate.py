@@ -15,38 +15,52 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vcr1.config import arguments_of, build, command_line, loader_settings
 from vcr1.errors import UserError
 from vcr1.evaluation import (
+    BASE,
     NOT_GENERATED,
     Answering,
-    Benchmark,
+    Asked,
     Groups,
+    against_base,
     agree,
+    conversation_parts,
+    digest_of,
     failures,
+    first_looks,
     form_groups,
     in_order,
+    likelihoods_of,
     make_manifest,
     model_digest,
     pending,
-    read_benchmarks,
+    preflight,
+    read_likelihoods,
     read_parts,
+    sections_of,
     show,
+    show_against_base,
+    start_parts,
+    write_likelihoods,
     write_manifest,
     write_report,
     write_results,
 )
-from vcr1.policy import Sampling, VideoPolicy, check_weights
-from vcr1.preflight import check_devices
+from vcr1.policy import VideoPolicy
 from vcr1.train import leave_ranks, quiet
+from vcr1.weights import Weights, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +68,24 @@ log = logging.getLogger(__name__)
 def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     """Ask all questions of the benchmarks that are not answered yet, and write what they score.
 
+    With ``base`` its model is asked first, in a folder of its own.
+
     Returns:
         The content of metrics.json; None on other ranks than the first.
 
     Raises:
         UserError: something is missing or impossible, or no question at all could be answered.
     """
-    if cfg.checkpoint is not None:
-        OmegaConf.update(cfg, "model.path", model_path(str(cfg.checkpoint)))
-    benchmarks, sampling = preflight(cfg)
-    folder, draws, settings = Path(cfg.run_dir), int(cfg.evaluation.draws), loader_settings(cfg)
+    runs = [cfg] if cfg.base is None else [base_of(cfg), cfg]
+    weights: list[Weights] = []
+    for one in runs:
+        with said_of(cfg, one):
+            weights.append(weights_of(one))
+    asked = preflight(cfg, [partial(check, cfg, *pair) for pair in zip(runs, weights, strict=True)])
+    origins = []
+    for one, own in zip(runs, weights, strict=True):
+        with said_of(cfg, one):
+            origins.append(own.ready())
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -71,120 +93,114 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         trainer: L.Trainer = build(cfg.trainer)(
             logger=False, enable_checkpointing=False, use_distributed_sampler=False
         )
+    if asked.plan.rounds and hasattr(trainer.strategy, "shard"):
+        raise UserError("clues= needs the whole model on each rank: choose strategy=ddp or strategy=auto")
     if trainer.is_global_zero:
-        manifest = manifest_of(cfg, benchmarks, sampling, settings.eval_batch_size)
-        agree(folder, manifest)
-        write_manifest(folder, manifest)
-    policy: VideoPolicy = build(cfg.model)
-    groups = form_groups(benchmarks, settings.eval_batch_size)
+        settle(runs, [model_facts(*pair) for pair in zip(runs, origins, strict=True)], asked)
+    for one in runs:
+        answer(one, asked, trainer)
+    if not trainer.is_global_zero:
+        return None
+    # Last of all: what goes wrong here must not let another rank wait for this one's next answer.
+    *_, metrics = [finish(one, asked) for one in runs]
+    return metrics
+
+
+def settle(runs: Sequence[DictConfig], models: Sequence[Mapping[str, Any]], asked: Asked) -> None:
+    """Write down what the answers in each folder depend on; those of the checkpoint name its base.
+
+    Raises:
+        UserError: a folder holds answers that depend on something else; nothing is written then.
+    """
+    bases = [None] if len(runs) == 1 else [None, models[0]]
+    manifests = [manifest_of(*one, asked) for one in zip(runs, models, bases, strict=True)]
+    for one, manifest in zip(runs, manifests, strict=True):
+        agree(Path(one.run_dir), manifest)
+    for one, manifest in zip(runs, manifests, strict=True):
+        write_manifest(Path(one.run_dir), manifest)
+        start_parts(Path(one.run_dir))
+
+
+def base_of(cfg: DictConfig) -> DictConfig:
+    """The same evaluation of the base, in the folder ``base`` of the run's."""
+    base = cfg.copy()
+    base.checkpoint, base.base, base.run_dir = cfg.base, None, str(Path(cfg.run_dir) / BASE)
+    return base
+
+
+@contextmanager
+def said_of(cfg: DictConfig, run: DictConfig) -> Iterator[None]:
+    """Within, what is wrong with the base is said of ``base``."""
+    try:
+        yield
+    except UserError as error:
+        if run is cfg:
+            raise
+        raise UserError(f"base={cfg.base}: {error}") from error
+
+
+def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer) -> None:
+    """Let one model answer what waits for an answer."""
+    benchmarks, folder, draws = asked.benchmarks, Path(cfg.run_dir), int(cfg.evaluation.draws)
+    settings = loader_settings(cfg)
+    looked = first_looks(benchmarks, asked.plan)
+    groups = form_groups(looked, settings.eval_batch_size)
     # Known on every rank before any of them can write: they meet at the start of the test.
     waiting = pending(groups, benchmarks, draws, read_parts(folder))
+    read = read_likelihoods(conversation_parts(folder))
+    unread = [one for one in asked.conversations if one.line not in read]
     log.info("%d of %d groups of questions wait for their answers", len(waiting), len(groups))
     begin = time.perf_counter()
-    if waiting:
-        module = Answering(policy, benchmarks, sampling, draws, folder, cfg.seed)
-        trainer.test(module, Groups(waiting, benchmarks, policy, settings), verbose=False)
+    if waiting or unread:
+        policy: VideoPolicy = build(cfg.model)
+        module = Answering(
+            policy, benchmarks, asked.sampling, draws, folder, cfg.seed, asked.plan, settings.decoder
+        )
+        longest = cfg.evaluation.longest
+        trainer.test(module, Groups(waiting, looked, policy, settings, unread, longest), verbose=False)
         trainer.strategy.barrier()
     log.info("answered in %.1f s", time.perf_counter() - begin)
-    return finish(benchmarks, folder, draws, cfg.evaluation.examples) if trainer.is_global_zero else None
 
 
-def preflight(cfg: DictConfig) -> tuple[list[Benchmark], Sampling]:
-    """Check everything that an evaluation needs, and read its annotations on the way.
-
-    Raises:
-        UserError: all that is missing, in one message.
-    """
-    benchmarks: list[Benchmark] = []
-    sampling: list[Sampling] = []
-    checks: list[Callable[[], object]] = [
-        lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
-        lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
-        lambda: benchmarks.extend(read_benchmarks(cfg, cfg.evaluation.limit)),
-        lambda: sampling.append(sampling_of(cfg)),
-        lambda: probe(benchmarks),
-    ]
-    problems = []
-    for check in checks:
-        try:
-            check()
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
-    return benchmarks, sampling[0]
-
-
-def probe(benchmarks: Sequence[Benchmark]) -> None:
-    """See that what the tasks need from outside, such as a judge, answers."""
-    for one in benchmarks:
-        one.task.probe()
-
-
-def sampling_of(cfg: DictConfig) -> Sampling:
-    """How completions are drawn.
-
-    Raises:
-        UserError: a number of draws that makes no sense, several of them without a temperature included.
-    """
-    draws, sampling = cfg.evaluation.draws, build(cfg.rollout)
-    if not isinstance(draws, int) or draws < 1:
-        raise UserError(f"evaluation.draws={draws} is no whole number of at least 1")
-    if draws > 1 and sampling.temperature == 0:
-        raise UserError(
-            f"evaluation.draws={draws} with rollout.temperature=0: all draws would be the same; "
-            f"set a temperature, such as rollout.temperature=0.7"
-        )
-    found: Sampling = sampling
-    return found
+def check(cfg: DictConfig, run: DictConfig, weights: Weights) -> None:
+    """See that the weights of a run can be had, without loading them."""
+    with said_of(cfg, run):
+        weights.check()
 
 
 def manifest_of(
-    cfg: DictConfig, benchmarks: Sequence[Benchmark], sampling: Sampling, batch_size: int
+    cfg: DictConfig, model: Mapping[str, Any], base: Mapping[str, Any] | None, asked: Asked
 ) -> dict[str, Any]:
     """What the answers depend on."""
-    has_path = "path" in cfg.model
+    plan, read = asked.plan, asked.conversations
     return make_manifest(
-        benchmarks,
-        sampling,
+        asked.benchmarks,
+        asked.sampling,
         cfg.evaluation.draws,
-        model={
-            "path": str(cfg.model.path) if has_path else None,
-            "digest": model_digest(cfg.model.path) if has_path else None,
-        },
+        clues=asdict(plan) if plan.rounds else None,
+        conversations={"count": len(read), "digest": digest_of(read)} if read else None,
+        model=model,
+        base=base,
         precision={"dtype": str(cfg.model.get("dtype")), "trainer": str(cfg.trainer.precision)},
-        batch_size=batch_size,
+        batch_size=loader_settings(cfg).eval_batch_size,
+        longest_prompt=cfg.evaluation.longest,
         seed=cfg.seed,
     )
 
 
-def model_path(checkpoint: str) -> str:
-    """What ``model.path`` has to be for a checkpoint.
-
-    Args:
-        checkpoint: a Hugging Face folder or hub name, ``builtin:tiny``, or a run's folder with its export.
-
-    Raises:
-        UserError: a folder or file that holds no Hugging Face model.
-    """
-    path = Path(checkpoint)
-    if not path.exists():
-        return checkpoint
-    for folder in (path, path / "huggingface"):
-        if (folder / "config.json").is_file():
-            return str(folder)
-    raise UserError(
-        f"checkpoint={checkpoint}: no Hugging Face model there (no config.json nor huggingface/config.json); "
-        f"give the folder that a run has exported, e.g. runs/NAME/huggingface"
-    )
+def model_facts(cfg: DictConfig, origin: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where a run's model is, its digest, and the checkpoint that it was exported from, if any."""
+    path = str(cfg.model.path) if "path" in cfg.model else None
+    return {"path": path, "digest": None if path is None else model_digest(path), "checkpoint": origin}
 
 
-def finish(benchmarks: Sequence[Benchmark], folder: Path, draws: int, examples: int) -> dict[str, Any]:
+def finish(cfg: DictConfig, asked: Asked) -> dict[str, Any]:
     """Put the ranks' answers together and write the results.
 
     Raises:
         UserError: not one question could be answered, for want of memory or the like.
     """
+    benchmarks, folder, draws = asked.benchmarks, Path(cfg.run_dir), int(cfg.evaluation.draws)
     found = read_parts(folder)
     found |= {answer.key: answer for one in benchmarks for answer in failures(one, one.lost)}
     answers = in_order(benchmarks, found, draws)
@@ -193,9 +209,17 @@ def finish(benchmarks: Sequence[Benchmark], folder: Path, draws: int, examples: 
             "the model could not answer a single question; the log says why. Try less video "
             "(data.video.total_pixels), fewer questions at once (data.loader.eval_batch_size), another model"
         )
-    metrics = write_results(folder, answers, draws)
-    write_report(folder, benchmarks, answers, metrics, examples)
+    likelihoods = likelihoods_of(
+        [one.line for one in asked.conversations], read_likelihoods(conversation_parts(folder))
+    )
+    more = write_likelihoods(folder, likelihoods) if likelihoods else {}
+    forgetting = None if cfg.base is None else against_base(folder, answers, likelihoods)
+    metrics = write_results(folder, answers, draws, more)
+    first = sections_of(metrics, forgetting)
+    write_report(folder, benchmarks, answers, metrics, cfg.evaluation.examples, first)
     show(metrics)
+    if forgetting is not None:
+        show_against_base(forgetting)
     log.info("Everything is in %s", folder)
     return metrics
 

@@ -66,23 +66,60 @@ def export(cfg: DictConfig) -> Path:
     for name in ("ckpt", "out"):
         if not cfg[name]:
             raise UserError(f"{name}= is missing: python -m vcr1.export ckpt=runs/NAME out=FOLDER")
-    path, out = find_checkpoint(Path(cfg.ckpt)), Path(cfg.out).absolute()
-    run = read_run(path, None if cfg.config is None else Path(cfg.config))
+    return write_export(
+        find_checkpoint(Path(cfg.ckpt)),
+        Path(cfg.out).absolute(),
+        adapters=cfg.adapters,
+        dtype=cfg.dtype,
+        config=None if cfg.config is None else Path(cfg.config),
+        base=cfg.base,
+        weights_only=cfg.weights_only,
+    )
+
+
+def write_export(
+    path: Path,
+    out: Path,
+    *,
+    adapters: bool = False,
+    dtype: str | None = None,
+    config: Path | None = None,
+    base: str | None = None,
+    weights_only: bool = True,
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the folder of a checkpoint, whole or not at all.
+
+    Args:
+        path: the checkpoint.
+        out: the folder; an older export there is replaced.
+        adapters: write them alone.
+        dtype: name of the written weights' type; None for that of the checkpoint.
+        config: the run's config; None to look in its folder.
+        base: another place of the base model; None where it was.
+        weights_only: refuse pickled objects.
+        files: name -> text of further files in the folder.
+
+    Raises:
+        UserError: the checkpoint, the run's config, the base or the folder to write is missing or unfit.
+    """
+    run = read_run(path, config)
     model = run.config.model
-    if cfg.adapters and model.get("lora") is None:
+    if adapters and model.get("lora") is None:
         raise UserError(f"adapters=true: {run.source} trains without adapters; leave adapters=true out")
-    base = str(cfg.base or base_of(run.config))
-    check_folder(out, [path, Path(base)])
-    dtype = None if cfg.dtype is None else floating_type(cfg.dtype, "dtype")
-    checkpoint = open_checkpoint(path, cfg.weights_only)
-    policy = build_policy(model, cfg.base)
+    place = str(base or base_of(run.config))
+    check_folder(out, [path, Path(place)])
+    kind = None if dtype is None else floating_type(dtype, "dtype")
+    checkpoint = open_checkpoint(path, weights_only)
+    policy = build_policy(model, base)
     fill(policy, checkpoint, run.source)
-    card = model_card(recipe_of(run.config, base, run.git), run.report, checkpoint.step, cfg.adapters)
+    card = model_card(recipe_of(run.config, place, run.git), run.report, checkpoint.step, adapters)
+    more = {CARD: card} | dict(files or {})
     try:
-        if cfg.adapters:
-            save_adapter(policy.model, policy.encoder, out, dtype, base, {CARD: card})
+        if adapters:
+            save_adapter(policy.model, policy.encoder, out, kind, place, more)
         else:
-            save_folder(policy.model, policy.encoder, out, dtype, {CARD: card})
+            save_folder(policy.model, policy.encoder, out, kind, more)
     except (OSError, SafetensorError) as error:
         raise UserError(f"out={out}: cannot be written ({error}); what was there is unchanged") from error
     return out
@@ -98,9 +135,7 @@ def read_run(path: Path, config: Path | None = None) -> Run:
     Raises:
         UserError: there is no config, or it is none of a training run.
     """
-    folder = path.absolute().parent
-    if folder.name == "checkpoints":
-        folder = folder.parent
+    folder = folder_of_run(path)
     logged = folder / "hparams.yaml"  # of the CSV logger: the config resolved, and the state of the code
     places = [folder / ".hydra" / "config.yaml", logged] if config is None else [config]
     source = next((place for place in places if place.is_file()), None)
@@ -118,6 +153,12 @@ def read_run(path: Path, config: Path | None = None) -> Run:
         raise UserError(f"{source}: no config of a training run, it has no model")
     git: Any = _read_config(logged).get("git") if logged.is_file() else None
     return Run(source, found, dict(git or {}), _read_report(folder / "report.json"))
+
+
+def folder_of_run(path: Path) -> Path:
+    """The folder of the run that wrote a checkpoint."""
+    folder = path.absolute().parent
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def _read_config(path: Path) -> DictConfig:

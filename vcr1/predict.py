@@ -2,7 +2,7 @@
 
 Prints the answers, a single one as it grows, and writes them to ``answers.json`` in the run's folder; with
 ``render=out.mp4`` also the video with the answers drawn in. A folder of videos or a JSONL file is a batch.
-Exit status: 0 where all is answered, 1 where some of a batch is not, 2 where nothing can be asked.
+Exit status: 0 where all is answered, 1 where some of several questions are not, 2 where nothing can be asked.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vcr1.config import build, command_line
 from vcr1.errors import UserError, VideoError
+from vcr1.policy.memory import Unanswered, together_or_alone
 from vcr1.prediction import (
     Answer,
     Asker,
@@ -33,6 +34,7 @@ from vcr1.prediction import (
     Limits,
     Question,
     Terminal,
+    Watch,
     as_text,
     build_asker,
     check_length,
@@ -93,22 +95,45 @@ def answer_all(
 
     Raises:
         VideoError: the only video cannot be shown; in a batch it fails its questions.
+        UserError: the only question cannot be answered; one of several is a failure of its own.
     """
     yield from (one for one in asked if isinstance(one, Failure))
-    groups = asker.group([one for one in asked if isinstance(one, Question)])
-    alone = len(groups) == 1 and len(groups[0]) == 1
-    for group in groups:
+    questions = [one for one in asked if isinstance(one, Question)]
+    alone = len(questions) == 1
+    for group in [[one] for one in questions] if plan.rounds else asker.group(questions):
         try:
-            if plan.rounds:
-                answers = [asker.ask_again(question, plan) for question in group]
-            else:
-                answers = asker.ask(group, watch=terminal.stream if alone else None)
+            found = answer_group(asker, group, plan, terminal.stream if alone else None)
         except VideoError as error:
             if not batch:
                 raise
-            yield from (Failure(one.id, one.source.path, one.query, str(error)) for one in group)
-        else:
-            yield from answers
+            found = [Failure(one.id, one.source.path, one.query, str(error)) for one in group]
+        if alone and not batch and isinstance(found[0], Failure):
+            raise UserError(found[0].reason)
+        yield from found
+
+
+def answer_group(
+    asker: Asker, group: Sequence[Question], plan: CluePlan, watch: Watch | None
+) -> list[Answer | Failure]:
+    """Answers to questions about the same frames; where there is no memory for all, one after the other.
+
+    Raises:
+        VideoError: the video cannot be shown.
+    """
+
+    def ask(places: list[int]) -> list[Answer]:
+        chosen = [group[place] for place in places]
+        if plan.rounds:
+            return [asker.ask_again(one, plan) for one in chosen]
+        return asker.ask(chosen, watch=watch)
+
+    found = together_or_alone(len(group), ask)
+    return [
+        Failure(question.id, question.source.path, question.query, one.reason)
+        if isinstance(one, Unanswered)
+        else one
+        for question, one in zip(group, found, strict=True)
+    ]
 
 
 def run_job(cfg: DictConfig) -> None:

@@ -30,6 +30,7 @@ from vcr1.card import model_card, recipe_of
 from vcr1.checkpoints import BEFORE, Checkpoints, Resumed, check_same_run, find_checkpoint, prepare_folder
 from vcr1.config import arguments_of, build, build_all, build_data, command_line
 from vcr1.errors import Preempted, UserError
+from vcr1.evaluation import write_held_out
 from vcr1.loggers import git_state
 from vcr1.module import PolicyModule
 from vcr1.planning import announce, with_strategy
@@ -94,6 +95,8 @@ def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
     if trainer.is_global_zero:
         folder = Path(cfg.run_dir)
         write_report(report, folder, data, cfg.report.clips, {"seed": cfg.seed, "steps": trainer.global_step})
+        if report.after:
+            write_held_out(folder, report.after.judgements, data.parts)
         show_table(report)
         log.info("Everything is in %s", folder)
         describe_exports(

@@ -6,9 +6,11 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from vcr1.evaluation import Answer, Benchmark, metrics_of, write_report
+from vcr1.evaluation import Answer, Benchmark, figures, metrics_of, write_report
 from vcr1.evaluation.figures import chosen_examples, draw_examples
+from vcr1.pictures import TimelineEntry
 from vcr1.readers import read_synthetic
+from vcr1.records import Interval
 from vcr1.tasks import GroundedQATask, GroundingTask, QATask, Task, TrackingTask
 from vcr1.video import FrameBudget
 
@@ -76,3 +78,19 @@ def test_answers_of_every_kind_are_drawn(task: Task, text: str, world: Path, tmp
     assert draw_examples(one, [*answers, gone], tmp_path / "drawn.png")
     assert matplotlib.image.imread(tmp_path / "drawn.png").std() > 0.05  # not blank
     assert not draw_examples(one, [gone], tmp_path / "nothing.png")
+
+
+def test_an_answer_about_a_part_is_drawn_where_it_lies_in_the_video(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotations = read_synthetic(str(world / "synthetic"), "val", 6, seed=2, limit=1)
+    budget = FrameBudget(min_pixels=784, total_pixels=784)
+    one = Benchmark("b", "grounding", "val", GroundingTask(), annotations, budget)
+    (sample,) = annotations.samples
+    drawn: list[TimelineEntry] = []
+    monkeypatch.setattr(figures, "timelines", lambda entries, path: drawn.extend(entries))
+    looks = [{"part": [0.0, 8.0]}, {"part": [3.0, 7.0]}]
+    answer = replace(answered(0, 0.5, "<answer>1.0 to 2.5</answer>"), id=sample.id)
+    for trace, expected in ((None, (1.0, 2.5)), ({"looks": looks, "decided": 1}, (4.0, 5.5))):
+        assert draw_examples(one, [replace(answer, trace=trace)], tmp_path / "drawn.png")
+        assert drawn.pop().spans["answer"] == (Interval(*expected),)

@@ -53,6 +53,15 @@ def test_no_difference_is_not_significant() -> None:
         difference([math.nan], [1.0])
 
 
+def test_samples_may_count_by_their_weight() -> None:
+    found = estimates({"a": [1.0, 2.0, math.nan]}, [2.0, 6.0, 5.0])["a"]
+    assert found.value == 14 / 8
+    assert (found.low, found.high) == (1.0, 2.0)  # resamples of one of them alone
+    gap = difference([1.0, 2.0, 0.0], [1.5, 3.0, math.nan], [2.0, 6.0, 5.0])
+    assert gap.value == 7 / 8
+    assert estimates({"a": [1.0, 2.0]}, [3.0, 3.0]) == estimates({"a": [1.0, 2.0]})
+
+
 def test_pass_at_k_is_the_chance_that_one_of_k_is_right() -> None:
     # Two of four right: both of two draws wrong in 1 of 6 choices.
     assert pass_at_k(2, 4, 2) == pytest.approx(5 / 6)

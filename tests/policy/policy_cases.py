@@ -73,7 +73,7 @@ def generate(policy: VideoPolicy, inputs: PromptInputs, count: int, **sampling: 
     ids = policy.model.generate(
         **inputs,
         max_new_tokens=settings.max_new_tokens,
-        suppress_tokens=policy._never_sampled,
+        suppress_tokens=policy.never_sampled,
         eos_token_id=policy.encoder.end_of_turn,
         pad_token_id=policy.encoder.padding,
         **drawn,

@@ -187,7 +187,7 @@ def expanded_rollout(
         ]
         both = torch.stack(logits)
         nothing = torch.empty(len(rows), 0).long()
-        processors = sampling.processors(policy._never_sampled, both.device)
+        processors = sampling.processors(policy.never_sampled, both.device)
         ids = draw(processors(nothing, both.clone()), sampling.temperature == 0)  # type: ignore[arg-type]
         ids = ids.masked_fill(finished, policy.encoder.padding)
         logs = (both / (sampling.temperature or 1.0)).log_softmax(-1).gather(-1, ids[:, None])[:, 0]

@@ -8,9 +8,9 @@ import torch
 from policy_cases import calls_of, gradients, largest_relative_error
 from small_models import prompts, ragged, small_policy
 
-from vcr1.errors import UserError
+from vcr1.errors import UserError, VideoError
 from vcr1.policy import Sampling, VideoPolicy
-from vcr1.policy.memory import halved, shares
+from vcr1.policy.memory import Unanswered, halved, shares, together_or_alone
 
 LENGTHS = [[5, 1, 7], [3, 7, 2], [6, 6, 1], [1, 2, 4]]
 
@@ -83,3 +83,37 @@ def test_a_rollout_that_does_not_fit_is_decoded_in_two(caplog: pytest.LogCapture
     assert len(caplog.messages) == 1
     assert torch.equal(found.completion_ids, expected.completion_ids)
     torch.testing.assert_close(found.logprobs, expected.logprobs, atol=1e-5, rtol=0.0)
+
+
+def test_what_cannot_be_answered_together_is_answered_alone(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[list[int]] = []
+
+    def answer(places: list[int]) -> list[int]:
+        asked.append(places)
+        if len(places) > 1:
+            raise torch.OutOfMemoryError("no memory\nat all")
+        if places == [1]:
+            raise RuntimeError("no numbers")
+        if places == [2]:
+            raise UserError("too long")
+        return [10 * place for place in places]
+
+    found = together_or_alone(4, answer)
+    assert found == [0, Unanswered("the model cannot answer: no numbers"), Unanswered("too long"), 30]
+    assert asked == [[0, 1, 2, 3], [0], [1], [2], [3]]
+    assert caplog.messages == ["4 questions cannot be answered at once: the model cannot answer: no memory"]
+    assert together_or_alone(1, lambda _: answer([2])) == [Unanswered("too long")]  # once, not twice
+    assert len(asked) == 6
+    assert together_or_alone(2, lambda places: [10 * place for place in places]) == [0, 10]
+
+
+def test_a_video_that_cannot_be_shown_is_not_shown_again() -> None:
+    asked: list[list[int]] = []
+
+    def answer(places: list[int]) -> list[int]:
+        asked.append(places)
+        raise VideoError("broken")
+
+    with pytest.raises(VideoError, match="broken"):
+        together_or_alone(3, answer)
+    assert asked == [[0, 1, 2]]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from other_models import OTHERS, write_other
-from test_policy_families import clip, processor
+from test_policy_families import clip, prepared_once, processor
 from test_prompt_encoder import Tampered
 from transformers import LlavaOnevisionImageProcessor, LlavaProcessor
 
@@ -50,6 +50,10 @@ def test_a_processor_that_cuts_patches_takes_frames_as_they_are() -> None:
     assert found.keys() >= set(own.inputs)
     for name in own.inputs:  # the times in the text among them
         assert torch.equal(found[name], expected[name]), name
+
+
+def test_questions_about_one_clip_share_its_pixels_here_too(folder: str) -> None:
+    prepared_once(load_encoder(folder))
 
 
 def test_metadata_gives_the_frames_own_times() -> None:

@@ -48,7 +48,7 @@ def test_the_7b_has_what_the_policy_takes_hold_of() -> None:
         model = Qwen2_5_VLForConditionalGeneration(config_7b())
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(8.29e9, rel=0.001)
     policy = VideoPolicy(model, load_encoder("builtin:tiny"))
-    assert policy._never_sampled[-1] == 152063  # the rows that pad the embedding table count as well
+    assert policy.never_sampled[-1] == 152063  # the rows that pad the embedding table count as well
     frozen = []
     for part in PARTS:
         freeze_parts(model, [part])

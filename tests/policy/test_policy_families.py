@@ -1,6 +1,7 @@
 """The relatives of Qwen2.5-VL, from a folder of weights and a processor to tokens."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,41 @@ def test_lora_adapts_the_language_models_projections(family: str) -> None:
     adapted = [name for name in names if re.fullmatch(FAMILIES[family].lora_targets, name)]
     assert len(adapted) == 3 * 7  # layers and projections
     assert not any("visual" in name for name in adapted)
+
+
+def prepared_once(encoder: PromptEncoder, shown: VideoClip | None = None) -> None:
+    """Questions about one clip are encoded as each alone, and its pixels prepared once."""
+    prompts = [Prompt("When?"), Prompt("Where is the red one, then?", system="Be brief."), Prompt("?")]
+    shown = shown or clip()
+    expected = [encoder(prompt, shown) for prompt in prompts]
+    works = encoder.processor.video_processor
+    calls: list[Any] = []
+
+    class Counted:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(works, name)
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            calls.append(args)
+            return works(*args, **kwargs)
+
+    encoder.processor.video_processor = Counted()
+    found = encoder.about(prompts, shown)
+    assert len(calls) == 1
+    for ours, alone in zip(found, expected, strict=True):
+        assert list(ours) == list(alone)
+        assert all(torch.equal(ours[name], alone[name]) for name in ours)
+    assert len(calls) == 1
+    encoder(prompts[0], shown)  # and it keeps nothing
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_questions_about_one_clip_share_its_pixels(name: str) -> None:
+    prepared_once(PromptEncoder(processor(name), FAMILIES[name]))
+
+
+def test_questions_about_one_clip_share_its_pixels_in_the_embedded_model() -> None:
+    large = clip()
+    frames = large.frames.repeat_interleave(7, 2).repeat_interleave(7, 3)  # of 56 x 84 pixels
+    prepared_once(load_encoder("builtin:tiny"), replace(large, frames=frames))

@@ -180,7 +180,7 @@ def test_placeholders_are_never_drawn(other: PlainPolicy) -> None:
     id_of = other.encoder.tokenizer.convert_tokens_to_ids
     # Also those that only the configuration names.
     other.model.config.some_token_id = 99
-    never = PlainPolicy(other.model, other.encoder)._never_sampled
+    never = PlainPolicy(other.model, other.encoder).never_sampled
     assert {id_of("<|image_pad|>"), id_of("<|video_pad|>"), 99} <= set(never)
     assert other.encoder.end_of_turn not in never
 

@@ -3,7 +3,7 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from vcr1.config import conf_dir
+from vcr1.choices import conf_dir
 from vcr1.prediction import as_text
 
 TEXTS = [
@@ -33,9 +33,4 @@ def test_lists_quotes_and_other_settings_are_left_to_hydra() -> None:
 
 
 def test_shorthands() -> None:
-    assert as_text(["clues=2", "clues=0,1", "task=null", "clues=default"]) == [
-        "clues.rounds=2",
-        "clues.rounds=0,1",
-        "task=free",
-        "clues=default",
-    ]
+    assert as_text(["task=null", "task=qa"]) == ["task=free", "task=qa"]

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from vcr1.config import conf_dir, expand_choices
+from vcr1.choices import conf_dir, expand_choices
 from vcr1.errors import UserError
 from vcr1.policy import load_policy
 from vcr1.predict import predict, run_job
-from vcr1.prediction import Terminal, as_text
+from vcr1.prediction import Terminal, as_text, asking
 from vcr1.video import ClipSpec, ShapeEvent, read_timeline, write_clip, write_mp4
 
 TINY = ["model=tiny", "loader=tiny", "rollout.max_new_tokens=40"]
@@ -229,6 +229,56 @@ def test_what_an_interrupted_batch_has_is_written(videos: Path, tmp_path: Path) 
     assert (report["complete"], [answer["id"] for answer in report["answers"]]) == (False, ["a"])
 
 
+# ------------------------------------------------------------------------------------------ out of memory
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, prompts: int, failing: Sequence[int] = ()) -> list[int]:
+    """Memory for so many prompts at once, and in some of the attempts for none; returns their sizes."""
+    answer, attempts = asking.answer_together, list[int]()
+
+    def limited(policy: Any, inputs: list[Any], *more: Any) -> Any:
+        attempts.append(len(inputs))
+        if len(inputs) > prompts or len(attempts) - 1 in failing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answer(policy, inputs, *more)
+
+    monkeypatch.setattr(asking, "answer_together", limited)
+    return attempts
+
+
+@pytest.mark.parametrize("clues", [[], ["clues=1"]])
+def test_what_does_not_fit_at_once_is_asked_one_after_the_other(
+    videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    clues: list[str],
+) -> None:
+    queries = 'query=["the red square appears", "the dog, barking"]'
+    given = [f"video={videos}/good.mp4", "task=grounding", queries]
+    whole, _ = run(tmp_path, *given, *clues)
+    attempts = short_of_memory(monkeypatch, 1, [1])
+    if clues:
+        attempts.append(0)  # looks are taken one question at a time anyway
+    with pytest.raises(SystemExit) as exit_:
+        run_job(composed(tmp_path, *given, *clues))
+    assert (exit_.value.code, attempts[:3]) == (1, [0, 1, 1] if clues else [2, 1, 1])
+    report = json.loads((tmp_path / "answers.json").read_text())
+    assert report["answers"] == whole["answers"][1:]
+    (failure,) = report["failures"]
+    assert failure["id"] == "good-0"
+    assert failure["reason"].startswith("not enough GPU memory for 1 prompt of ")
+    assert "1 answers, 1 failures" in capsys.readouterr().err
+
+
+def test_the_only_question_that_does_not_fit_is_one_sentence(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of_memory(monkeypatch, 0)
+    said = sentence(tmp_path, capsys, f"video={videos}/good.mp4", "query=What?")
+    assert said.endswith("rollout.max_new_tokens=40 more; lower data.video.total_pixels or that")
+
+
 # --------------------------------------------------------------------------------------------- bad input
 
 
@@ -345,7 +395,7 @@ def broken(kind: str, whole: Path, place: Path) -> None:
     ("kind", "reason"),
     [
         ("bert", "family bert answers no questions about pictures"),
-        ("training", "the run has no folder huggingface"),
+        ("training", "nor the folder of a run that has saved one"),
         ("cut", "the weights cannot be read"),
         ("unfinished", "the weights cannot be read"),
         ("some", "of the model's weights are not in its files"),

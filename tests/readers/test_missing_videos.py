@@ -1,6 +1,7 @@
 """Rows whose video is missing: dropped for training, kept for an evaluation, which counts them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,16 @@ from vcr1.errors import UserError
 from vcr1.evaluation import lost_rows
 from vcr1.readers import (
     Annotations,
+    concatenate,
     missing_videos_kept,
     read_activitynet,
     read_charades_sta,
     read_got10k,
     read_jsonl,
+    read_mvbench,
+    read_nextgqa_json,
     read_tracking_json,
+    read_vidtab_quality,
 )
 from vcr1.records import Interval, VideoSource
 
@@ -84,3 +89,52 @@ def test_annotations_that_are_lost_with_their_video_still_count(tmp_path: Path) 
     lost = lost_rows(found)
     assert [one.sample_id for one in lost] == ["GONE", "GONE#2", "without-video-1"]
     assert {one.reason for one in lost} == {"missing_video"}
+
+
+NO_NAME = "x" * 300
+"""What no file can be called: not even an evaluation has a path for it."""
+
+
+def quality(folder: Path) -> Annotations:
+    rows = [
+        {
+            "video": video,
+            "instruction": "How good? Choice one answer from ['clean', 'noisy'].",
+            "answer": "noisy",
+        }
+        for video in ("a.mp4", NO_NAME)
+    ]
+    (folder / "a.json").write_text(json.dumps(rows))
+    return read_vidtab_quality(str(folder / "a.json"), str(folder))
+
+
+def mvbench(folder: Path) -> Annotations:
+    common = {"question": "Which?", "candidates": ["x", "y"], "answer": "x"}
+    (folder / "noisy.json").write_text(json.dumps([{"video": name, **common} for name in ("a", NO_NAME)]))
+    return read_mvbench(str(folder / "noisy.json"), str(folder))
+
+
+def own_lines(folder: Path) -> Annotations:
+    common = {"query": "Which?", "options": ["x", "y"], "answer": "x", "category": "noisy"}
+    lines = [json.dumps({"video": name, **common}) for name in ("a", NO_NAME)]
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    return read_jsonl(str(folder / "a.jsonl"), str(folder), "qa")
+
+
+def nextgqa(folder: Path) -> Annotations:
+    common = {"question": "Why?", "type": "noisy", "answer": "(A)", "options": ["(A) x", "(B) y"]}
+    common |= {"duration": 9, "glue": [[1, 2]]}
+    rows = [{"id": name[:2], "video": name, **common} for name in ("a", NO_NAME)]
+    (folder / "a.json").write_text(json.dumps(rows))
+    return read_nextgqa_json(str(folder / "a.json"), str(folder))
+
+
+@pytest.mark.parametrize("read", [quality, mvbench, own_lines, nextgqa])
+def test_what_is_lost_with_its_video_keeps_its_category(
+    read: Callable[[Path], Annotations], tmp_path: Path
+) -> None:
+    with missing_videos_kept():
+        found = read(tmp_path)
+    assert len(found.samples) == 1
+    assert [one.category for one in lost_rows(found)] == ["noisy"]
+    assert [one.category for one in lost_rows(concatenate([found, found]))] == ["noisy", "noisy"]

@@ -18,6 +18,8 @@ NOT_GENERATED = "not_generated"
 """Reason of a failure: the model could not answer, for want of memory or with logits that are no numbers."""
 MISSING_VIDEO = "missing_video"
 UNREADABLE_VIDEO = "unreadable_video"
+PROMPT_TOO_LONG = "prompt_too_long"
+"""More characters than an evaluation asks: no benchmark's, but those of a broken annotation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class Answer:
         failure: why there is no answer, or none that could be read; None where there is one.
         category: the group in which the sample is counted by itself, if any.
         seconds: its share of the wall time of its batch.
+        trace: where the model was to look again: its ``looks``, the number of the one that has ``decided``,
+            why it ``stopped``, and the ``first_scores``, of the first look alone. The times in ``completion``
+            count from the start of that look's ``part``, those in ``value`` from the start of the video.
     """
 
     benchmark: str
@@ -50,6 +55,7 @@ class Answer:
     failure: str | None
     category: str | None
     seconds: float
+    trace: dict[str, Any] | None = None
 
     @property
     def key(self) -> Key:
@@ -58,7 +64,17 @@ class Answer:
 
     def line(self) -> str:
         """One line of JSON, with its end."""
-        return json.dumps(plain(asdict(self)), ensure_ascii=False) + "\n"
+        content = asdict(self)
+        if self.trace is None:
+            del content["trace"]
+        return json.dumps(plain(content), ensure_ascii=False) + "\n"
+
+    @property
+    def shown_from(self) -> float:
+        """Second of the video from which the times in the completion count."""
+        if self.trace is None:
+            return 0.0
+        return float(self.trace["looks"][self.trace["decided"]]["part"][0])
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Answer:

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
-from torch.utils.data import Dataset
+import lightning as L
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
+from vcr1.data import LoaderSettings
 from vcr1.errors import VideoError
-from vcr1.evaluation.answers import MISSING_VIDEO, NOT_GENERATED, UNREADABLE_VIDEO, Answer, Key
+from vcr1.evaluation.answers import (
+    MISSING_VIDEO,
+    NOT_GENERATED,
+    PROMPT_TOO_LONG,
+    UNREADABLE_VIDEO,
+    Answer,
+    Key,
+)
 from vcr1.evaluation.benchmarks import Benchmark
-from vcr1.policy import PromptEncoder
-from vcr1.records import Batch, LostSample, PromptInputs, Sample, VideoClip, VideoSource
+from vcr1.evaluation.conversations import Conversation
+from vcr1.policy import PromptEncoder, VideoPolicy
+from vcr1.records import Batch, LostSample, Sample, VideoClip, VideoSource
 from vcr1.video import read_clip
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
+LONGEST = 16384
+"""Characters of a prompt."""
 
-@dataclass(frozen=True, slots=True)
-class Group:
+
+class Group(NamedTuple):
     """Questions that are answered together.
+
+    A tuple: in half precision Lightning takes dataclasses apart, and fails at those that do not change.
 
     A model's completion depends in its last bits on what else is in its batch. So groups are formed from all
     samples of a benchmark alone, whatever ranks there are and whatever is answered already.
@@ -68,7 +85,7 @@ def pending(
 
     def answered(name: str, id_: str) -> bool:
         first, last = done.get((name, id_, 0)), done.get((name, id_, draws - 1))
-        if first is not None and first.failure in (MISSING_VIDEO, UNREADABLE_VIDEO):
+        if first is not None and first.failure in (MISSING_VIDEO, UNREADABLE_VIDEO, PROMPT_TOO_LONG):
             return True  # one answer, whatever is drawn
         return last is not None and last.failure != NOT_GENERATED
 
@@ -82,22 +99,29 @@ def pending(
 class GroupDataset(Dataset[tuple[Group, Batch]]):
     """Groups with their videos decoded; runs in the DataLoader's workers, ahead of the model.
 
-    A video that several questions of a group ask about is decoded once.
+    A video that several questions of a group ask about is decoded, and its pixels are prepared, once.
 
     Args:
         groups: what is asked.
         benchmarks: of which.
         encode: from prompt and clip to model inputs.
         decoder: ``auto``, ``decord`` or ``pyav``.
+        longest: most characters of a prompt; one that is longer is a failure.
     """
 
     def __init__(
-        self, groups: Sequence[Group], benchmarks: Sequence[Benchmark], encode: PromptEncoder, decoder: str
+        self,
+        groups: Sequence[Group],
+        benchmarks: Sequence[Benchmark],
+        encode: PromptEncoder,
+        decoder: str,
+        longest: int = LONGEST,
     ) -> None:
         self.groups = list(groups)
         self.benchmarks = list(benchmarks)
         self.encode = encode
         self.decoder = decoder
+        self.longest = longest
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -106,18 +130,24 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         group = self.groups[place]
         one = self.benchmarks[group.benchmark]
         batch = Batch(one.task, [], [], [], [])
-        clips: dict[VideoSource, VideoClip | LostSample] = {}
-        for number in group.places:
-            sample = one.samples[number]
-            if sample.source not in clips:
-                clips[sample.source] = self._clip(one, sample)
-            clip = clips[sample.source]
+        samples = []
+        for sample in (one.samples[number] for number in group.places):
+            if len(one.task.prompt(sample).text) <= self.longest:
+                samples.append(sample)
+            else:
+                batch.lost.append(LostSample(sample.id, PROMPT_TOO_LONG, one.task.category(sample)))
+        # Those of one video stand together.
+        for _, about in itertools.groupby(samples, key=lambda sample: sample.source):
+            asked = list(about)
+            clip = self._clip(one, asked[0])
             if isinstance(clip, LostSample):
-                batch.lost.append(LostSample(sample.id, clip.reason, one.task.category(sample)))
+                batch.lost += [
+                    LostSample(sample.id, clip.reason, one.task.category(sample)) for sample in asked
+                ]
                 continue
-            batch.samples.append(sample)
-            batch.clips.append(clip.without_frames())
-            batch.inputs.append(self._inputs(one, sample, clip))
+            batch.samples += asked
+            batch.clips += [clip.without_frames()] * len(asked)
+            batch.inputs += self.encode.about([one.task.prompt(sample) for sample in asked], clip)
         return group, batch
 
     def _clip(self, benchmark: Benchmark, sample: Sample) -> VideoClip | LostSample:
@@ -129,5 +159,71 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
             reason = UNREADABLE_VIDEO if Path(source.path).exists() else MISSING_VIDEO
             return LostSample(sample.id, reason)
 
-    def _inputs(self, benchmark: Benchmark, sample: Sample, clip: VideoClip) -> PromptInputs:
-        return self.encode(benchmark.task.prompt(sample), clip)
+
+class Groups(L.LightningDataModule):
+    """The groups of all benchmarks that wait for an answer, dealt to the ranks.
+
+    Args:
+        groups: the same on all ranks.
+        benchmarks: what they are of.
+        policy: whose encoder makes the inputs.
+        settings: workers, prefetching and decoder.
+        conversations: what is read behind them.
+        longest: most characters of a prompt.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        benchmarks: Sequence[Benchmark],
+        policy: VideoPolicy,
+        settings: LoaderSettings,
+        conversations: Sequence[Conversation] = (),
+        longest: int = LONGEST,
+    ) -> None:
+        super().__init__()
+        self.groups = list(groups)
+        self.conversations = list(conversations)
+        self.benchmarks = list(benchmarks)
+        self.policy = policy
+        self.settings = settings
+        self.longest = longest
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """One rank's groups, decoded ahead of the model by worker processes, then its conversations."""
+        settings = self.settings
+        own = self._dealt(self.groups, Group(0, ()))
+        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, settings.decoder, self.longest)
+        parts: list[Any] = [dataset]
+        if self.conversations:
+            parts.append(self._dealt(self.conversations, self.conversations[0]._replace(line=0)))
+        return DataLoader(
+            ConcatDataset(parts),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=settings.num_workers,
+            prefetch_factor=settings.prefetch if settings.num_workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _dealt(self, items: list[Item], stand_in: Item) -> list[Item]:
+        """One rank's items; where no rank can compute a block alone, all make as many steps."""
+        trainer = self.trainer
+        rank, ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        own = items[rank::ranks]
+        if self.policy.sharding is not None:
+            own += [stand_in] * (-(-len(items) // ranks) - len(own))
+        return own
+
+    def transfer_batch_to_device(
+        self, batch: tuple[Group, Batch] | Conversation, device: torch.device, dataloader_idx: int
+    ) -> tuple[Group, Batch] | Conversation:
+        """Only the inputs travel."""
+        if isinstance(batch, Conversation):
+            return batch
+        group, questions = batch
+        return group, questions.to(device)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

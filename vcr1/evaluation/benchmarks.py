@@ -131,8 +131,8 @@ def lost_rows(annotations: Annotations) -> tuple[LostSample, ...]:
     counted = sum(annotations.dropped[reason] for reason in VIDEO_REASONS)
     names = list(annotations.without_video)
     names += [f"without-video-{number}" for number in range(1, counted - len(names) + 1)]
-    taken = Counter(sample.id for sample in annotations.samples)
-    return tuple(LostSample(_unused(name, taken), "missing_video") for name in names)
+    taken, categories = Counter(sample.id for sample in annotations.samples), annotations.categories
+    return tuple(LostSample(_unused(name, taken), "missing_video", categories.get(name)) for name in names)
 
 
 def _unused(name: str, taken: Counter[str]) -> str:

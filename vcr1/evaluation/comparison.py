@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from vcr1.evaluation.answers import Answer
+from vcr1.evaluation.output import number
 from vcr1.evaluation.results import by_benchmark, columns_of
-from vcr1.evaluation.statistics import difference, nan_mean
+from vcr1.evaluation.statistics import differences
 
 FLIPPING = ("accuracy", "Acc", "R@0.5")
 """Metrics of 0 and 1 that say whether a sample is solved, the first that a benchmark has."""
@@ -47,9 +46,10 @@ def _compare(first: Sequence[Answer], second: Sequence[Answer]) -> dict[str, Any
         "samples": len(common),
         "only_first": len(ids[0]) - len(common),
         "only_second": len(ids[1]) - len(common),
-        "metrics": _metrics(columns[0], columns[1]),
+        "metrics": differences(columns[0], columns[1]),
         "categories": {
-            name: {"samples": len(rows)} | {"metrics": _metrics(*(_rows(own, rows) for own in columns))}
+            name: {"samples": len(rows)}
+            | {"metrics": differences(_rows(columns[0], rows), _rows(columns[1], rows))}
             for name, rows in sorted(groups.items())
         },
         "flips": flips(common, *columns),
@@ -72,23 +72,6 @@ def _rows(columns: Mapping[str, Sequence[float]], rows: Sequence[int]) -> dict[s
     return {name: [values[row] for row in rows] for name, values in columns.items()}
 
 
-def _metrics(
-    first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]
-) -> dict[str, dict[str, float]]:
-    """Both means and their paired difference, of the metrics that both have."""
-    found = {}
-    for name in first:
-        if name not in second:
-            continue
-        pairs = zip(first[name], second[name], strict=True)
-        if all(math.isnan(a) or math.isnan(b) for a, b in pairs):
-            continue
-        gap = asdict(difference(first[name], second[name]))
-        means = {"first": nan_mean(first[name]), "second": nan_mean(second[name])}
-        found[name] = means | {"difference" if key == "value" else key: one for key, one in gap.items()}
-    return found
-
-
 def flips(
     ids: Sequence[str], first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]
 ) -> dict[str, Any]:
@@ -109,3 +92,19 @@ def flips(
         "gained": [id_ for id_, a, b in rows if a <= 0.5 < b],
         "lost": [id_ for id_, a, b in rows if b <= 0.5 < a],
     }
+
+
+def difference_table(metrics: Mapping[str, Mapping[str, float]], first: str, second: str) -> list[list[str]]:
+    """Both means, their difference with its interval, and its p-value."""
+    rows = [
+        [
+            name,
+            number(one["first"]),
+            number(one["second"]),
+            f"{one['difference']:+.3f}",
+            f"{one['low']:+.3f} to {one['high']:+.3f}",
+            f"{one['p']:.3f}",
+        ]
+        for name, one in metrics.items()
+    ]
+    return [["metric", first, second, "difference", "95 %", "p"], *rows]

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from vcr1.clues import shifted
 from vcr1.errors import VideoError
 from vcr1.evaluation.answers import Answer
 from vcr1.evaluation.benchmarks import Benchmark
@@ -131,7 +132,7 @@ def draw_examples(benchmark: Benchmark, answers: Sequence[Answer], path: Path) -
 
 def _entry(benchmark: Benchmark, sample: Sample, answer: Answer) -> TimelineEntry | TrackEntry | None:
     """One clip of a picture."""
-    value: Any = benchmark.task.parse(answer.completion, sample)
+    value: Any = shifted(benchmark.task.parse(answer.completion, sample), answer.shown_from)
     try:
         clip = read_clip(sample.source, benchmark.budget, GRID, frames=benchmark.task.frames)
     except VideoError as error:

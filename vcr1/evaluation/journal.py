@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from vcr1.errors import UserError
 from vcr1.evaluation.answers import Answer, Key
 
 PARTS = "parts"
 """Folder of the answers of each rank, in the run's folder."""
+
+
+def start_parts(folder: Path) -> None:
+    """Make the folder by which an evaluation that has been started is known."""
+    (folder / PARTS).mkdir(parents=True, exist_ok=True)
 
 
 def read_parts(folder: Path) -> dict[Key, Answer]:
@@ -23,9 +29,9 @@ def read_parts(folder: Path) -> dict[Key, Answer]:
     """
     answers: dict[Key, Answer] = {}
     for path in sorted((folder / PARTS).glob("rank*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        for content in read_journal(path):
             try:
-                answer = Answer.from_json(json.loads(line))
+                answer = Answer.from_json(content)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
             # What could not be generated is tried again: it must not stand in for a later success.
@@ -33,6 +39,15 @@ def read_parts(folder: Path) -> dict[Key, Answer]:
             if known is None or known.failure is not None:
                 answers[answer.key] = answer
     return answers
+
+
+def read_journal(path: Path) -> Iterator[Any]:
+    """The lines of JSON of a file that may have been torn while it was written."""
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
 
 
 def read_answers(path: Path) -> list[Answer]:
@@ -67,8 +82,15 @@ def add_answers(folder: Path, rank: int, answers: Iterable[Answer]) -> None:
     Raises:
         UserError: the disk takes them not.
     """
-    path = folder / PARTS / f"rank{rank:05d}.jsonl"
-    text = "".join(answer.line() for answer in answers)
+    add_lines(folder / PARTS / f"rank{rank:05d}.jsonl", "".join(answer.line() for answer in answers))
+
+
+def add_lines(path: Path, text: str) -> None:
+    """Add whole lines to a file in one piece.
+
+    Raises:
+        UserError: the disk takes them not.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:

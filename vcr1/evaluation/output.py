@@ -10,13 +10,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vcr1.evaluation.answers import Answer, Key
+from vcr1.data import TaskDataModule
+from vcr1.evaluation.answers import Answer, Key, answer_of
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.journal import write_whole
 from vcr1.evaluation.results import metrics_text
+from vcr1.records import Judgement
 
 SAMPLES = "samples.jsonl"
 METRICS = "metrics.json"
+HELD_OUT = "held_out.jsonl"
+"""The answers of a training run after training, in the form of `SAMPLES`."""
 
 
 def in_order(benchmarks: Sequence[Benchmark], answers: Mapping[Key, Answer], draws: int = 1) -> list[Answer]:
@@ -40,17 +44,42 @@ def in_order(benchmarks: Sequence[Benchmark], answers: Mapping[Key, Answer], dra
     return found
 
 
-def write_results(folder: Path, answers: Sequence[Answer], draws: int = 1) -> dict[str, Any]:
-    """Write samples.jsonl and metrics.json, each whole or not at all.
+def write_results(
+    folder: Path,
+    answers: Sequence[Answer],
+    draws: int = 1,
+    more: Mapping[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Write samples.jsonl and metrics.json, each whole or not at all; ``more`` is what is measured besides.
 
     Returns:
         The content of metrics.json.
     """
     write_whole(folder / SAMPLES, "".join(answer.line() for answer in answers))
-    text = metrics_text(answers, draws)
+    text = metrics_text(answers, draws, more)
     write_whole(folder / METRICS, text)
     content: dict[str, Any] = json.loads(text)
     return content
+
+
+def write_held_out(
+    folder: Path, judged: Mapping[str, Mapping[str, Judgement]], parts: Mapping[str, TaskDataModule]
+) -> None:
+    """Write a training run's held-out answers as those of an evaluation, whole or not at all.
+
+    Args:
+        folder: the run's.
+        judged: task's name -> id of a sample -> its judgement.
+        parts: task's name -> its data.
+    """
+    lines = []
+    for name, judgements in judged.items():
+        task = parts[name].task
+        samples = {sample.id: sample for sample in parts[name].samples("val")}
+        ids = [id_ for id_ in samples if id_ in judgements]
+        ids += [id_ for id_ in judgements if id_ not in samples]
+        lines += [answer_of(name, task, judgements[id_], samples.get(id_)).line() for id_ in ids]
+    write_whole(folder / HELD_OUT, "".join(lines))
 
 
 def show(metrics: Mapping[str, Any], console: Console | None = None) -> None:
@@ -61,6 +90,15 @@ def show(metrics: Mapping[str, Any], console: Console | None = None) -> None:
         for row in metric_rows(content["metrics"]):
             table.add_row(*row)
         console.print(table)
+        if (looks := content.get("looks")) is not None:
+            cost = (
+                f"{looks['per_question']:.2f} looks, {looks['vision_tokens']:.1f} vision tokens per question"
+            )
+            gains = [
+                f"{metric} {number(one['first'])} to {number(one['second'])}"
+                for metric, one in looks["metrics"].items()
+            ]
+            console.print(f"{cost}; from the first look to the last: {', '.join(gains)}", soft_wrap=True)
         if content["failures"]:
             counts = ", ".join(f"{reason} {count}" for reason, count in content["failures"].items())
             console.print(f"failures, which score 0: {counts}", soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vcr1.evaluation.answers import Answer
 from vcr1.evaluation.benchmarks import Benchmark
+from vcr1.evaluation.comparison import difference_table
 from vcr1.evaluation.figures import chosen_examples, draw_examples, iou_histogram, ious_of, recall_curves
 from vcr1.evaluation.journal import write_whole
 from vcr1.evaluation.output import metric_rows, number
@@ -27,6 +28,7 @@ def write_report(
     answers: Sequence[Answer],
     metrics: Mapping[str, Any],
     examples: int = 3,
+    first: Sequence[Section] = (),
 ) -> None:
     """Write report.md, report.html and the pictures into a run's folder, each whole or not at all.
 
@@ -36,6 +38,7 @@ def write_report(
         answers: all of them.
         metrics: content of metrics.json.
         examples: best, median and worst answers that are shown, so many of each; 0 decodes no video.
+        first: what stands before the benchmarks.
     """
     groups = by_benchmark(answers)
     sections = [
@@ -43,6 +46,7 @@ def write_report(
         for one in benchmarks
         if one.name in groups
     ]
+    sections = [*first, *sections]
     title = f"Evaluation {folder.name}"
     write_whole(folder / "report.md", markdown(title, sections))
     write_whole(folder / "report.html", html(title, sections))
@@ -52,6 +56,9 @@ def _section(
     folder: Path, benchmark: Benchmark, answers: Sequence[Answer], metrics: Mapping[str, Any], examples: int
 ) -> Section:
     parts = [Part("Metrics", [["metric", "value", "95 %"], *map(list, metric_rows(metrics["metrics"]))])]
+    if "looks" in metrics:
+        gains = difference_table(metrics["looks"]["metrics"], "first look", "last look")
+        parts.append(Part(looks_title(metrics["looks"]), gains))
     if metrics["failures"]:
         rows = [[reason, str(count)] for reason, count in metrics["failures"].items()]
         parts.append(Part("Failures, which score 0", [["reason", "answers"], *rows]))
@@ -90,6 +97,14 @@ def _examples(folder: Path, benchmark: Benchmark, kind: str, chosen: Sequence[An
     if draw_examples(benchmark, chosen, path):
         part.pictures.append(Picture(path, f"The {kind} answers, in the same order"))
     return part
+
+
+def looks_title(looks: Mapping[str, Any]) -> str:
+    """What further looks have cost."""
+    return (
+        f"First look and last: {looks['per_question']:.2f} looks and {looks['vision_tokens']:.1f} vision "
+        f"tokens per question"
+    )
 
 
 def category_table(categories: Mapping[str, Any]) -> Table:

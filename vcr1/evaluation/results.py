@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vcr1.evaluation.answers import Answer, plain
-from vcr1.evaluation.statistics import Estimate, best_at_k, estimates, nan_mean
+from vcr1.evaluation.statistics import Estimate, best_at_k, differences, estimates, nan_mean
 
 BINARY = "pass"
 GRADED = "best"
@@ -77,12 +77,51 @@ def metrics_of(answers: Sequence[Answer], draws: int = 1) -> dict[str, Any]:
             for name in sorted(groups)
         },
         "failures": dict(sorted(Counter(answer.failure for answer in answers if answer.failure).items())),
+    } | ({} if (looks := looks_of(answers)) is None else {"looks": looks})
+
+
+def looks_of(answers: Sequence[Answer]) -> dict[str, Any] | None:
+    """What metrics.json says of the looks of a benchmark; None where nothing was looked at again.
+
+    Returns:
+        ``per_question`` and ``vision_tokens``, means over the questions whose video could be shown;
+        ``stopped``, answers by why there was no further look; and ``metrics``: each of the ``first`` look and
+        after the last (``second``), with the paired ``difference``. There every sample counts.
+    """
+    traces = [answer.trace for answer in answers if answer.trace is not None]
+    if not traces:
+        return None
+    names = dict.fromkeys(name for answer in answers for name in answer.scores)
+    first = [answer.scores if answer.trace is None else answer.trace["first_scores"] for answer in answers]
+    tokens = [float(sum(look["vision_tokens"] for look in trace["looks"])) for trace in traces]
+    return {
+        "per_question": nan_mean([float(len(trace["looks"])) for trace in traces]),
+        "vision_tokens": nan_mean(tokens),
+        # What stands behind a colon is about one video.
+        "stopped": dict(sorted(Counter(trace["stopped"].split(":")[0] for trace in traces).items())),
+        "metrics": differences(
+            {name: [_number(scores.get(name)) for scores in first] for name in names},
+            {name: [_number(answer.scores.get(name)) for answer in answers] for name in names},
+        ),
     }
 
 
-def metrics_text(answers: Iterable[Answer], draws: int = 1) -> str:
-    """Content of metrics.json: benchmark -> its metrics. Holds no times and no places."""
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def metrics_text(
+    answers: Iterable[Answer], draws: int = 1, more: Mapping[str, dict[str, Any]] | None = None
+) -> str:
+    """Content of metrics.json: benchmark -> its metrics. Holds no times and no places.
+
+    Args:
+        answers: of all benchmarks.
+        draws: completions of each sample.
+        more: what stands behind the benchmarks, in the form of theirs.
+    """
     content = {name: metrics_of(group, draws) for name, group in by_benchmark(answers).items()}
+    content.update(more or {})
     return json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
 
 

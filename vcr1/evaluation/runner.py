@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from vcr1.data import LoaderSettings
+from vcr1.clues import CluePlan
 from vcr1.errors import UserError
 from vcr1.evaluation.answers import NOT_GENERATED, Answer, answer_of
-from vcr1.evaluation.batches import Group, GroupDataset
+from vcr1.evaluation.batches import Group
 from vcr1.evaluation.benchmarks import Benchmark
+from vcr1.evaluation.conversations import Conversation, read_along
 from vcr1.evaluation.journal import add_answers
+from vcr1.evaluation.likelihoods import add_likelihood
+from vcr1.evaluation.looking import Eyes, answer_seen
 from vcr1.module.randomness import seed_of
 from vcr1.module.rollouts import lost_judgement, part_of
 from vcr1.policy import Sampling, VideoPolicy
+from vcr1.policy.memory import Unanswered, together_or_alone
 from vcr1.records import Batch, LostSample, PromptInputs, VideoSource
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,8 @@ class Answering(L.LightningModule):
         draws: completions of each question; they share its prompt.
         folder: the run's.
         seed: of the sampling.
+        plan: whether and how the model looks again at what it names.
+        decoder: of further looks: ``auto``, ``decord`` or ``pyav``.
     """
 
     def __init__(
@@ -47,6 +52,8 @@ class Answering(L.LightningModule):
         draws: int,
         folder: Path,
         seed: int = 0,
+        plan: CluePlan | None = None,
+        decoder: str = "auto",
     ) -> None:
         super().__init__()
         self.policy = policy
@@ -55,38 +62,89 @@ class Answering(L.LightningModule):
         self.draws = draws
         self.folder = folder
         self.seed = seed
+        self.plan = plan or CluePlan()
+        self.decoder = decoder
 
     def configure_model(self) -> None:
         """Let a strategy that shards do so."""
         if (shard := getattr(self.trainer.strategy, "shard", None)) is not None:
             shard([self.policy])
 
-    def test_step(self, batch: tuple[Group, Batch], batch_idx: int) -> None:
+    def test_step(self, batch: tuple[Group, Batch] | Conversation, batch_idx: int) -> None:
+        """Answer one group, or read one conversation."""
+        if isinstance(batch, Conversation):
+            self._read(batch)
+        else:
+            self._answer(*batch)
+
+    def _answer(self, group: Group, questions: Batch) -> None:
         """Answer one group; where there is no memory for all of it, one question after the other."""
-        group, questions = batch
         begin = time.perf_counter()
-        try:
-            texts = self.generate(questions)
-        except (RuntimeError, UserError) as error:  # no memory, or logits that are no numbers
-            if self.policy.sharding is not None:  # the other ranks would wait for ever
-                raise
-            log.warning("a batch of %d cannot be answered at once: %s", len(questions.samples), error)
-            texts = [self._alone(part_of(questions, [row])) for row in range(len(questions.samples))]
+        texts = self._texts(questions)
         if not group.places:
             return
         one = self.benchmarks[group.benchmark]
-        judged = judge(one, questions, texts, lambda: (time.perf_counter() - begin) / len(group.places))
+
+        def seconds() -> float:
+            return (time.perf_counter() - begin) / len(group.places)
+
+        if self.plan.rounds:
+            judged = self._look_again(one, questions, texts, seconds)
+        else:
+            judged = judge(one, questions, texts, seconds)
         add_answers(self.folder, self.global_rank, judged)
 
-    def _alone(self, questions: Batch) -> list[str] | None:
-        """Completions of one question; None where there can be none."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _look_again(
+        self,
+        benchmark: Benchmark,
+        questions: Batch,
+        texts: Sequence[Sequence[str] | None],
+        seconds: Callable[[], float],
+    ) -> list[Answer]:
+        """Answers after further looks, one question after the other; ``texts`` are of the first."""
+        eyes = Eyes(self.plan, self.policy.encoder, self.decoder, self._only)
+        answers, failed = [], list(questions.lost)
+        for sample, clip, own in zip(questions.samples, questions.clips, texts, strict=True):
+            try:
+                seen = None if own is None else eyes.look_again(benchmark, sample, clip, own[0])
+            except (RuntimeError, UserError) as error:
+                log.warning("sample %s cannot be looked at again: %s", sample.id, error)
+                seen = None
+            if seen is None:
+                failed.append(LostSample(sample.id, NOT_GENERATED, benchmark.task.category(sample)))
+            else:
+                answers.append(answer_seen(benchmark, sample, seen))
+        took = seconds()
+        return [replace(one, seconds=round(took, 3)) for one in answers] + failures(benchmark, failed, took)
+
+    def _only(self, question: Batch) -> str:
+        """The completion of a batch of one question, which may be on another device."""
+        (texts,) = self.generate(question.to(self.device))
+        return texts[0] if texts else ""
+
+    def _read(self, conversation: Conversation) -> None:
+        """See how likely a conversation is."""
         try:
-            return self.generate(questions)[0]
+            found = read_along(self.policy, conversation)
         except (RuntimeError, UserError) as error:
-            log.warning("sample %s cannot be answered: %s", questions.samples[0].id, error)
-            return None
+            if self.policy.sharding is not None:  # the other ranks would wait for ever
+                raise
+            log.warning("conversation %d cannot be read: %s", conversation.line, error)
+            return
+        if conversation.line:
+            add_likelihood(self.folder, self.global_rank, found)
+
+    def _texts(self, questions: Batch) -> list[list[str] | None]:
+        """Completions of each question; None where there can be none."""
+        if self.policy.sharding is not None:  # ranks stay in step
+            return self.generate(questions)
+        found = together_or_alone(
+            len(questions.samples), lambda places: self.generate(part_of(questions, places))
+        )
+        for sample, one in zip(questions.samples, found, strict=True):
+            if isinstance(one, Unanswered):
+                log.warning("sample %s cannot be answered: %s", sample.id, one.reason)
+        return [None if isinstance(one, Unanswered) else one for one in found]
 
     @torch.no_grad()
     def generate(self, questions: Batch) -> list[list[str] | None]:
@@ -162,56 +220,3 @@ def failures(benchmark: Benchmark, lost: Sequence[LostSample], seconds: float = 
         )
         for one in lost
     ]
-
-
-class Groups(L.LightningDataModule):
-    """The groups of all benchmarks that wait for an answer, dealt to the ranks.
-
-    Args:
-        groups: the same on all ranks.
-        benchmarks: what they are of.
-        policy: whose encoder makes the inputs.
-        settings: workers, prefetching and decoder.
-    """
-
-    def __init__(
-        self,
-        groups: Sequence[Group],
-        benchmarks: Sequence[Benchmark],
-        policy: VideoPolicy,
-        settings: LoaderSettings,
-    ) -> None:
-        super().__init__()
-        self.groups = list(groups)
-        self.benchmarks = list(benchmarks)
-        self.policy = policy
-        self.settings = settings
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """One rank's groups, decoded ahead of the model by worker processes."""
-        trainer = self.trainer
-        rank, ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-        own = self.groups[rank::ranks]
-        if self.policy.sharding is not None:  # no rank can compute a block alone: all make as many steps
-            own += [Group(0, ())] * (-(-len(self.groups) // ranks) - len(own))
-        settings = self.settings
-        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, settings.decoder)
-        return DataLoader(
-            dataset,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=settings.num_workers,
-            prefetch_factor=settings.prefetch if settings.num_workers else None,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    def transfer_batch_to_device(
-        self, batch: tuple[Group, Batch], device: torch.device, dataloader_idx: int
-    ) -> tuple[Group, Batch]:
-        """Only the inputs travel."""
-        group, questions = batch
-        return group, questions.to(device)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,16 @@ class Difference:
 
 
 def estimates(
-    columns: Mapping[str, Sequence[float]], resamples: int = RESAMPLES, seed: int = SEED
+    columns: Mapping[str, Sequence[float]],
+    weights: Sequence[float] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> dict[str, Estimate]:
     """Means of several metrics over the same samples, with percentile intervals.
 
     Args:
         columns: metric -> value of each sample, NaN where it has none.
+        weights: what each sample counts in the means; None for equal ones.
         resamples: with replacement; the same ones for all metrics.
         seed: of the resampling: the same numbers give the same intervals.
 
@@ -63,48 +67,89 @@ def estimates(
     if not columns:
         return {}
     values = np.array(list(columns.values()), dtype=np.float64).T  # [samples, metrics]
-    draws = np.concatenate(list(_resampled_means(values, resamples, seed)))
+    counts = np.ones(len(values)) if weights is None else np.array(weights, dtype=np.float64)
+    draws = np.concatenate(list(_resampled_means(values, counts, resamples, seed)))
     found = {}
     for place, name in enumerate(columns):
         low, high = _interval(draws[:, place])
-        found[name] = Estimate(nan_mean(columns[name]), low, high)
+        found[name] = Estimate(nan_mean(columns[name], weights), low, high)
     return found
 
 
 def difference(
-    first: Sequence[float], second: Sequence[float], resamples: int = RESAMPLES, seed: int = SEED
+    first: Sequence[float],
+    second: Sequence[float],
+    weights: Sequence[float] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> Difference:
     """Paired bootstrap of two runs: the same samples are drawn for both.
 
     Args:
         first: value of each sample.
         second: values of the same samples in the same order; where either is NaN the pair is left out.
+        weights: what each sample counts in the means; None for equal ones.
         resamples: with replacement.
         seed: of the resampling.
 
     Raises:
         ValueError: columns of different length, or no pair.
     """
-    pairs = list(zip(first, second, strict=True))
-    gaps = [b - a for a, b in pairs if not (math.isnan(a) or math.isnan(b))]
-    if not gaps:
+    rows = zip(first, second, weights or [1.0] * len(first), strict=True)
+    pairs = [(b - a, weight) for a, b, weight in rows if not (math.isnan(a) or math.isnan(b))]
+    if not pairs:
         raise ValueError("no pairs to compare")
-    values = np.array(gaps)[:, None]
-    draws = np.concatenate(list(_resampled_means(values, resamples, seed)))[:, 0]
+    gaps, counts = map(list, zip(*pairs, strict=True))
+    resampled = _resampled_means(np.array(gaps)[:, None], np.array(counts), resamples, seed)
+    draws = np.concatenate(list(resampled))[:, 0]
     low, high = _interval(draws)
     side = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     p = min(1.0, 2 * (side + 1) / (resamples + 1))
-    return Difference(math.fsum(gaps) / len(gaps), low, high, p)
+    return Difference(nan_mean(gaps, counts), low, high, p)
 
 
-def _resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Blocks ``[r, metrics]`` of means over resampled rows of ``[samples, metrics]``; NaN is left out."""
+def differences(
+    first: Mapping[str, Sequence[float]],
+    second: Mapping[str, Sequence[float]],
+    weights: Sequence[float] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Both means and their paired difference, of the metrics that both have.
+
+    Args:
+        first: metric -> value of each sample.
+        second: values of the same samples in the same order.
+        weights: of the samples; None for equal ones.
+
+    Returns:
+        Metric -> ``first``, ``second``, ``difference`` with its ``low`` and ``high``, and ``p``; a metric
+        without any pair is left out.
+    """
+    found = {}
+    for name in first:
+        if name not in second:
+            continue
+        pairs = zip(first[name], second[name], strict=True)
+        if all(math.isnan(a) or math.isnan(b) for a, b in pairs):
+            continue
+        gap = asdict(difference(first[name], second[name], weights))
+        means = {"first": nan_mean(first[name], weights), "second": nan_mean(second[name], weights)}
+        found[name] = means | {"difference" if key == "value" else key: one for key, one in gap.items()}
+    return found
+
+
+def _resampled_means(
+    values: NDArray[np.float64], weights: NDArray[np.float64], resamples: int, seed: int
+) -> Iterator[NDArray[np.float64]]:
+    """Blocks ``[r, metrics]`` of means over resampled rows of ``[samples, metrics]``; NaN is left out.
+
+    ``weights``: ``[samples]``, what each counts in a mean.
+    """
     count = len(values)
     if count == 0:
         raise ValueError("mean of no values")
     rng = np.random.default_rng(seed)
-    known = ~np.isnan(values)
-    filled = np.where(known, values, 0.0)
+    known = np.where(np.isnan(values), 0.0, weights[:, None])
+    filled = np.where(np.isnan(values), 0.0, values * weights[:, None])
     rows = max(1, _CELLS // count)
     for start in range(0, resamples, rows):
         size = (min(rows, resamples - start), count)
@@ -126,10 +171,20 @@ def _interval(draws: NDArray[np.float64]) -> tuple[float, float]:
     return round(float(low), 9), round(float(high), 9)
 
 
-def nan_mean(values: Sequence[float]) -> float:
-    """Mean of the values that are numbers; NaN where none is."""
-    numbers = [value for value in values if not math.isnan(value)]
-    return math.fsum(numbers) / len(numbers) if numbers else math.nan
+def nan_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    """Mean of the values that are numbers; NaN where none is.
+
+    Args:
+        values: one for each sample.
+        weights: what each counts; None for equal ones.
+    """
+    numbers = [
+        (value * weight, weight)
+        for value, weight in zip(values, weights or [1.0] * len(values), strict=True)
+        if not math.isnan(value)
+    ]
+    total = math.fsum(weight for _, weight in numbers)
+    return math.fsum(value for value, _ in numbers) / total if numbers else math.nan
 
 
 def pass_at_k(right: int, draws: int, k: int) -> float:

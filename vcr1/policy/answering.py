@@ -6,7 +6,7 @@ import torch
 
 from vcr1.policy.policy import VideoPolicy
 from vcr1.policy.prompts import lay_out
-from vcr1.policy.rollout import Stops, Watch, decode
+from vcr1.policy.rollout import Watch, decode
 from vcr1.policy.sampling import Sampling
 from vcr1.records import PromptInputs, RolloutGroups
 
@@ -37,8 +37,7 @@ def answer_together(
     with policy.evaluating():
         features = policy.vision(inputs[:1]) * len(inputs)
         layout = lay_out(policy.model, inputs, features)
-        stops = Stops(policy.encoder.end_of_turn, policy.encoder.padding, policy._never_sampled)
         ids, logprobs = decode(
-            policy.model, layout, 1, sampling, stops, generator, one_by_one=True, watch=watch
+            policy.model, layout, 1, sampling, policy.stops, generator, one_by_one=True, watch=watch
         )
-    return policy._groups(inputs, 1, ids, logprobs)
+    return policy.groups_of(inputs, 1, ids, logprobs)

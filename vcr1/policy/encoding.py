@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +13,26 @@ from vcr1.errors import UserError
 from vcr1.policy.families import QWEN2_5_VL, Family
 from vcr1.records import Prompt, PromptInputs, VideoClip
 from vcr1.video import PatchGrid
+
+
+class _Once:
+    """A video processor that works on the first call and hands out the same from then on.
+
+    Args:
+        processor: the video processor; all calls must be about the same clip.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._found: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._found is None:
+            self._found = self._processor(*args, **kwargs)
+        return copy.copy(self._found)  # whose entries a processor may take out
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
 
 
 class PromptEncoder:
@@ -57,16 +79,42 @@ class PromptEncoder:
         Raises:
             UserError: the processor gives other times than the clip has, or leaves an input out.
         """
-        content: list[dict[str, str]] = [{"type": "text", "text": self.cleaned(prompt.text)}]
+        turns = [] if prompt.system is None else [("system", prompt.system)]
+        return self.turns([*turns, ("user", prompt.text)], clip)
+
+    def turns(self, messages: Sequence[tuple[str, str]], clip: VideoClip | None = None) -> PromptInputs:
+        """Encode a conversation up to an answer that is to come; otherwise as the call itself.
+
+        Args:
+            messages: role and text of each, in the order in which they are said.
+            clip: stands before the text of the last one.
+        """
+        chat: list[dict[str, Any]] = [
+            {"role": role, "content": [{"type": "text", "text": self.cleaned(text)}]}
+            for role, text in messages
+        ]
         if clip is not None:
-            content.insert(0, {"type": "video"})
-        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-        if prompt.system is not None:
-            messages.insert(
-                0, {"role": "system", "content": [{"type": "text", "text": self.cleaned(prompt.system)}]}
-            )
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            chat[-1]["content"].insert(0, {"type": "video"})
+        text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         return self.process(text, clip)
+
+    def about(self, prompts: Sequence[Prompt], clip: VideoClip | None) -> list[PromptInputs]:
+        """Encode prompts about one clip, whose pixels go through the processor once.
+
+        Args:
+            prompts: P questions.
+            clip: what they are about, as in the call.
+
+        Returns:
+            What the call returns for each; they share the tensor of pixels.
+
+        Raises:
+            UserError: as the call does.
+        """
+        sharing = copy.copy(self)
+        sharing.processor = copy.copy(self.processor)
+        sharing.processor.video_processor = _Once(self.processor.video_processor)
+        return [sharing(prompt, clip) for prompt in prompts]
 
     def process(self, text: str, clip: VideoClip | None) -> PromptInputs:
         """Run the processor on a chat that is written out already; otherwise as the call itself."""

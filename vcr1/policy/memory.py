@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
-from vcr1.errors import UserError
+from vcr1.errors import UserError, VideoError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ADVICE = (
     "set model.gradient_checkpointing=true, a smaller data.loader.batch_size or data.video budget, "
@@ -36,6 +41,50 @@ def halved(size: int, least: int, what: str) -> int:
     log.warning("out of memory with %s of %d: done again with %d, and so from now on", what, size, half)
     release()
     return half
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Why a question got no answer: not the error itself, which would keep the attempt's tensors."""
+
+    reason: str
+
+
+def together_or_alone(count: int, answer: Callable[[list[int]], list[T]]) -> list[T | Unanswered]:
+    """Answers to all questions at once, or where that cannot be, to one after the other.
+
+    What cannot be answered is so for want of memory, for logits that are no numbers, or for a prompt that
+    does not fit the model. Not for weights that are spread over ranks: the others would wait for ever.
+
+    Args:
+        count: of the questions.
+        answer: answers those at some places, in that order.
+
+    Raises:
+        VideoError: the video that they are about cannot be shown.
+    """
+    found = _attempt(answer, list(range(count)))
+    if not isinstance(found, Unanswered):
+        return list(found)
+    if count <= 1:
+        return [found]
+    log.warning("%d questions cannot be answered at once: %s", count, found.reason)
+    answers: list[T | Unanswered] = []
+    for place in range(count):
+        release()
+        one = _attempt(answer, [place])
+        answers.append(one if isinstance(one, Unanswered) else one[0])
+    return answers
+
+
+def _attempt(answer: Callable[[list[int]], list[T]], places: list[int]) -> list[T] | Unanswered:
+    try:
+        return answer(places)
+    except VideoError:
+        raise
+    except (RuntimeError, UserError) as error:
+        reason = str(error).split("\n")[0]
+        return Unanswered(f"the model cannot answer: {reason}" if isinstance(error, RuntimeError) else reason)
 
 
 def release() -> None:

@@ -57,8 +57,8 @@ class PlainPolicy(VideoPolicy):
             for name, value in config.items()
             if name.endswith(("_token_id", "_token_index")) and isinstance(value, int) and value >= 0
         }
-        never = set(self._never_sampled) | named
-        self._never_sampled = sorted(never - {self.encoder.end_of_turn})
+        never = set(self.never_sampled) | named
+        self.never_sampled = sorted(never - {self.encoder.end_of_turn})
 
     @property
     def vision_is_frozen(self) -> bool:
@@ -91,7 +91,7 @@ class PlainPolicy(VideoPolicy):
         """Ids and log-probs ``[G, c]`` of one prompt's completions."""
         length = inputs["input_ids"].shape[1]
         device = inputs["input_ids"].device
-        drawing = Drawing(Picker(sampling, self._never_sampled, count, generator, device))
+        drawing = Drawing(Picker(sampling, self.never_sampled, count, generator, device))
         end, padding = self.encoder.end_of_turn, self.encoder.padding
         forget_positions(self.model)
         with own_settings(self.model):

@@ -54,6 +54,7 @@ class VideoPolicy(nn.Module):
         shares_prompts: whether a group's prompt is computed once.
         sharding: how the weights are spread over ranks, if they are.
         max_rows: completions decoded at once; None for no bound, until there was no memory for them.
+        never_sampled: ids that no completion may hold.
 
     Raises:
         UserError: an unknown form or attention, a limit below 1, or a cache for a tower that is trained.
@@ -89,12 +90,17 @@ class VideoPolicy(nn.Module):
         self.sharding: Sharding | None = None
         if feature_cache is not None:
             feature_cache.check(model)
-        self._never_sampled = encoder.never_sampled(self.model.config.get_text_config().vocab_size)
+        self.never_sampled = encoder.never_sampled(self.model.config.get_text_config().vocab_size)
         self._prepare()
 
     def _prepare(self) -> None:
         """Let groups share their prompt in the model's attention."""
         take_layouts(self.model)
+
+    @property
+    def stops(self) -> Stops:
+        """The ids that decoding ends with, fills up with, and never draws."""
+        return Stops(self.encoder.end_of_turn, self.encoder.padding, self.never_sampled)
 
     @property
     def is_adapted(self) -> bool:
@@ -148,7 +154,7 @@ class VideoPolicy(nn.Module):
                 rows = len(inputs) * num_generations
                 self.max_rows = halved(min(rows, self.max_rows or rows), 1, "completions decoded at once")
                 ids, logprobs = self._decode_in_parts(*settings)
-        return self._groups(inputs, num_generations, ids, logprobs)
+        return self.groups_of(inputs, num_generations, ids, logprobs)
 
     def _decode_in_parts(
         self,
@@ -184,7 +190,7 @@ class VideoPolicy(nn.Module):
             layout,
             num_generations,
             sampling,
-            Stops(self.encoder.end_of_turn, self.encoder.padding, self._never_sampled),
+            self.stops,
             generator,
             one_by_one=lockstep is None and self._splits(layout, 0),
             most=lockstep,
@@ -289,16 +295,23 @@ class VideoPolicy(nn.Module):
         rows = [torch.tensor(self.encoder.completion_ids(answer)) for answer in answers]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.encoder.padding)
         ids = ids.to(inputs[0]["input_ids"].device)
-        return self._groups(inputs, 1, ids, torch.zeros(ids.shape, dtype=torch.float32, device=ids.device))
+        return self.groups_of(inputs, 1, ids, torch.zeros(ids.shape, dtype=torch.float32, device=ids.device))
 
     def stand_in(self, video: bool = True) -> list[PromptInputs]:
         """The smallest prompt: what a rank computes that has nothing to compute, see `sharding`."""
         return [to_device(self.encoder.smallest(video), next(self.model.buffers()).device)]
 
-    def _groups(
+    def groups_of(
         self, inputs: list[PromptInputs], num_generations: int, ids: Tensor, logprobs: Tensor
     ) -> RolloutGroups:
-        """Wrap rows ``[P·G, C]`` that are padded after their end-of-turn."""
+        """Decoded completions as records.
+
+        Args:
+            inputs: P prompt inputs.
+            num_generations: G.
+            ids: ``[P·G, C]``, padded after their end-of-turn.
+            logprobs: ``[P·G, C]`` of the sampler.
+        """
         ends = (ids == self.encoder.end_of_turn).long()
         mask = (ends.cumsum(1) - ends) == 0
         texts = [self.encoder.decode(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]

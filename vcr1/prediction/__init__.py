@@ -1,8 +1,8 @@
 """Asking a model about one's own videos: questions in, answers out."""
 
-from vcr1.prediction.answers import Answer, Look, report_of, write_report
-from vcr1.prediction.asking import Asker, Limits, check_length
-from vcr1.prediction.clues import CluePlan
+from vcr1.clues import CluePlan, Look
+from vcr1.prediction.answers import Answer, report_of, write_report
+from vcr1.prediction.asking import Asker, Limits, Watch, check_length
 from vcr1.prediction.drawing import draw_answer, first_frame
 from vcr1.prediction.overrides import as_text
 from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
@@ -29,6 +29,7 @@ __all__ = [
     "Manner",
     "Question",
     "Terminal",
+    "Watch",
     "as_text",
     "build_asker",
     "check_length",

@@ -10,28 +10,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from vcr1.clues import Look
 from vcr1.errors import UserError
 from vcr1.prediction.questions import FREE, Failure, Question
 from vcr1.records import Box, GroundedAnswer, Interval, ParseFailure, VideoClip
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """One look at a video: which part was shown, at what cost, and what was answered.
-
-    Attributes:
-        part: seconds of the video that were shown.
-        frames: how many.
-        vision_tokens: of the model, for them.
-        text: the answer's text.
-        intervals: the spans of time that it names, in seconds of the video.
-    """
-
-    part: Interval
-    frames: int
-    vision_tokens: int
-    text: str
-    intervals: tuple[Interval, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +40,6 @@ class Answer:
     truncated: bool
     looks: tuple[Look, ...] = ()
     stopped: str | None = None
-
-
-def intervals_of(value: Any) -> tuple[Interval, ...]:
-    """The spans of time that a value names; none of a value of another kind."""
-    if isinstance(value, Interval):
-        return (value,)
-    if isinstance(value, GroundedAnswer) and not isinstance(value.intervals, ParseFailure):
-        return value.intervals
-    return ()
 
 
 def boxes_of(value: Any) -> tuple[Box, ...]:

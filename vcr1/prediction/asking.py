@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from vcr1.clues import CluePlan, Look, intervals_of, part_of, search, shifted
 from vcr1.errors import UserError, VideoError
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.policy.answering import answer_together
-from vcr1.prediction.answers import Answer, Look, intervals_of
-from vcr1.prediction.clues import CluePlan, search, shifted
+from vcr1.prediction.answers import Answer
 from vcr1.prediction.questions import FREE, Question
 from vcr1.records import Interval, Prompt, VideoClip, VideoSource, to_device
 from vcr1.tasks import Task
@@ -111,16 +111,16 @@ class Asker:
         encoder = self.policy.encoder
         prompts = [self._prompt(question) for question in questions]
         device = next(self.policy.parameters()).device
-        inputs = [to_device(encoder(prompt, clip), device) for prompt in prompts]
+        inputs = [to_device(item, device) for item in encoder.about(prompts, clip)]
         generator = torch.Generator(device).manual_seed(self.seed)
         shown = None if watch is None else lambda ids: watch(encoder.decode(ids[0].tolist()))
         try:
             groups = answer_together(self.policy, inputs, self.sampling, generator, shown)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"not enough GPU memory for {len(questions)} prompts of "
-                f"{max(item['input_ids'].shape[1] for item in inputs)} tokens; lower data.video.total_pixels "
-                f"or limits.together"
+                f"not enough GPU memory for {len(questions)} prompt{'s' * (len(questions) > 1)} of "
+                f"{max(item['input_ids'].shape[1] for item in inputs)} tokens and rollout.max_new_tokens="
+                f"{self.sampling.max_new_tokens} more; lower data.video.total_pixels or that"
             ) from error
         timing = clip.without_frames()
         return [
@@ -153,15 +153,17 @@ class Asker:
         whole = Interval(0.0, video_duration(source))
 
         def ask(part: Interval, budget: FrameBudget) -> Answer:
-            start = source.start + part.start
-            end = source.end if part.end == whole.end else source.start + part.end
-            shown = replace(question, source=replace(source, start=start, end=end))
+            shown = replace(question, source=part_of(source, part, whole))
             (answer,) = self.ask([shown], budget, watch)
             value = shifted(answer.value, part.start)
             look = replace(answer.looks[0], part=part, intervals=intervals_of(value))
             return replace(answer, question=question, value=value, looks=(look,))
 
         return search(ask, whole, self.budgets[question.task], plan)
+
+    def names_times(self, question: Question) -> bool:
+        """Whether answers to a question name times, at which the model can look again."""
+        return question.task != FREE and self.tasks[question.task].names_times
 
     def _frames(self, question: Question) -> int | None:
         """How many frames the question's task shows; None leaves it to the budget."""
@@ -178,11 +180,9 @@ class Asker:
         return self.tasks[question.task].parse(text, question.sample())
 
     def _look(self, clip: VideoClip, question: Question, text: str) -> Look:
-        grid = self.policy.encoder.grid
-        count, _, height, width = clip.frames.shape
-        tokens = (count // grid.temporal) * (height // grid.spatial) * (width // grid.spatial)
+        tokens = self.policy.encoder.grid.tokens(len(clip.indices), *clip.frames.shape[-2:])
         spans = intervals_of(self._parse(question, text))
-        return Look(Interval(0.0, clip.duration), count, tokens, text, spans)
+        return Look(Interval(0.0, clip.duration), len(clip.indices), tokens, text, spans)
 
     def _show(self, source: VideoSource, budget: FrameBudget, frames: int | None) -> VideoClip:
         """The frames of a video.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vcr1.clues import intervals_of
 from vcr1.pictures import STRIP_FRAMES, TimelineEntry, TrackEntry, timelines, tracks
-from vcr1.prediction.answers import Answer, boxes_of, intervals_of
-from vcr1.prediction.clues import TASKS
+from vcr1.prediction.answers import Answer, boxes_of
 from vcr1.records import VideoClip, VideoSource
 from vcr1.video import FrameBudget, PatchGrid, read_clip
 
@@ -54,8 +54,8 @@ def draw_answer(answer: Answer, path: Path, decoder: str = "auto") -> None:
             path,
         )
         return
-    spans = {"answer": intervals_of(answer.value)} if answer.question.task in TASKS else {}
-    timelines([TimelineEntry(clip, answer.question.query[:90], spans)], path)
+    named = intervals_of(answer.value)
+    timelines([TimelineEntry(clip, answer.question.query[:90], {"answer": named} if named else {})], path)
 
 
 def first_frame(source: VideoSource, decoder: str = "auto") -> np.ndarray:

@@ -9,15 +9,13 @@ TEXTS = ("query", "video", "checkpoint", "render", "out")
 """Settings whose value is a text as it stands, or a list of quoted ones."""
 
 _TEXT = re.compile(rf"({'|'.join(TEXTS)})=(.*)", re.DOTALL)
-_ROUNDS = re.compile(r"clues=(\d+(?:,\d+)*)")
 
 
 def as_text(overrides: Sequence[str]) -> list[str]:
     """Quote texts for Hydra: a comma in a question is no sweep, and a dollar no interpolation.
 
     ``query=what is this, then?`` becomes ``query='what is this, then?'``. A value that begins with a quote or
-    a bracket is Hydra's own, and so is ``null``. ``clues=2`` becomes ``clues.rounds=2``, and ``task=null``
-    ``task=free``.
+    a bracket is Hydra's own, and so is ``null``. ``task=null`` becomes ``task=free``.
     """
     return [_written(override) for override in overrides]
 
@@ -25,8 +23,6 @@ def as_text(overrides: Sequence[str]) -> list[str]:
 def _written(override: str) -> str:
     if override == "task=null":
         return "task=free"
-    if match := _ROUNDS.fullmatch(override):
-        return f"clues.rounds={match[1]}"
     match = _TEXT.fullmatch(override)
     if match is None or match[2] == "null" or match[2].startswith(("'", '"', "[")):
         return override

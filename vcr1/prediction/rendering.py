@@ -13,8 +13,9 @@ import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image, ImageDraw
 
+from vcr1.clues import intervals_of
 from vcr1.errors import UserError
-from vcr1.prediction.answers import Answer, boxes_of, intervals_of
+from vcr1.prediction.answers import Answer, boxes_of
 from vcr1.records import Box, Interval, VideoSource
 from vcr1.video.timeline import open_video, read_timeline
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from vcr1.clues import CluePlan
 from vcr1.config import build, build_budget, build_task
 from vcr1.errors import UserError
-from vcr1.policy import check_weights
 from vcr1.prediction.asking import Asker, Limits
-from vcr1.prediction.clues import TASKS, CluePlan
 from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
 from vcr1.video import DECODERS
+from vcr1.weights import weights_of
 
 COMMON = ("box", "options", "start", "end", "fps")
 """Settings that say the same of every question."""
@@ -46,37 +46,14 @@ def questions_of(cfg: DictConfig, limits: Limits, plan: CluePlan) -> list[Questi
     common = {name: plain[name] for name in COMMON}
     manner = Manner(tasks[0] if len(tasks) == 1 else FREE, tasks, int(limits.query), common)
     asked = read_questions(str(cfg.video), [str(one) for one in queries], manner)
-    others = {one.task for one in asked if isinstance(one, Question)} - set(TASKS)
-    if plan.rounds and others:
+    kinds = {one.task for one in asked if isinstance(one, Question)} if plan.rounds else set()
+    timeless = sorted(kind for kind in kinds if kind == FREE or not build_task(cfg, kind).names_times)
+    if timeless:
         raise UserError(
-            f"clues={plan.rounds}: {', '.join(sorted(others))} names no times to look at again; "
-            f"take task={' or task='.join(TASKS)}"
+            f"clues={plan.rounds}: {', '.join(timeless)} names no times to look at again; "
+            f"take a task that does, such as task=grounding"
         )
     return asked
-
-
-def model_path(cfg: DictConfig) -> str:
-    """Where the weights are: ``checkpoint``, the export in a run's folder, or the model's own path.
-
-    Raises:
-        UserError: a training checkpoint, or a run's folder that holds no export.
-    """
-    if cfg.checkpoint is None:
-        return str(cfg.model.path)
-    path = str(cfg.checkpoint)
-    folder = Path(path)
-    if path.endswith(".ckpt") or (folder / "meta.pt").is_file():
-        raise UserError(
-            f"checkpoint={path} is a checkpoint to train on from; give a Hugging Face folder, such as the "
-            f"run's own folder huggingface"
-        )
-    if (folder / "checkpoints").is_dir() or (folder / "huggingface").is_dir():
-        if not (folder / "huggingface" / "config.json").is_file():
-            raise UserError(
-                f"checkpoint={path}: the run has no folder huggingface, which is written when training ends"
-            )
-        return str(folder / "huggingface")
-    return path
 
 
 def check_render(cfg: DictConfig, batch: bool) -> None:
@@ -131,11 +108,12 @@ def check_model(cfg: DictConfig) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name}: there is no such GPU; take device=cpu")
     with open_dict(cfg):
-        cfg.model.path = model_path(cfg)
         if cfg.model.dtype is None:
             cfg.model.dtype = "float32" if device.type == "cpu" else "bfloat16"
     build(cfg.rollout)
-    check_weights(cfg.model.path)
+    weights = weights_of(cfg)
+    weights.check()
+    weights.ready()
     return device
 
 

@@ -52,6 +52,7 @@ class Annotations:
         mended: reason -> rows that were changed and kept.
         dropped: reason -> rows that were left out.
         without_video: names the rows that were left out for want of a video that can be read.
+        categories: of those rows, by the name; only of those whose annotation says it.
     """
 
     source: str
@@ -59,12 +60,15 @@ class Annotations:
     mended: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     without_video: list[str] = field(default_factory=list)
+    categories: dict[str, str] = field(default_factory=dict)
 
-    def drop(self, reason: str, row: str) -> None:
-        """Count a row that is left out; ``row`` names it."""
+    def drop(self, reason: str, row: str, category: str | None = None) -> None:
+        """Count a row that is left out; ``row`` names it, ``category`` is its sample's, if any."""
         self.dropped[reason] += 1
         if reason in VIDEO_REASONS:
             self.without_video.append(row)
+            if category is not None:
+                self.categories[row] = category
 
     def __str__(self) -> str:
         def listing(counts: Counter[str]) -> str:
@@ -104,6 +108,7 @@ def concatenate(parts: Sequence[Annotations], seed: int | None = None) -> Annota
         result.mended += part.mended
         result.dropped += part.dropped
         result.without_video += part.without_video
+        result.categories |= part.categories
     return result.checked()
 
 

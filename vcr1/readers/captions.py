@@ -35,6 +35,6 @@ def read_captions(
     folder, result = VideoFolder(videos), Annotations(annotations)
     for row in read_objects(annotations, limit):
         known = {name: row.content[name] for name in fields if name in row.content}
-        attempt = Annotations(annotations)
+        attempt = Annotations(row.id)
         settle(result, attempt, sample_of(Row(row.place, row.id, known), folder, find, attempt))
     return result.checked()

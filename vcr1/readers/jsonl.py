@@ -93,8 +93,8 @@ def read_jsonl(annotations: str, videos: str, task: str, limit: int | None = Non
                 f"{row.place}: unknown field {reprlib.repr(unknown[0])}; task {task} takes "
                 f"{', '.join((*COMMON, *own))}; what is your own goes into extra"
             )
-        attempt = Annotations(annotations)
-        settle(result, attempt, sample_of(row, folder, find, attempt))
+        attempt = Annotations(row.id)
+        settle(result, attempt, sample_of(row, folder, find, attempt), row.content.get("category"))
     return result.checked()
 
 

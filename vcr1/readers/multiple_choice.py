@@ -74,11 +74,12 @@ def read_mvbench(
         below = (folders or {}).get(group, ".")
         name = f"{below}/{row['video']}" if row["video"].strip() else ""
         part = (row.get("start"), row.get("end"), row.get("fps", TVQA_FPS))
-        attempt = Annotations(annotations)
+        attempt = Annotations(f"{group}-{number}")
         choice = choose(texts_of(place, row, "candidates"), str(row["answer"]), attempt, letters=False)
         footage = find_footage(folder, name, attempt, *part)
         extra = {"category": group}
-        settle(result, attempt, question(f"{group}-{number}", row, choice, footage, extra, attempt))
+        sample = question(f"{group}-{number}", row, choice, footage, extra, attempt)
+        settle(result, attempt, sample, extra["category"])
     return result.checked()
 
 
@@ -108,13 +109,14 @@ def video_mme_samples(
     for number, row in enumerate(rows[:limit]):
         place = f"{source}, row {number}"
         check_row(place, row, _VIDEO_MME)
-        attempt = Annotations(source)
+        attempt = Annotations(row["question_id"])
         # By its place in the alphabet: an option may itself read "C".
         choice = choose(texts_of(place, row, "options"), _place(row["answer"].strip()), attempt)
         footage = find_footage(folder, row["videoID"], attempt)
         extra = {key: row[key] for key in ("task_type", "domain", "sub_category")}
         extra["category"] = row["duration"]
-        settle(result, attempt, question(row["question_id"], row, choice, footage, extra, attempt))
+        sample = question(row["question_id"], row, choice, footage, extra, attempt)
+        settle(result, attempt, sample, extra["category"])
     return check_ids(result)
 
 
@@ -145,11 +147,12 @@ def read_perception_test(annotations: str, videos: str, limit: int | None = None
     for video, entry, row in rows[:limit]:
         place = f"{annotations}, a question of video {video!r}"
         check_row(place, row, _PERCEPTION_TEST)
-        attempt = Annotations(annotations)
+        attempt = Annotations(f"{video}-{row['id']}")
         choice = choose(texts_of(place, row, "options"), row["answer_id"], attempt)
         footage = find_footage(folder, video, attempt, duration=_frames_duration(entry.get("metadata")))
         extra = {key: row[key] for key in ("reasoning", "tag") if key in row} | {"category": row["area"]}
-        settle(result, attempt, question(f"{video}-{row['id']}", row, choice, footage, extra, attempt))
+        sample = question(f"{video}-{row['id']}", row, choice, footage, extra, attempt)
+        settle(result, attempt, sample, extra["category"])
     return check_ids(result)
 
 

@@ -175,7 +175,7 @@ def _add(result: Annotations, row: _Row, seen: set[str]) -> None:
         reason = "answer_stands_twice"
     seen.add(row.id)
     if reason is not None:
-        result.drop(reason, row.id)
+        result.drop(reason, row.id, row.kind.strip() or None)
     elif (mended := _mend_spans(row, result)) is not None:
         intervals, duration = mended
         assert row.path is not None

@@ -48,7 +48,7 @@ def read_vidtab_quality(
                 "name them with the reader's argument classes"
             )
         id_ = _new_id(PurePosixPath(row["video"]).stem, taken)
-        attempt = Annotations(annotations)
+        attempt = Annotations(id_)
         footage = find_footage(folder, row["video"], attempt)
         answer = row["answer"].strip()
         if answer not in options:
@@ -58,7 +58,7 @@ def read_vidtab_quality(
         sample = None
         if footage is not None and not attempt.dropped:
             sample = Sample(id_, footage[0], query, answer, options=options)
-        settle(result, attempt, sample)
+        settle(result, attempt, sample, answer)
     return result.checked()
 
 

@@ -124,16 +124,19 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def settle(result: Annotations, attempt: Annotations, sample: Sample | None) -> None:
+def settle(
+    result: Annotations, attempt: Annotations, sample: Sample | None, category: str | None = None
+) -> None:
     """Account for one row: kept with what was mended in it, or left out for the first reason found.
 
     Args:
         result: the whole file's account.
-        attempt: the row's own, so that a row counts once for each reason.
+        attempt: the row's own, named after it, so that a row counts once for each reason.
         sample: the row's sample; None where it is left out.
+        category: of the row, which a row without its video still counts in.
     """
     if sample is None:
-        result.drop(next(iter(attempt.dropped)), attempt.source)
+        result.drop(next(iter(attempt.dropped)), attempt.source, category)
         return
     result.samples.append(sample)
     result.mended.update(attempt.mended.keys())

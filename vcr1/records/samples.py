@@ -103,8 +103,8 @@ class VideoClip:
         return temporal_patch / self.fps
 
     def without_frames(self) -> VideoClip:
-        """The timing alone, to travel with inputs that already hold the pixels."""
-        return replace(self, frames=self.frames.new_empty(0))
+        """The timing and the size alone, ``[0, 3, H, W]``, to travel with inputs that hold the pixels."""
+        return replace(self, frames=self.frames.new_empty(0, *self.frames.shape[1:]))
 
 
 @dataclass(frozen=True, slots=True)

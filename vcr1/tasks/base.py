@@ -32,6 +32,8 @@ class Task(ABC):
         name: part of the keys under which the task is logged; a run sets it to the task's place in ``tasks``.
         frames: how many frames the model is shown of a video, the first and the last among them; None leaves
             it to the frame budget.
+        names_times: whether its answers are spans of time, an `Interval` or a `GroundedAnswer`, so that the
+            model can look again at what it names.
 
     Args:
         parts: the task's own reward parts, pure functions of (completion, sample), in the order in which they
@@ -49,6 +51,7 @@ class Task(ABC):
     failure_reasons: tuple[str, ...]
     headline: str
     frames: int | None = None
+    names_times: bool = False
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class GroundedQATask(Task):
     metric_names = ("accuracy", "iou", "iop", "union_iou", "union_iop")
     failure_reasons = tuple(dict.fromkeys([*LETTER_FAILURES, *GLUE_FAILURES]))
     headline = "Acc@GQA"
+    names_times = True
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class GroundingTask(Task):
     metric_names = ("iou",)
     failure_reasons = INTERVAL_FAILURES
     headline = "mIoU"
+    names_times = True
 
     def __init__(
         self,

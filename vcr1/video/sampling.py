@@ -84,6 +84,10 @@ class PatchGrid:
         if self.temporal < 1 or self.spatial < 1:
             raise ValueError(f"a patch covers at least one frame and one pixel, got {self}")
 
+    def tokens(self, frames: int, height: int, width: int) -> int:
+        """Vision tokens of so many frames of ``height`` x ``width`` pixels."""
+        return frames // self.temporal * (height // self.spatial) * (width // self.spatial)
+
 
 def count_frames(duration: float, total_frames: int, budget: FrameBudget, grid: PatchGrid) -> int:
     """Number of frames to sample: ``duration * fps`` within bounds, in whole temporal patches.

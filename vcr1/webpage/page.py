@@ -26,7 +26,6 @@ from vcr1.prediction import (
     remarks,
     stream_answer,
 )
-from vcr1.prediction.clues import TASKS
 from vcr1.prediction.questions import BOXED, CHOICES, VIDEOS
 from vcr1.webpage.form import Form, Rules, box_text, question_of, source_of
 from vcr1.webpage.guard import LOOPBACK, Guard, is_loopback
@@ -180,7 +179,7 @@ def _answering(asker: Asker, plan: CluePlan, rules: Rules) -> Callable[..., Iter
         yield silent, "", nothing, nothing
         try:
             question = question_of(_form(fields), rules)
-            for news in stream_answer(asker, question, plan if question.task in TASKS else CluePlan()):
+            for news in stream_answer(asker, question, plan if asker.names_times(question) else CluePlan()):
                 if isinstance(news, Answer):
                     yield silent, news.text, _shown("\n".join(remarks(news))), _shown(_drawn(news, asker))
                 else:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vcr1.clues import CluePlan, Look, deciding, gains_nothing, part_of, search, shifted, window
 from vcr1.errors import UserError, VideoError
-from vcr1.prediction import Answer, CluePlan, Look, Question
-from vcr1.prediction.clues import gains_nothing, search, shifted, window
+from vcr1.prediction import Answer, Question
 from vcr1.records import GroundedAnswer, Interval, ParseFailure, VideoClip, VideoSource
 from vcr1.video import FrameBudget
 
@@ -40,6 +40,18 @@ def test_all_looks_share_one_budget() -> None:
     assert [look.total_pixels for look in looks] == [39200, 19600, 19600]
     assert [look.fps for look in looks] == [1.0, 8.0, 8.0]
     assert replace(PLAN, rounds=0).budget(BUDGET, 0) == BUDGET
+
+
+def test_no_further_look_has_too_few_frames() -> None:
+    plan = replace(PLAN, rounds=3, first=0.6, frames=6)  # of 40 frames 16 are left: two looks of 8
+    assert plan.affordable(BUDGET) == 2
+    assert [plan.budget(BUDGET, number).max_frames for number in range(3)] == [24, 8, 8]
+    assert replace(plan, frames=30).affordable(BUDGET) == 1  # one look in any case
+    assert replace(plan, frames=2).affordable(BUDGET) == 3
+    ask = Scripted(Interval(20, 24), Interval(40, 44), Interval(10, 14))
+    answer = search(ask, WHOLE, replace(BUDGET, max_frames=400), replace(plan, frames=60))
+    assert [budget.max_frames for _, budget in ask.shown] == [240, 80, 80]
+    assert answer.stopped == "a further look would have fewer than clues.frames=60 frames"
 
 
 def test_a_window_is_the_named_time_with_a_margin() -> None:
@@ -111,6 +123,20 @@ def test_without_rounds_there_is_one_look() -> None:
     assert (answer.stopped, len(answer.looks)) == ("clues.rounds=0", 1)
 
 
+def test_the_answer_is_that_of_the_last_look_that_names_a_time() -> None:
+    looks = [Look(WHOLE, 20, 10, "", (Interval(20, 24),) if named else ()) for named in (True, True, False)]
+    assert deciding(looks) == 1
+    assert deciding(looks[2:]) == 0
+
+
+def test_a_part_of_a_part_lies_in_the_file() -> None:
+    source = VideoSource("a.mp4", 10.0, 70.0)
+    assert part_of(source, Interval(5, 20), WHOLE) == VideoSource("a.mp4", 15.0, 30.0)
+    assert part_of(source, Interval(50, 60), WHOLE) == VideoSource("a.mp4", 60.0, 70.0)
+    open_end = VideoSource("a.mp4")
+    assert part_of(open_end, Interval(50, 60), WHOLE) == VideoSource("a.mp4", 50.0, None)
+
+
 def test_times_of_a_part_become_times_of_the_video() -> None:
     assert shifted(Interval(1, 2), 10) == Interval(11, 12)
     assert shifted(GroundedAnswer("B", (Interval(1, 2),)), 10) == GroundedAnswer("B", (Interval(11, 12),))
@@ -122,6 +148,7 @@ def test_times_of_a_part_become_times_of_the_video() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"frames": 1},
         {"rounds": -1},
         {"rounds": 99},
         {"rounds": 1.5},

@@ -8,19 +8,55 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from vcr1.errors import UserError, VideoError
 from vcr1.geometry import interval_iou
-from vcr1.prediction.answers import Answer, intervals_of
-from vcr1.records import GroundedAnswer, Interval, ParseFailure
+from vcr1.records import GroundedAnswer, Interval, ParseFailure, VideoSource
 from vcr1.video import FrameBudget
 
-Ask = Callable[[Interval, FrameBudget], Answer]
-"""Asks about a part of the video within a budget; the answer and its look have the video's times."""
 
-TASKS = ("grounding", "grounded_qa")
-"""Tasks whose answers name times."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a video: which part was shown, at what cost, and what was answered.
+
+    Attributes:
+        part: seconds of the video that were shown.
+        frames: how many.
+        vision_tokens: of the model, for them.
+        text: the answer's text; the times in it count from the start of the part.
+        intervals: the spans of time that it names, in seconds of the video.
+    """
+
+    part: Interval
+    frames: int
+    vision_tokens: int
+    text: str
+    intervals: tuple[Interval, ...]
+
+
+class Looked(Protocol):
+    """An answer that a look has given: a dataclass with these fields, among others."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def value(self) -> Any:
+        """What the task reads in the text, in seconds of the video."""
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """The trace so far."""
+
+    @property
+    def stopped(self) -> str | None:
+        """Why there is no further look."""
+
+
+A = TypeVar("A", bound=Looked)
+
+Ask = Callable[[Interval, FrameBudget], A]
+"""Asks about a part of the video within a budget; the answer and its look have the video's times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +66,9 @@ class CluePlan:
     Attributes:
         rounds: looks after the first, N; 0 looks once, with the whole budget.
         first: share of the budget, in frames and pixels and so in vision tokens, of the first look; its frame
-            rate is the budget's times this. The rest is divided evenly among the N others.
+            rate is the budget's times this. The rest is divided evenly among the others.
+        frames: fewest frames of another look: there are no more of them than the budget has frames for, but
+            at least one.
         fps: frames per second of the other looks, as far as their budget goes.
         margin: how much of the video around the named times is shown again on either side, as a share of
             their length; at least the time between two frames of the look before.
@@ -42,7 +80,8 @@ class CluePlan:
     """
 
     rounds: int = 0
-    first: float = 0.5
+    first: float = 0.7
+    frames: int = 8
     fps: float = 8.0
     margin: float = 0.5
     least: float = 4.0
@@ -52,6 +91,7 @@ class CluePlan:
         ranges = {
             "rounds": isinstance(self.rounds, int) and 0 <= self.rounds <= 16,
             "first": 0 < self.first < 1,
+            "frames": isinstance(self.frames, int) and self.frames >= 2,
             "fps": 0 < self.fps < math.inf,
             "margin": 0 <= self.margin < math.inf,
             "least": 0 < self.least < math.inf,
@@ -65,7 +105,7 @@ class CluePlan:
         """What look ``number``, counted from 0, may cost."""
         if self.rounds == 0:
             return whole
-        share = self.first if number == 0 else (1 - self.first) / self.rounds
+        share = self.first if number == 0 else (1 - self.first) / self.affordable(whole)
         most = max(int(whole.max_frames * share), 2)
         return replace(
             whole,
@@ -75,8 +115,13 @@ class CluePlan:
             total_pixels=max(int(whole.total_pixels * share), whole.min_pixels),
         )
 
+    def affordable(self, whole: FrameBudget) -> int:
+        """Looks after the first that a budget has frames for."""
+        rest = round(whole.max_frames * (1 - self.first), 6)  # 40 * (1 - 0.6) is 16, not a little less
+        return min(self.rounds, max(int(rest / self.frames), 1))
 
-def search(ask: Ask, whole: Interval, budget: FrameBudget, plan: CluePlan) -> Answer:
+
+def search(ask: Ask[A], whole: Interval, budget: FrameBudget, plan: CluePlan) -> A:
     """Look, and look again where the answer points, until a rule says stop.
 
     Args:
@@ -91,9 +136,21 @@ def search(ask: Ask, whole: Interval, budget: FrameBudget, plan: CluePlan) -> An
     Raises:
         VideoError: the first look fails.
     """
-    best = ask(whole, plan.budget(budget, 0))
+    return look_again(ask(whole, plan.budget(budget, 0)), ask, whole, budget, plan)
+
+
+def look_again(best: A, ask: Ask[A], whole: Interval, budget: FrameBudget, plan: CluePlan) -> A:
+    """The rest of `search`, after the first look.
+
+    Args:
+        best: the first look's answer.
+        ask: as for `search`, like all that follows.
+    """
+    rounds = plan.affordable(budget)
     looks, stopped = best.looks, f"clues.rounds={plan.rounds}"
-    for number in range(1, plan.rounds + 1):
+    if rounds < plan.rounds:
+        stopped = f"a further look would have fewer than clues.frames={plan.frames} frames"
+    for number in range(1, rounds + 1):
         last, closer = looks[-1], plan.budget(budget, number)
         if not last.intervals:
             stopped = "the answer names no time"
@@ -145,7 +202,27 @@ def hull_of(spans: Sequence[Interval]) -> Interval:
     return Interval(min(span.start for span in spans), max(span.end for span in spans))
 
 
-def agree(one: Answer, other: Answer) -> float:
+def deciding(looks: Sequence[Look]) -> int:
+    """Number of the look whose answer `search` returns: the last that names a time, else the first."""
+    return next((number for number in reversed(range(len(looks))) if looks[number].intervals), 0)
+
+
+def part_of(source: VideoSource, part: Interval, whole: Interval) -> VideoSource:
+    """A part of a source, which may be a part of a file itself; its end stays open where it was."""
+    end = source.end if part.end == whole.end else source.start + part.end
+    return replace(source, start=source.start + part.start, end=end)
+
+
+def intervals_of(value: Any) -> tuple[Interval, ...]:
+    """The spans of time that a value names; none of a value of another kind."""
+    if isinstance(value, Interval):
+        return (value,)
+    if isinstance(value, GroundedAnswer) and not isinstance(value.intervals, ParseFailure):
+        return value.intervals
+    return ()
+
+
+def agree(one: Looked, other: Looked) -> float:
     """IoU of the times that two answers name as a whole."""
     spans = [intervals_of(answer.value) for answer in (one, other)]
     return interval_iou(*map(hull_of, spans)) if all(spans) else 0.0

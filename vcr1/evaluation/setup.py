@@ -1,0 +1,118 @@
+"""From the config of an evaluation to what is asked in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from vcr1.clues import CluePlan
+from vcr1.config import build
+from vcr1.errors import UserError
+from vcr1.evaluation.benchmarks import Benchmark, read_benchmarks
+from vcr1.evaluation.conversations import Conversation, read_conversations
+from vcr1.evaluation.likelihoods import CONVERSATIONS
+from vcr1.evaluation.looking import check_plan
+from vcr1.policy import Sampling
+from vcr1.preflight import check_devices
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model is asked, and its base alike.
+
+    Attributes:
+        benchmarks: whose questions are answered.
+        sampling: how.
+        plan: whether and how the model looks again.
+        conversations: what it reads behind them.
+    """
+
+    benchmarks: list[Benchmark]
+    sampling: Sampling
+    plan: CluePlan
+    conversations: list[Conversation]
+
+
+def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
+    """Check everything that an evaluation needs, and read its annotations on the way.
+
+    Args:
+        cfg: the evaluation's config.
+        models: see that the models can be had.
+
+    Raises:
+        UserError: all that is missing, in one message.
+    """
+    benchmarks: list[Benchmark] = []
+    sampling: list[Sampling] = []
+    plan: list[CluePlan] = []
+    conversations: list[Conversation] = []
+    checks: list[Callable[[], object]] = [
+        lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
+        *models,
+        lambda: benchmarks.extend(read_benchmarks(cfg, cfg.evaluation.limit)),
+        lambda: sampling.append(sampling_of(cfg)),
+        lambda: plan.append(build(cfg.clues)),
+        lambda: check_plan(benchmarks, plan[0], cfg.evaluation.draws) if plan else None,
+        lambda: conversations.extend(conversations_of(cfg)),
+        lambda: check_longest(cfg.evaluation.longest),
+        lambda: probe(benchmarks),
+    ]
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    return Asked(benchmarks, sampling[0], plan[0], conversations)
+
+
+def conversations_of(cfg: DictConfig) -> list[Conversation]:
+    """The conversations whose likelihood is wanted.
+
+    Raises:
+        UserError: they cannot be read, or a benchmark has their name.
+    """
+    if cfg.conversations is None:
+        return []
+    if CONVERSATIONS in (cfg.get("benchmarks") or {}):
+        raise UserError(f"conversations={cfg.conversations}: no benchmark may be called {CONVERSATIONS} then")
+    return read_conversations(str(cfg.conversations))
+
+
+def probe(benchmarks: Sequence[Benchmark]) -> None:
+    """See that what the tasks need from outside, such as a judge, answers."""
+    for one in benchmarks:
+        one.task.probe()
+
+
+def check_longest(longest: object) -> None:
+    """See that the limit of prompts is one.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(longest, int) or longest < 1:
+        raise UserError(f"evaluation.longest={longest} is no whole number of at least 1")
+
+
+def sampling_of(cfg: DictConfig) -> Sampling:
+    """How completions are drawn.
+
+    Raises:
+        UserError: a number of draws that makes no sense, several of them without a temperature included.
+    """
+    draws, sampling = cfg.evaluation.draws, build(cfg.rollout)
+    if not isinstance(draws, int) or draws < 1:
+        raise UserError(f"evaluation.draws={draws} is no whole number of at least 1")
+    if draws > 1 and sampling.temperature == 0:
+        raise UserError(
+            f"evaluation.draws={draws} with rollout.temperature=0: all draws would be the same; "
+            f"set a temperature, such as rollout.temperature=0.7"
+        )
+    found: Sampling = sampling
+    return found

@@ -1,0 +1,171 @@
+"""Which weights ``checkpoint=`` names: a model's folder or name, or a checkpoint of a training.
+
+A checkpoint is exported once, into ``exports`` in its run's folder, and used from there. What lies there can
+be deleted at any time: it is made again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, open_dict
+
+from vcr1.checkpoints.opening import INDEX, find_checkpoint, open_checkpoint
+from vcr1.errors import UserError
+from vcr1.export import Run, folder_of_run, read_run, write_export
+from vcr1.policy import check_weights
+
+log = logging.getLogger(__name__)
+
+EXPORTS = "exports"
+"""The folder, in that of a run, of what was exported without being asked for by `vcr1.export`."""
+ORIGIN = "checkpoint.json"
+"""The file in an export that says which checkpoint it was made from."""
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of a model, which may have to be exported first.
+
+    Attributes:
+        path: as ``model.path``: a folder, a hub name or a packaged model; None where the model has none.
+        checkpoint: what the folder is exported from; None where it is there as it is.
+    """
+
+    path: str | None
+    checkpoint: Path | None = None
+
+    def check(self) -> None:
+        """See that the model can be had, without loading or exporting it.
+
+        Raises:
+            UserError: it cannot.
+        """
+        if self.checkpoint is None and self.path is not None:
+            check_weights(self.path)
+
+    def ready(self) -> dict[str, Any] | None:
+        """Export the checkpoint, if it is one and has not been; of several processes the first does it.
+
+        Returns:
+            ``path``, ``step`` and ``digest`` (SHA-256) of the checkpoint; None where there is none.
+
+        Raises:
+            UserError: it cannot be exported.
+        """
+        if self.checkpoint is None:
+            return None
+        folder = Path(str(self.path))
+        try:
+            if not (folder / ORIGIN).is_file():
+                with _alone(folder.parent):
+                    _export(self.checkpoint, folder)
+        except (UserError, OSError) as error:
+            raise UserError(
+                f"checkpoint={self.checkpoint} cannot be exported: {_without_field(error, self.checkpoint)}; "
+                f"python -m vcr1.export has further options (base=, config=, out=, weights_only=)"
+            ) from error
+        origin: dict[str, Any] = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+        return origin
+
+
+def weights_of(cfg: DictConfig) -> Weights:
+    """The weights that ``checkpoint`` names, or else the model's own; ``model.path`` is where they will be.
+
+    Raises:
+        UserError: what is named is there, but holds no weights.
+    """
+    if cfg.checkpoint is None:
+        return Weights(str(cfg.model.path) if "path" in cfg.model else None)
+    found = find_weights(str(cfg.checkpoint))
+    with open_dict(cfg):
+        cfg.model.path = found.path
+    return found
+
+
+def find_weights(name: str) -> Weights:
+    """The weights of a name; nothing is loaded or written.
+
+    Args:
+        name: a Hugging Face folder or hub name, ``builtin:tiny``, a checkpoint (a file or a folder of
+            shards), or a run's folder: its export, or its last checkpoint where it has none.
+
+    Raises:
+        UserError: a file or folder without any of these, or a checkpoint that cannot be used.
+    """
+    path = Path(name)
+    if not os.path.exists(name) and not name.endswith(".ckpt"):  # noqa: PTH110 - False for impossible names
+        return Weights(name)
+    for folder in (path, path / "huggingface"):
+        if (folder / "config.json").is_file():
+            return Weights(str(folder))
+    try:
+        checkpoint = find_checkpoint(path).resolve()
+        open_checkpoint(checkpoint)
+        run = read_run(checkpoint)
+    except UserError as error:
+        holds = "" if path.is_file() or (path / INDEX).is_file() else "no Hugging Face model there, and "
+        raise UserError(f"checkpoint={name}: {holds}{_without_field(error, path)}") from error
+    folder = folder_of_run(checkpoint) / EXPORTS / f"{checkpoint.stem}-{_state_of(checkpoint, run)}"
+    return Weights(str(folder), checkpoint)
+
+
+def _without_field(error: Exception, path: Path) -> str:
+    """What an error says, without the name that the path has on the command line of an export."""
+    return str(error).removeprefix(f"ckpt={path}: ").removeprefix(f"ckpt={path.resolve()}: ")
+
+
+def _export(checkpoint: Path, folder: Path) -> None:
+    """Write the folder, unless it is there, whole or not at all, and the checkpoint's digest with it."""
+    if (folder / ORIGIN).is_file():  # another process was faster
+        return
+    step, digest = open_checkpoint(checkpoint).step, checkpoint_digest(checkpoint)
+    origin = {"path": str(checkpoint), "step": step, "digest": digest}
+    write_export(checkpoint, folder, files={ORIGIN: json.dumps(origin, indent=2) + "\n"})
+    log.info("exported %s to %s; later runs take it from there", checkpoint, folder)
+
+
+def checkpoint_digest(path: Path) -> str:
+    """SHA-256 of a checkpoint: of the file, or of the names and digests of a folder's files."""
+    if path.is_file():
+        return _file_digest(path)
+    lines = "".join(f"{_file_digest(part)}  {part.relative_to(path)}\n" for part in _parts(path))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
+
+
+def _state_of(checkpoint: Path, run: Run) -> str:
+    """Short digest of what tells a checkpoint from a changed one, without reading its weights."""
+    found = hashlib.sha256(run.source.read_bytes())
+    for part in _parts(checkpoint):
+        facts = part.stat()
+        found.update(f"{part.relative_to(checkpoint.parent)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return found.hexdigest()[:12]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time; the system lets the others in when one ends in whatever way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        with suppress(OSError):  # no locks on this file system: several may write the same, each whole
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
