@@ -56,7 +56,7 @@ def test_a_page_that_can_be_served_is_not_complained_of(tmp_path: Path) -> None:
         (["host=no.such.host.example"], "host=no.such.host.example port=7860: cannot be listened on"),
         (["host='::1'"], "host=::1: must be a name or an IPv4 address"),
         (["limits.query=0"], "limits.query=0 must be a positive number"),
-        (["checkpoint=runs/x.ckpt"], "is a checkpoint to train on from"),
+        (["checkpoint=runs/x.ckpt"], "checkpoint=runs/x.ckpt: no Hugging Face model there"),
     ],
 )
 def test_what_cannot_be_served_is_one_sentence(
