@@ -29,6 +29,7 @@ def test_the_page_is_for_this_machine_and_offers_all_tasks() -> None:
     assert build(cfg.clues).rounds == 0
     assert build(cfg.rollout).temperature == 0
     assert list(composed("task=[qa]").tasks) == ["qa"]
+    assert list(composed("task=free").tasks) == []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         asked = compose("predict", overrides=["run_dir=x", "video=a.mp4"])
     shared = ("limits", "device", "rollout", "model", "seed", "clues")
@@ -53,8 +54,9 @@ def test_a_page_that_can_be_served_is_not_complained_of(tmp_path: Path) -> None:
         (["port=http"], "port=http must be"),
         (["upload_mb=-5"], "upload_mb=-5 must be"),
         (["host=no.such.host.example"], "host=no.such.host.example port=7860: cannot be listened on"),
+        (["host='::1'"], "host=::1: must be a name or an IPv4 address"),
         (["limits.query=0"], "limits.query=0 must be a positive number"),
-        (["checkpoint=runs/x.ckpt"], "is a checkpoint to train on from"),
+        (["checkpoint=runs/x.ckpt"], "checkpoint=runs/x.ckpt: no Hugging Face model there"),
     ],
 )
 def test_what_cannot_be_served_is_one_sentence(

@@ -77,8 +77,12 @@ def check_page(cfg: DictConfig) -> None:
         if not isinstance(cfg[name], int) or not least <= cfg[name] < 65536:
             raise UserError(f"{name}={cfg[name]} must be a whole number from {least} to 65535")
     host = str(cfg.host)
+    if ":" in host:
+        raise UserError(
+            f"host={host}: must be a name or an IPv4 address, which is all that Gradio can serve at"
+        )
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, cfg.port))
     except OSError as error:
@@ -100,8 +104,7 @@ def own_folder() -> Iterator[Path]:
 
 def announce(cfg: DictConfig) -> None:
     """Say where the page is, and who can reach it."""
-    host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
-    print(f"Open http://{host}:{cfg.port} (Ctrl-C ends it)", flush=True)
+    print(f"Open http://{cfg.host}:{cfg.port} (Ctrl-C ends it)", flush=True)
     if not is_loopback(cfg.host):
         print(
             f"host={cfg.host}: whoever can reach this machine can ask, and there is no password",

@@ -33,6 +33,9 @@ class Slow:
         self.ended: list[str] = []
         self.most = 0
 
+    def names_times(self, question: Question) -> bool:
+        return False
+
     def ask(self, questions: list[Question], watch: Callable[[str], None]) -> list[Answer]:
         query, text = questions[0].query, ""
         self.running.append(query)

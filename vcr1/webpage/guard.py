@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -17,7 +17,7 @@ BELOW = ("/assets/", "/static/", "/svelte/", "/gradio_api/file=", "/gradio_api/h
 ROUTES = (*_PAGE, *(f"/gradio_api/{name}" for name in _API))
 """What the page asks of its server. Gradio has more, such as one that hands any upload to FFmpeg."""
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK = ("localhost", "127.0.0.1")
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
@@ -45,7 +45,7 @@ class Guard:
         hosts: names that the page answers to; None answers to all.
     """
 
-    def __init__(self, app: App, hosts: tuple[str, ...] | None = None) -> None:
+    def __init__(self, app: App, hosts: Collection[str] | None = None) -> None:
         self.app = app
         self.hosts = hosts
 

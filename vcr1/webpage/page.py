@@ -61,7 +61,7 @@ class Place:
 
 def open_page(page: gr.Blocks, place: Place) -> None:
     """Serve a page, from threads of its own, until it is closed. Nothing but the config decides how."""
-    names = (*LOOPBACK, place.host) if is_loopback(place.host) else None
+    names = {*LOOPBACK, place.host} if is_loopback(place.host) else None
     page.queue(max_size=place.waiting, default_concurrency_limit=1)
     page.launch(
         server_name=place.host,
