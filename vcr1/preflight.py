@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +44,20 @@ def preflight(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
         lambda: training_order(cfg, annotations, world_size(cfg)) if annotations else None,
         lambda: build(cfg.rollout),
     ]
+    check_all(checks, HINT)
+    return annotations
+
+
+def check_all(checks: Iterable[Callable[[], object]], *advice: str) -> None:
+    """Make all checks, so that all that is wrong is known at once.
+
+    Args:
+        checks: each raises a UserError where something is wrong.
+        advice: lines behind what is wrong.
+
+    Raises:
+        UserError: what is wrong, in one message.
+    """
     problems = []
     for check in checks:
         try:
@@ -51,8 +65,7 @@ def preflight(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
         except UserError as error:
             problems.append(str(error))
     if problems:
-        raise UserError("\n".join([*problems, HINT]))
-    return annotations
+        raise UserError("\n".join([*problems, *advice]))
 
 
 def world_size(cfg: DictConfig) -> int:

@@ -15,7 +15,7 @@ from vcr1.evaluation.conversations import Conversation, read_conversations
 from vcr1.evaluation.likelihoods import CONVERSATIONS
 from vcr1.evaluation.looking import check_plan
 from vcr1.policy import Sampling
-from vcr1.preflight import check_devices
+from vcr1.preflight import check_all, check_devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,7 @@ def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
         lambda: check_longest(cfg.evaluation.longest),
         lambda: probe(benchmarks),
     ]
-    problems = []
-    for check in checks:
-        try:
-            check()
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
+    check_all(checks)
     return Asked(benchmarks, sampling[0], plan[0], conversations)
 
 
