@@ -22,10 +22,22 @@ def remarks(answer: Answer) -> list[str]:
         )
     if answer.question.task != FREE:
         reason = failure_of(answer.value)
-        lines.append(f"{plain(answer.value)}" if reason is None else f"cannot be read: {reason}")
+        lines.append(f"{_rounded(plain(answer.value))}" if reason is None else f"cannot be read: {reason}")
     if answer.truncated:
         lines.append("cut off at rollout.max_new_tokens")
     return lines
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers with three decimals: times of a part that began anywhere have fifteen."""
+    match value:
+        case float():
+            return round(value, 3)
+        case list():
+            return [_rounded(one) for one in value]
+        case dict():
+            return {name: _rounded(one) for name, one in value.items()}
+    return value
 
 
 class Terminal:
