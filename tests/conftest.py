@@ -1,9 +1,10 @@
 """What the tests of whole runs share: a small synthetic world and a clean command line."""
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,26 @@ import pytest
 from vcr1.video import build_world
 
 TRAIN_CLIPS, VAL_CLIPS = 12, 6
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """Removes the handlers that a program has set up where a test or a fixture runs it in this process.
+
+    Each writes to a stream that pytest closes with the test, so that the next log would be an error.
+    """
+    root = logging.getLogger()
+    before = []
+    for handler in root.handlers[:]:  # pytest's own are of other classes
+        if type(handler) is logging.StreamHandler and handler.stream.closed:
+            root.removeHandler(handler)
+        else:
+            before.append(handler)
+    yield
+    for handler in root.handlers[:]:
+        if handler not in before and type(handler) in (logging.StreamHandler, logging.FileHandler):
+            root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(scope="session")

@@ -264,15 +264,21 @@ def test_an_impossible_setting_is_named_without_a_stack(
 @pytest.mark.parametrize(
     "override",
     [
-        "algorithm.lrr=1",
         "experiment=demmo",
         "task=counting",
         "task=grounding+counting",
         "data=charades_sta+got11k",
-        "nonsense=1",
     ],
 )
-def test_a_typo_in_an_override_is_answered_by_hydra(start: Start, override: str) -> None:
+def test_a_typo_in_an_option_is_one_sentence(start: Start, override: str) -> None:
+    code, said = start(override)
+    assert code == 2
+    assert said.startswith(f"vcr1: {override.split('=')[0]}=")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("override", ["algorithm.lrr=1", "nonsense=1"])
+def test_a_typo_in_a_key_is_answered_by_hydra(start: Start, override: str) -> None:
     code, said = start(override)
     assert code == 1
     assert override.split("=")[0] in said

@@ -148,16 +148,17 @@ def test_every_experiment_runs(small: list[str], tmp_path: Path, experiment: str
     assert list(report.after.scores) == list(report.after.judgements) == list(report.baselines) == tasks
     assert set(report.after.scores["grounding"]) == SCORES
     # fast_dev_run: one batch of each task, of at most 50; two questions about each of 6 clips, or four.
-    assert len(report.after.judgements["grounding"]) == (24 if experiment == "tiny_long" else 12)
+    questions = 24 if experiment == "tiny_long" else 12
+    assert len(report.after.judgements["grounding"]) == questions
     assert set(report.baselines["grounding"]) == {"constant", "constant_per_duration"}
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["after"] == report.after.scores
     assert stored["steps"] == 1
     kept = by_benchmark(read_answers(tmp_path / "held_out.jsonl"))
     assert list(kept) == tasks
-    assert len({answer.id for answer in kept["grounding"]}) == len(kept["grounding"]) == 12
+    assert len({answer.id for answer in kept["grounding"]}) == len(kept["grounding"]) == questions
     ious = [answer.scores["mIoU"] for answer in kept["grounding"]]
-    assert sum(ious) / 12 == pytest.approx(report.after.scores["grounding"]["mIoU"])
+    assert sum(ious) / questions == pytest.approx(report.after.scores["grounding"]["mIoU"])
     assert "| after |" in (tmp_path / "report.md").read_text()
     assert AutoProcessor.from_pretrained(tmp_path / "huggingface").tokenizer.eos_token == "<|im_end|>"
     card = (tmp_path / "huggingface" / "README.md").read_text()
