@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from evaluations import GROUNDING, command, evaluated, rows, settings
 from transformers import BertConfig
 
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy
-from vcr1.video import build_world
+from vcr1.video import build_world, write_mp4
 
 
 @pytest.fixture(scope="module")
@@ -93,18 +94,22 @@ def test_videos_that_are_missing_or_broken_score_0(world: Path, tmp_path: Path) 
     (videos / "cut.mp4").write_bytes(path.read_bytes()[:500])
     entry = {"duration": 8.0, "timestamps": [[1.0, 2.0], [4.0, 6.0]], "sentences": ["one", "two"]}
     endless = {"duration": 8.0, "timestamps": [[1.0, 2.0]] * 2, "sentences": ["x" * 100_000, "two"]}
-    content = {"good": endless} | dict.fromkeys(("cut", "gone"), entry)
+    grey = np.full((4, 28, 28, 3), 99, np.uint8)
+    write_mp4(videos / "still.mp4", grey[:1], fps=4)
+    write_mp4(videos / "ten_hours.mp4", grey, fps=4, times=[0, 12000, 24000, 36000])
+    content = {"good": endless} | dict.fromkeys(("cut", "gone", "still", "ten_hours"), entry)
     (tmp_path / "activitynet" / "val_2.json").write_text(json.dumps(content))
     small = ["data.video.min_pixels=784", "data.video.total_pixels=784", "benchmark=[activitynet]"]
     found = evaluated(tmp_path / "run", settings(tmp_path, *small))["activitynet"]
-    assert found["samples"] == 6
-    assert {
-        name: found["failures"][name] for name in ("missing_video", "prompt_too_long", "unreadable_video")
-    } == {
+    assert found["samples"] == 10
+    expected = {
         "missing_video": 2,
+        "one_frame": 2,
         "prompt_too_long": 1,
         "unreadable_video": 2,
+        "video_too_long": 2,
     }
+    assert {name: found["failures"][name] for name in expected} == expected
     lost = [row for row in rows(tmp_path / "run") if row["failure"] == "missing_video"]
     assert [(row["id"], row["target"]) for row in lost] == [("gone-0", [1.0, 2.0]), ("gone-1", [4.0, 6.0])]
     assert all(set(row["scores"].values()) == {0.0} for row in lost)

@@ -156,8 +156,7 @@ def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer) -> None:
         module = Answering(
             policy, benchmarks, asked.sampling, draws, folder, cfg.seed, asked.plan, settings.decoder
         )
-        longest = cfg.evaluation.longest
-        trainer.test(module, Groups(waiting, looked, policy, settings, unread, longest), verbose=False)
+        trainer.test(module, Groups(waiting, looked, policy, settings, unread, asked.bounds), verbose=False)
         trainer.strategy.barrier()
     log.info("answered in %.1f s", time.perf_counter() - begin)
 
@@ -183,7 +182,7 @@ def manifest_of(
         base=base,
         precision={"dtype": str(cfg.model.get("dtype")), "trainer": str(cfg.trainer.precision)},
         batch_size=loader_settings(cfg).eval_batch_size,
-        longest_prompt=cfg.evaluation.longest,
+        bounds=asked.bounds._asdict(),
         seed=cfg.seed,
     )
 

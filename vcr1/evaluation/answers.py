@@ -18,6 +18,8 @@ NOT_GENERATED = "not_generated"
 """Reason of a failure: the model could not answer, for want of memory or with logits that are no numbers."""
 MISSING_VIDEO = "missing_video"
 UNREADABLE_VIDEO = "unreadable_video"
+VIDEO_TOO_LONG = "video_too_long"
+ONE_FRAME = "one_frame"
 PROMPT_TOO_LONG = "prompt_too_long"
 """More characters than an evaluation asks: no benchmark's, but those of a broken annotation."""
 

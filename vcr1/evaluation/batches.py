@@ -18,8 +18,10 @@ from vcr1.errors import VideoError
 from vcr1.evaluation.answers import (
     MISSING_VIDEO,
     NOT_GENERATED,
+    ONE_FRAME,
     PROMPT_TOO_LONG,
     UNREADABLE_VIDEO,
+    VIDEO_TOO_LONG,
     Answer,
     Key,
 )
@@ -32,8 +34,20 @@ from vcr1.video import read_clip
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-LONGEST = 16384
-"""Characters of a prompt."""
+LOST = (MISSING_VIDEO, UNREADABLE_VIDEO, VIDEO_TOO_LONG, ONE_FRAME, PROMPT_TOO_LONG)
+"""Reasons for which a question is not asked, however often."""
+
+
+class Bounds(NamedTuple):
+    """What is asked; a question beyond it is a failure.
+
+    Attributes:
+        longest: characters of a prompt.
+        seconds: of a video, or of the part of one that is asked about.
+    """
+
+    longest: int = 16384
+    seconds: float = 14400.0
 
 
 class Group(NamedTuple):
@@ -85,7 +99,7 @@ def pending(
 
     def answered(name: str, id_: str) -> bool:
         first, last = done.get((name, id_, 0)), done.get((name, id_, draws - 1))
-        if first is not None and first.failure in (MISSING_VIDEO, UNREADABLE_VIDEO, PROMPT_TOO_LONG):
+        if first is not None and first.failure in LOST:
             return True  # one answer, whatever is drawn
         return last is not None and last.failure != NOT_GENERATED
 
@@ -106,7 +120,7 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         benchmarks: of which.
         encode: from prompt and clip to model inputs.
         decoder: ``auto``, ``decord`` or ``pyav``.
-        longest: most characters of a prompt; one that is longer is a failure.
+        bounds: what is not asked.
     """
 
     def __init__(
@@ -115,13 +129,13 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         benchmarks: Sequence[Benchmark],
         encode: PromptEncoder,
         decoder: str,
-        longest: int = LONGEST,
+        bounds: Bounds = Bounds(),  # noqa: B008 - never changes
     ) -> None:
         self.groups = list(groups)
         self.benchmarks = list(benchmarks)
         self.encode = encode
         self.decoder = decoder
-        self.longest = longest
+        self.bounds = bounds
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -132,7 +146,7 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         batch = Batch(one.task, [], [], [], [])
         samples = []
         for sample in (one.samples[number] for number in group.places):
-            if len(one.task.prompt(sample).text) <= self.longest:
+            if len(one.task.prompt(sample).text) <= self.bounds.longest:
                 samples.append(sample)
             else:
                 batch.lost.append(LostSample(sample.id, PROMPT_TOO_LONG, one.task.category(sample)))
@@ -153,11 +167,18 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
     def _clip(self, benchmark: Benchmark, sample: Sample) -> VideoClip | LostSample:
         source, frames = sample.source, benchmark.task.frames
         try:
-            return read_clip(source, benchmark.budget, self.encode.grid, decoder=self.decoder, frames=frames)
+            clip = read_clip(source, benchmark.budget, self.encode.grid, decoder=self.decoder, frames=frames)
         except VideoError as error:
-            log.warning("%s, sample %s: %s", benchmark.name, sample.id, error)
-            reason = UNREADABLE_VIDEO if Path(source.path).exists() else MISSING_VIDEO
-            return LostSample(sample.id, reason)
+            why, reason = str(error), UNREADABLE_VIDEO if Path(source.path).exists() else MISSING_VIDEO
+        else:
+            if clip.duration > self.bounds.seconds:
+                why, reason = f"{source.path}: lasts {clip.duration:.0f} s", VIDEO_TOO_LONG
+            elif len(set(clip.indices)) < 2:
+                why, reason = f"{source.path}: there is one frame to be shown", ONE_FRAME
+            else:
+                return clip
+        log.warning("%s, sample %s: %s", benchmark.name, sample.id, why)
+        return LostSample(sample.id, reason)
 
 
 class Groups(L.LightningDataModule):
@@ -169,7 +190,7 @@ class Groups(L.LightningDataModule):
         policy: whose encoder makes the inputs.
         settings: workers, prefetching and decoder.
         conversations: what is read behind them.
-        longest: most characters of a prompt.
+        bounds: what is not asked.
     """
 
     def __init__(
@@ -179,7 +200,7 @@ class Groups(L.LightningDataModule):
         policy: VideoPolicy,
         settings: LoaderSettings,
         conversations: Sequence[Conversation] = (),
-        longest: int = LONGEST,
+        bounds: Bounds = Bounds(),  # noqa: B008 - never changes
     ) -> None:
         super().__init__()
         self.groups = list(groups)
@@ -187,13 +208,13 @@ class Groups(L.LightningDataModule):
         self.benchmarks = list(benchmarks)
         self.policy = policy
         self.settings = settings
-        self.longest = longest
+        self.bounds = bounds
 
     def test_dataloader(self) -> DataLoader[Any]:
         """One rank's groups, decoded ahead of the model by worker processes, then its conversations."""
         settings = self.settings
         own = self._dealt(self.groups, Group(0, ()))
-        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, settings.decoder, self.longest)
+        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, settings.decoder, self.bounds)
         parts: list[Any] = [dataset]
         if self.conversations:
             parts.append(self._dealt(self.conversations, self.conversations[0]._replace(line=0)))

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from vcr1.clues import CluePlan
 from vcr1.config import build
 from vcr1.errors import UserError
+from vcr1.evaluation.batches import Bounds
 from vcr1.evaluation.benchmarks import Benchmark, read_benchmarks
 from vcr1.evaluation.conversations import Conversation, read_conversations
 from vcr1.evaluation.likelihoods import CONVERSATIONS
@@ -27,12 +28,14 @@ class Asked:
         sampling: how.
         plan: whether and how the model looks again.
         conversations: what it reads behind them.
+        bounds: what is not asked.
     """
 
     benchmarks: list[Benchmark]
     sampling: Sampling
     plan: CluePlan
     conversations: list[Conversation]
+    bounds: Bounds
 
 
 def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
@@ -48,6 +51,7 @@ def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
     benchmarks: list[Benchmark] = []
     sampling: list[Sampling] = []
     plan: list[CluePlan] = []
+    bounds: list[Bounds] = []
     conversations: list[Conversation] = []
     checks: list[Callable[[], object]] = [
         lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
@@ -57,11 +61,11 @@ def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
         lambda: plan.append(build(cfg.clues)),
         lambda: check_plan(benchmarks, plan[0], cfg.evaluation.draws) if plan else None,
         lambda: conversations.extend(conversations_of(cfg)),
-        lambda: check_longest(cfg.evaluation.longest),
+        lambda: bounds.append(bounds_of(cfg)),
         lambda: probe(benchmarks),
     ]
     check_all(checks)
-    return Asked(benchmarks, sampling[0], plan[0], conversations)
+    return Asked(benchmarks, sampling[0], plan[0], conversations, bounds[0])
 
 
 def conversations_of(cfg: DictConfig) -> list[Conversation]:
@@ -83,14 +87,18 @@ def probe(benchmarks: Sequence[Benchmark]) -> None:
         one.task.probe()
 
 
-def check_longest(longest: object) -> None:
-    """See that the limit of prompts is one.
+def bounds_of(cfg: DictConfig) -> Bounds:
+    """What is not asked.
 
     Raises:
-        UserError: it is not.
+        UserError: a limit that is none.
     """
+    longest, seconds = cfg.evaluation.longest, cfg.evaluation.seconds
     if not isinstance(longest, int) or longest < 1:
         raise UserError(f"evaluation.longest={longest} is no whole number of at least 1")
+    if not isinstance(seconds, int | float) or not seconds > 0:
+        raise UserError(f"evaluation.seconds={seconds} is no positive number")
+    return Bounds(longest, float(seconds))
 
 
 def sampling_of(cfg: DictConfig) -> Sampling:
