@@ -101,6 +101,9 @@ def test_what_cannot_be_read_is_refused(folder: str) -> None:
     for parts in ([4], [6, 4], [0, 4]):
         with pytest.raises(UserError, match=r"parts=\[.*\]: the fewest and the most seconds of a part"):
             read_synthetic(folder, "val", 1, 1, parts=parts)
+    for more in ({"draws": 0, "parts": [4, 8]}, {"draws": 2}):
+        with pytest.raises(UserError, match=r"draws=\d: as many parts of each question"):
+            read_synthetic(folder, "val", 1, 1, **more)
     with pytest.raises(UserError, match="for task=grounding"):
         read_synthetic(folder, "val", 1, 1, "captioning", parts=[4, 8])
 

@@ -101,16 +101,7 @@ def read_synthetic(
     Raises:
         UserError: an unknown task or world, parts or a ``loosen`` that the task cannot do.
     """
-    if task not in _QUESTIONS:
-        raise UserError(f"task={task} is none of {', '.join(_QUESTIONS)}")
-    if loosen and (task not in ("grounding", "tracking") or loosen < 0):
-        raise UserError(f"loosen={loosen} cannot be done for {task}")
-    if task == "grounding" and loosen * 2 % 1:
-        raise UserError(f"loosen={loosen} is no number of half seconds")
-    if world is not None and (world != LONG or "events" not in _QUESTIONS[task]):
-        raise UserError(f"world={world} is no world that {task} asks about; there is {LONG}, for events")
-    if parts is not None and (task != "grounding" or len(parts) != 2 or not 0 < parts[0] <= parts[1]):
-        raise UserError(f"parts={parts}: the fewest and the most seconds of a part, for task=grounding")
+    _check(task, loosen, world, parts, draws)
     result, manner = Annotations(f"synthetic {split}"), Manner(loosen, boxes)
     for kind in _QUESTIONS[task] if world is None else [world]:
         for number, (path, spec) in enumerate(build_world(Path(folder), split, count, seed, kind)):
@@ -126,6 +117,28 @@ def read_synthetic(
             result.samples += found
     result.samples = result.samples[:limit]
     return result.checked()
+
+
+def _check(task: str, loosen: float, world: str | None, parts: Sequence[float] | None, draws: int) -> None:
+    """See that a data set can be had; see `read_synthetic`.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if task not in _QUESTIONS:
+        raise UserError(f"task={task} is none of {', '.join(_QUESTIONS)}")
+    if loosen and (task not in ("grounding", "tracking") or loosen < 0):
+        raise UserError(f"loosen={loosen} cannot be done for {task}")
+    if task == "grounding" and loosen * 2 % 1:
+        raise UserError(f"loosen={loosen} is no number of half seconds")
+    if world is not None and (world != LONG or "events" not in _QUESTIONS[task]):
+        raise UserError(f"world={world} is no world that {task} asks about; there is {LONG}, for events")
+    if parts is not None and (task != "grounding" or len(parts) != 2 or not 0 < parts[0] <= parts[1]):
+        raise UserError(f"parts={parts}: the fewest and the most seconds of a part, for task=grounding")
+    if draws < 1 or (draws > 1 and parts is None):
+        raise UserError(
+            f"draws={draws}: as many parts of each question, at least 1; without parts there is one"
+        )
 
 
 def ask_about(
