@@ -136,9 +136,7 @@ def _check(task: str, loosen: float, world: str | None, parts: Sequence[float] |
     if parts is not None and (task != "grounding" or len(parts) != 2 or not 0 < parts[0] <= parts[1]):
         raise UserError(f"parts={parts}: the fewest and the most seconds of a part, for task=grounding")
     if draws < 1 or (draws > 1 and parts is None):
-        raise UserError(
-            f"draws={draws}: as many parts of each question, at least 1; without parts there is one"
-        )
+        raise UserError(f"draws={draws}: as many parts of each question, so at least 1, and 1 without parts")
 
 
 def ask_about(
