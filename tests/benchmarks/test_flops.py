@@ -27,6 +27,9 @@ torch.set_num_threads(1)
 TOY = SHAPES["toy"]
 SETTING = Setting(grid=(2, 12, 20), words=10, group=3, length=8)
 CPU = torch.device("cpu")
+# Transformers 5.17 computes the angles of the rotary embedding by a product of matrices, which torch counts:
+# 96 operations a token, less than a ten-thousandth of all.
+ANGLES = 1e-4
 
 
 @dataclass
@@ -93,7 +96,8 @@ def test_forwards_need_what_torch_counts() -> None:
     with counter.phase("policy"):
         model(input_ids=inputs["input_ids"], use_cache=False)
     # Torch counts what the plain kernel computes: all pairs, those ahead as well.
-    assert counter.flops["policy"] == language_flops(TOY, tokens, tokens**2) + head_flops(TOY, tokens)
+    needed = language_flops(TOY, tokens, tokens**2) + head_flops(TOY, tokens)
+    assert counter.flops["policy"] == pytest.approx(needed, rel=ANGLES)
 
 
 @pytest.mark.parametrize("form", ["shared", "repeated"])
@@ -111,7 +115,7 @@ def test_the_training_part_needs_what_torch_counts(form: str, rank: int | None) 
     ahead = 4 * pairs_flops(TOY, pairs_ahead(form))
     needed = training_flops(TOY, SETTING, shared=form == "shared", rank=rank)
     if rank is None:
-        assert counted == needed + ahead
+        assert counted == pytest.approx(needed + ahead, rel=ANGLES)
     else:  # below its first adapters a model has no backward at all: a part of one layer in three
         assert counted == pytest.approx(needed + ahead, rel=0.03)
 
