@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from published import placed
 from torch import Tensor
 
 from vcr1.policy import PromptEncoder, Sampling, VideoPolicy
@@ -58,7 +59,7 @@ def left_padded(encoder: PromptEncoder, inputs: list[PromptInputs]) -> PromptInp
 
 
 def generate(policy: VideoPolicy, inputs: PromptInputs, count: int, **sampling: Any) -> Tensor:
-    """Completions ``[P·G, C]`` of ``generate`` on the processor's whole dict."""
+    """Completions ``[P·G, C]`` of ``generate`` on the processor's whole dict, at the published positions."""
     settings = Sampling(**sampling)
     drawn: dict[str, Any] = {"do_sample": False}
     if settings.temperature > 0:
@@ -71,7 +72,7 @@ def generate(policy: VideoPolicy, inputs: PromptInputs, count: int, **sampling: 
             "min_p": settings.min_p or None,
         }
     ids = policy.model.generate(
-        **inputs,
+        **placed(policy.model, inputs),
         max_new_tokens=settings.max_new_tokens,
         suppress_tokens=policy.never_sampled,
         eos_token_id=policy.encoder.end_of_turn,
@@ -96,11 +97,17 @@ def followed_by(inputs: PromptInputs, completion: Tensor) -> PromptInputs:
     return longer
 
 
+def plain_logits(model: Any, inputs: PromptInputs, completion: Tensor) -> Tensor:
+    """Logits ``[C, V]`` of a completion's tokens by one plain forward at the published positions."""
+    logits: Tensor = model(**placed(model, followed_by(inputs, completion))).logits
+    return logits[0, -len(completion) - 1 : -1]
+
+
 def plain_scores(
     model: Any, inputs: PromptInputs, completion: Tensor, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies ``[C]`` by one plain forward of prompt and completion, nothing padded."""
-    logits = model(**followed_by(inputs, completion)).logits[0, -len(completion) - 1 : -1]
+    logits = plain_logits(model, inputs, completion)
     logs = (logits / temperature).log_softmax(-1)
     return logs.gather(-1, completion[:, None])[:, 0], -(logs.exp() * logs).sum(-1)
 

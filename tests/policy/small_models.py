@@ -3,8 +3,7 @@
 from typing import Any
 
 import torch
-import transformers
-from packaging.version import Version
+from published import placed
 from torch import Tensor
 from transformers import (
     Qwen2_5_VLConfig,
@@ -44,10 +43,8 @@ TOKENS = {
     "vision_end_token_id": END,
 }
 VISION = {"depth": 2, "num_heads": 2, "initializer_range": 0.3, "patch_size": 2}
-HF_KEEPS_FRACTIONS = Version(transformers.__version__) >= Version("5.23")
-GRID_SECONDS = [1.5, 0.8] if HF_KEEPS_FRACTIONS else [2.0, 1.0]
-"""Seconds of a grid step of the first video and the second. Older versions of transformers, which the tests
-compare with, round them down to whole ones."""
+GRID_SECONDS = [1.5, 0.8]
+"""Seconds of a grid step of the first video and the second."""
 
 MODELS: dict[str, Any] = {  # each from the size of its vocabulary
     "qwen2_5_vl": lambda size=VOCABULARY: Qwen2_5_VLForConditionalGeneration(
@@ -210,5 +207,5 @@ def next_logits(policy: VideoPolicy, inputs: PromptInputs, completion: Tensor) -
         if name in inputs:
             longer[name] = torch.cat([inputs[name], tail[None]], 1)
     policy.model.model.rope_deltas = None  # what the model keeps of another prompt
-    logits: Tensor = policy.model(**longer, use_cache=False).logits[0, -1].float()
+    logits: Tensor = policy.model(**placed(policy.model, longer), use_cache=False).logits[0, -1].float()
     return logits

@@ -70,7 +70,7 @@ def test_the_7b_has_what_the_policy_takes_hold_of() -> None:
     positions, next_position = prompt_positions(model, inputs)
     assert positions[0, 1:341].tolist() == [1] * 170 + [4] * 170
     assert positions[2, 1:171].tolist() == [*range(1, 18)] * 10
-    assert positions[:, 341:].tolist() == [[*range(18, 29)]] * 3  # behind the widest row
+    assert positions[:, 341:].tolist() == [[*range(18, 29)]] * 3  # behind the last column, later than step 4
     assert next_position == 29
 
 

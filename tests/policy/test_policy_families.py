@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from policy_cases import generate, plain_groups, roll
+from published import published_positions
 from small_models import MODELS, prompts
 from transformers import (
     Qwen2VLImageProcessor,
@@ -86,15 +87,12 @@ def test_qwen3_reads_the_frames_own_times() -> None:
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_positions_are_those_of_transformers(family: str) -> None:
+def test_positions_are_the_published_ones(family: str) -> None:
     model = MODELS[family]()
     for inputs in prompts(family):
-        positions, _ = prompt_positions(model, inputs)
-        if "video_grid_thw" not in inputs:
-            continue
-        known = {"video_grid_thw", "second_per_grid_ts", "mm_token_type_ids"} & inputs.keys()
-        theirs, _ = model.model.get_rope_index(inputs["input_ids"], **{name: inputs[name] for name in known})
-        assert torch.equal(positions, theirs[:, 0])
+        positions, next_position = prompt_positions(model, inputs)
+        assert torch.equal(positions, published_positions(model, inputs)[:, 0])
+        assert next_position == int(positions.max()) + 1
 
 
 @pytest.mark.parametrize("family", MODELS)

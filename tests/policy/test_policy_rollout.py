@@ -88,7 +88,7 @@ def test_a_prompt_without_video_is_rolled_out_as_generate_does(
 def test_a_clip_that_outlasts_its_question_is_rolled_out_as_generate_does(
     policy: VideoPolicy, clips: Path
 ) -> None:
-    # 30 s reach position 4 + 60 on the axis of time, while the text behind the video ends at 18.
+    # 30 s reach position 4 + 58 on the axis of time, and the text behind the video goes on there.
     inputs = policy.encoder(SHORT, make_clip(clips, 30.0))
     for settings in ({"temperature": 0}, {"temperature": 1.3}):
         torch.manual_seed(5)

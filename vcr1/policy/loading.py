@@ -21,7 +21,14 @@ from transformers import (
 
 from vcr1.errors import UserError
 from vcr1.policy.encoding import PromptEncoder
-from vcr1.policy.families import FAMILIES, PARTS, family_named, family_of
+from vcr1.policy.families import (
+    FAMILIES,
+    PARTS,
+    RULE_FIELD,
+    TEXT_AFTER_VIDEO,
+    family_named,
+    family_of,
+)
 from vcr1.policy.feature_cache import FeatureCache
 from vcr1.policy.lora import LoRA, adapt
 from vcr1.policy.plain import PlainPolicy, warn_of_the_plain_path
@@ -104,6 +111,7 @@ def load_policy(
     feature_cache: str | None = None,
     feature_cache_gb: float = 50.0,
     tree_attention: str = "auto",
+    text_after_video: str | None = None,
 ) -> VideoPolicy:
     """A policy from pretrained weights; of a family without an adapter, one that shares no prompts.
 
@@ -120,16 +128,20 @@ def load_policy(
         feature_cache_gb: gigabytes that they may take there.
         tree_attention: what computes the split form, ``auto``, ``sdpa`` or ``flex``, see
             :class:`~vcr1.policy.policy.VideoPolicy`.
+        text_after_video: rule for the position of the text behind a video, one of
+            :data:`~vcr1.policy.families.TEXT_AFTER_VIDEO`; None for what the checkpoint's ``config.json``
+            states, else the published rule.
 
     Raises:
-        UserError: missing weights, a model that takes no videos, an unknown dtype, attention, form or part,
-            adapters in a part that is frozen, or a feature cache for a vision tower that is trained.
+        UserError: missing weights, a model that takes no videos, an unknown dtype, attention, form, rule or
+            part, adapters in a part that is frozen, or a feature cache for a vision tower that is trained.
     """
     check_weights(path)
     torch_dtype = floating_type(dtype, "model.dtype")
     if attention not in ATTENTION:
         raise UserError(f"model.attention={attention}; choose from {', '.join(ATTENTION)}")
     model = read_weights(path, torch_dtype, attention)
+    state_rule(model.config, text_after_video)
     if gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise UserError(
             f"model.gradient_checkpointing=true: a {model.config.model_type} cannot; set it to false"
@@ -181,6 +193,27 @@ def read_weights(path: str, dtype: torch.dtype, attention: str) -> Any:
             f"...): another model's, or an incomplete download; fetch them again"
         )
     return model
+
+
+def state_rule(config: Any, rule: str | None) -> None:
+    """Write down in a model's config where the text behind a video goes on, so that exports state it too.
+
+    Args:
+        config: a Hugging Face config; families with the library's own positions stay as they are.
+        rule: one of ``TEXT_AFTER_VIDEO``; None for what the config states, else the published rule.
+
+    Raises:
+        UserError: an unknown rule, or one for a family whose positions are the library's own.
+    """
+    if rule is not None and rule not in TEXT_AFTER_VIDEO:
+        raise UserError(f"model.text_after_video={rule}; choose from {', '.join(TEXT_AFTER_VIDEO)}")
+    family = family_named(config.model_type)
+    if family.name in FAMILIES:
+        setattr(config, RULE_FIELD, rule or family.text_after_video(config))
+    elif rule is not None:
+        raise UserError(
+            f"model.text_after_video={rule}: the positions of a {config.model_type} are those of transformers"
+        )
 
 
 def floating_type(name: str, field: str) -> torch.dtype:
