@@ -36,6 +36,7 @@ def test_every_sample_is_asked_once_and_all_files_are_written(whole: Path) -> No
     assert manifest["benchmarks"]["synthetic_grounding"]["samples"] == 12
     assert manifest["decoding"]["temperature"] == 0
     assert len(manifest["model"]["digest"]) == 64
+    assert manifest["model"]["text_after_video"] == "largest"
     for name in ("report.md", "report.html", "iou_synthetic_grounding.png", "best_synthetic_grounding.png"):
         assert (whole / name).stat().st_size > 0
 

@@ -59,6 +59,7 @@ from vcr1.evaluation import (
     write_results,
 )
 from vcr1.policy import VideoPolicy
+from vcr1.policy.loading import stated_rule
 from vcr1.train import leave_ranks, quiet
 from vcr1.weights import Weights, chosen_weights
 
@@ -188,9 +189,16 @@ def manifest_of(
 
 
 def model_facts(cfg: DictConfig, origin: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Where a run's model is, its digest, and the checkpoint that it was exported from, if any."""
-    path = str(cfg.model.path) if "path" in cfg.model else None
-    return {"path": path, "digest": None if path is None else model_digest(path), "checkpoint": origin}
+    """State where a run's model is, its digest, its rule for positions, and the checkpoint it came from."""
+    if "path" not in cfg.model:
+        return {"path": None, "digest": None, "text_after_video": None, "checkpoint": origin}
+    path = str(cfg.model.path)
+    return {
+        "path": path,
+        "digest": model_digest(path),
+        "text_after_video": stated_rule(path, cfg.model.get("text_after_video")),
+        "checkpoint": origin,
+    }
 
 
 def finish(cfg: DictConfig, asked: Asked) -> dict[str, Any]:

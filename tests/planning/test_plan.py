@@ -183,6 +183,19 @@ def test_what_cannot_be_planned_is_named(
         make_plan(load_config([override]))
 
 
+@pytest.mark.parametrize(
+    ("override", "rule", "words"),
+    [
+        ("model.text_after_video=null", "largest", "text behind a video: at the largest position so far + 1"),
+        ("model.text_after_video=frame", "frame", "after the frame's larger side (transformers 5.3 to 5.23)"),
+    ],
+)
+def test_a_plan_states_where_the_text_behind_a_video_goes_on(override: str, rule: str, words: str) -> None:
+    plan = make_plan(load_config(["experiment=demo", override]))
+    assert plan.as_dict()["text_after_video"] == rule
+    assert words in printed(plan).replace("\n", " ")
+
+
 def test_training_announces_its_plan(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

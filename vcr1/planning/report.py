@@ -21,6 +21,11 @@ from vcr1.planning.settings import expected_of, setup_of
 log = logging.getLogger(__name__)
 
 GB = 10**9
+RULES = {
+    "largest": "at the largest position so far + 1",
+    "frame": "after the frame's larger side (transformers 5.3 to 5.23)",
+}
+"""The rules of ``model.text_after_video`` in words."""
 COMMON_GPU = 80.0
 """GB of a GPU that a plan is held against where there is none and ``plan.gpu_gb`` names none."""
 
@@ -64,6 +69,7 @@ class Plan:
                 "vision": weights.vision,
                 "adapters": weights.adapters,
             },
+            "text_after_video": self.setup.shape.text_after_video,
             "tokens": {"vision": load.vision_tokens, "text": load.text_tokens, "completion": load.answer},
             "memory": {name: dict(moments) for name, moments in self.memory.items.items()},
             "work": self.work,
@@ -143,7 +149,8 @@ def _title(plan: Plan) -> str:
     )
     return (
         f"{count(weights.total + weights.adapters)} parameters, {count(trained)} trained; {ranks}; "
-        f"{load.prompts} x ({group}{load.vision_tokens} of video and {load.text_tokens} of text)"
+        f"{load.prompts} x ({group}{load.vision_tokens} of video and {load.text_tokens} of text); "
+        f"text behind a video: {RULES[plan.setup.shape.text_after_video]}"
     )
 
 

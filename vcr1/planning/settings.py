@@ -15,6 +15,7 @@ from vcr1.planning.memory import Setup
 from vcr1.planning.shape import ModelShape, shape_of
 from vcr1.planning.workload import Precision, Sharding, Weights, Workload
 from vcr1.policy import floating_type
+from vcr1.policy.loading import state_rule
 from vcr1.policy.shapes import empty_policy_model
 from vcr1.video import PatchGrid
 from vcr1.video.sampling import count_frames, frame_size
@@ -86,6 +87,7 @@ def setup_of(cfg: DictConfig) -> Setup:
         )
     lora = build(cfg.model.lora) if cfg.model.get("lora") else None
     model: Any = empty_policy_model(cfg.model.path, list(cfg.model.freeze), lora)
+    state_rule(model.config, cfg.model.get("text_after_video"))
     shape, sharding = shape_of(model.config), sharding_of(cfg)
     return Setup(
         shape=shape,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vcr1.policy.families import family_named
+
 
 @dataclass(frozen=True, slots=True)
 class Tower:
@@ -64,6 +66,8 @@ class ModelShape:
         full_blocks: vision blocks that attend to a whole frame.
         mergers: projections into the language model: one, and one for each layer of deepstack.
         stamped: times stand in the text between the frames.
+        text_after_video: rule for the position of the text behind a video, see
+            :data:`~vcr1.policy.families.TEXT_AFTER_VIDEO`.
     """
 
     text: Tower
@@ -78,6 +82,7 @@ class ModelShape:
     full_blocks: int
     mergers: int
     stamped: bool
+    text_after_video: str = "largest"
 
 
 def shape_of(config: Any) -> ModelShape:
@@ -118,4 +123,5 @@ def shape_of(config: Any) -> ModelShape:
         full_blocks=len(vision.fullatt_block_indexes) if windowed else vision.depth,
         mergers=1 + len(getattr(vision, "deepstack_visual_indexes", None) or []),
         stamped=config.model_type == "qwen3_vl",
+        text_after_video=family_named(config.model_type).text_after_video(config),
     )

@@ -216,6 +216,24 @@ def state_rule(config: Any, rule: str | None) -> None:
         )
 
 
+def stated_rule(path: str, rule: str | None = None) -> str:
+    """Return the rule under which a model is loaded; loads no weights.
+
+    Args:
+        path: a folder, a hub name, or ``builtin:tiny``.
+        rule: of the config, see :func:`state_rule`.
+
+    Returns:
+        One of ``TEXT_AFTER_VIDEO``; ``transformers`` for a family with the library's own positions.
+
+    Raises:
+        UserError: an unknown rule.
+    """
+    config = AutoConfig.from_pretrained(resolve(path))
+    state_rule(config, rule)
+    return str(getattr(config, RULE_FIELD, "transformers"))
+
+
 def floating_type(name: str, field: str) -> torch.dtype:
     """The floating type of torch called ``name``.
 
