@@ -1,29 +1,25 @@
-"""Spans of time: one in an answer block, or a list of them in a glue block."""
+"""Spans of time: one in an answer, or a list of them in a glue block."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
-from vcr1.parsing.blocks import answer_block, glue_block
+from vcr1.parsing.blocks import read_answer, read_glue
+from vcr1.parsing.times import FOREIGN, MINUS, SCALES, Token, tokens_of
 from vcr1.records import Interval, ParseFailure
-
-MAX_SECONDS = 1e6
-"""Latest time that is read, in seconds (eleven days)."""
-
-MAX_TIME_CHARS = 32
-"""Longest number or clock time that is read, in characters; longer ones are never converted."""
 
 MAX_INTERVALS = 64
 """Most spans that one glue block may name."""
 
 INTERVAL_FAILURES: tuple[str, ...] = (
     "too_long",  # the text is over MAX_TEXT
-    "no_answer",  # no closed <answer> block
-    "no_interval",  # fewer than two times, or two that nothing joins to a span
-    "ambiguous",  # three times or more; decimal commas ("12,5 to 17,8") read as two numbers, so they end here
-    "not_seconds",  # a number followed by another unit: minutes, frames, percent
+    "no_answer",  # no answer behind the reasoning
+    "no_interval",  # fewer than two times, two that nothing joins to a span, or a span that is denied
+    "ambiguous",  # more times than one span has; decimal commas ("12,5 to 17,8") read as two numbers each
+    "not_seconds",  # frames, percent, or times from elsewhere than the video's start
     "out_of_range",  # negative, over MAX_SECONDS or MAX_TIME_CHARS, or no clock time ("0:75")
     "reversed",  # the end lies before the start
 )
@@ -31,7 +27,7 @@ INTERVAL_FAILURES: tuple[str, ...] = (
 
 GLUE_FAILURES: tuple[str, ...] = (
     "too_long",  # the text is over MAX_TEXT
-    "no_glue",  # no closed <glue> block
+    "no_glue",  # no <glue> block
     "no_interval",  # no two times, or two in a row that nothing joins to a span
     "unpaired",  # an odd number of times
     "too_many",  # over MAX_INTERVALS spans
@@ -40,6 +36,40 @@ GLUE_FAILURES: tuple[str, ...] = (
     "reversed",
 )
 """All the reasons for which `parse_intervals` fails."""
+
+# "- ", "* ", "1. " or "1) " at the start of a line, unless the number can be a time.
+_LIST_MARK = re.compile(
+    r"^[ \t]*+(?:[-*\u2022]|[0-9]{1,2}[.)])[ \t]++(?!to\b|and\b|until\b|[-~\u2010-\u2015\u2212]|\Z)", re.MULTILINE
+)
+
+
+def _words(*groups: str) -> frozenset[str]:
+    return frozenset(word for group in groups for word in group.split())
+
+
+_OPENING = _words("( [ { <")
+_BRACKETS = _OPENING | _words(") ] } >")
+_JOINS = _words("to until till til through - ~ 到 至 直到")
+_ANDS = _words("and & 和 与")
+_STARTS = _words("start starts started starting begin begins began beginning 开始 起始")
+_ENDS = _words("end ends ended ending finish finishes finished stop stops 结束 终止")
+# What may stand beside a time. A sign joins nothing; the time behind it is refused for its range.
+_BESIDE = _words(
+    "the at t time times timestamp mark point second seconds sec s . : =",
+    "about approximately approx around roughly circa 第 约 大 为 在 是 于 时 间 点 刻 处 的 左 右 从",
+) | {MINUS}
+_GAP = _words("it is , ; and continues continuing lasts lasting goes going runs up on all way 并 持 续 一")
+# What may stand around two times that only a comma or "and" joins; instants have other words around them.
+_SPARE = _BESIDE | _BRACKETS
+_SPARE |= _words("answer final event occurs happens interval span segment clip window timestamps range from in")
+_SPARE |= _words("between is are video , ; - 之间")
+_LABELS = _words("event segment span clip scene part step action moment interval section number shot id 片段 事件")
+_SCORES = _words("confidence score probability")
+_COUNTERS = _words("段 个 次")
+_LENGTHS = _words("duration lasting lasts length total for 共 续")
+_NOT_FROM_START = _words("last final remaining 最后 倒数")
+_ELSEWHERE = _words("before after later earlier prior ago 前 后 之前 之后 以前 以后")
+_DENIALS = _words("not never cannot no isn wasn doesn didn don neither nor except outside 不 没有 没 非 无")
 
 
 def format_interval(interval: Interval) -> str:
@@ -51,28 +81,6 @@ def format_interval(interval: Interval) -> str:
     return f"{interval.start:z.1f} to {interval.end:z.1f}"
 
 
-def parse_interval(text: str) -> Interval | ParseFailure:
-    """The one time span, in seconds, of the text's last answer block.
-
-    The grammar, over words, marks, numbers and clock times (``M:SS.f``, ``H:MM:SS.f``)::
-
-        span = time ("to" | dash | "~" | arrow | "until" | "till" | "through") time
-             | "between" time "and" time
-             | ("[" | "(") time ("," | ";") time
-             | start-word time ["and" | ","] end-word time      # "start time: 3.0, end time: 7.5"
-
-    Seconds units, quotes, Markdown marks and words such as "about" may stand beside the times, and any
-    text without further times around the span. Only ASCII digits are numbers. A hyphen before a number
-    is a sign only where no time precedes it: ``3-7`` and ``3 -7`` are spans, ``-3 to 5`` is out of range.
-    A comma outside brackets joins nothing, since it may be a decimal comma.
-
-    Returns:
-        The interval, or a failure with one of `INTERVAL_FAILURES`.
-    """
-    answer = answer_block(text)
-    return answer if isinstance(answer, ParseFailure) else _read_span(_tokens(answer))
-
-
 def format_intervals(intervals: Sequence[Interval]) -> str:
     """Intervals as glue blocks write them, ``"[(1.0, 2.5), (4.0, 6.5)]"``, in the given order.
 
@@ -81,165 +89,194 @@ def format_intervals(intervals: Sequence[Interval]) -> str:
     return "[" + ", ".join(f"({interval.start:z.1f}, {interval.end:z.1f})" for interval in intervals) + "]"
 
 
+def parse_interval(text: str) -> Interval | ParseFailure:
+    """The one time span, in seconds, of a completion's answer (see `read_answer`).
+
+    The grammar, over words, marks, numbers with or without units, and clock times::
+
+        span = time ("to" | dash | "~" | arrow | "until" | "till" | "through" | "到" | "至") time
+             | ["between"] time "and" time
+             | ("[" | "(") time ("," | ";") time
+             | start-word time [","] end-word time      # "start time: 3.0, end time: 7.5", or the reverse
+        time = S.f | M:SS.f | H:MM:SS.f | [H "h"] [M "min"] S "s" | …      # units in English or Chinese
+
+    Quotes, Markdown marks and words such as "about" may stand beside the times, any text without further
+    times around the span, and its length behind it. A span may be repeated. Two times that only a comma or
+    "and" joins are a span where nothing else is said. A hyphen before a number is a sign only where no time
+    precedes it: ``3-7`` and ``3 -7`` are spans, ``-3 to 5`` is out of range.
+
+    Returns:
+        The interval, or a failure with one of `INTERVAL_FAILURES`.
+    """
+    answer = read_answer(text)
+    if isinstance(answer, ParseFailure):
+        return answer
+    tokens = tokens_of(_LIST_MARK.sub("", answer))
+    spans = _read_spans(tokens)
+    if isinstance(spans, ParseFailure):
+        several = len(_times(tokens)) > 2 and spans.reason not in ("not_seconds", "out_of_range")
+        return ParseFailure("ambiguous") if several else spans
+    return spans[0] if len(set(spans)) == 1 else ParseFailure("ambiguous")
+
+
 def parse_intervals(text: str) -> tuple[Interval, ...] | ParseFailure:
-    """The time spans, in seconds, of the text's last glue block, in the order written.
+    """The time spans, in seconds, of a completion's glue block (see `read_glue`), in the order written.
 
     The block is one span of `parse_interval`'s grammar after another. Brackets around the list, commas,
     line breaks, list marks (``-``, ``*``, ``1.``) and words may stand between the spans, but nothing that
-    would join them. Spans may overlap or repeat; the measures take their union. One bad span fails the
-    whole list: to drop it would reward the guess that it stands for.
+    would join them. A flat list of times in rising order is read as pairs. Spans may overlap or repeat; the
+    measures take their union. One bad span fails the whole list: to drop it would reward the guess that it
+    stands for.
 
     Returns:
         One to `MAX_INTERVALS` intervals, or a failure with one of `GLUE_FAILURES`.
     """
-    glue = glue_block(text)
-    return glue if isinstance(glue, ParseFailure) else _read_spans(_tokens(_LIST_MARK.sub("", glue)))
+    glue = read_glue(text)
+    return glue if isinstance(glue, ParseFailure) else _read_spans(tokens_of(_LIST_MARK.sub("", glue)))
 
 
-class _Token(NamedTuple):
-    """A word or mark (``text``), or a time that also has ``fields``: its numbers between the colons."""
-
-    text: str
-    fields: tuple[str, ...] = ()
-
-
-# Possessive quantifiers: no part of a match is ever given back, so the scan is linear.
-_TOKEN = re.compile(
-    r"""
-      (?P<time> [0-9]++ (?: :[0-9]++ )*+ (?: \.[0-9]++ )?+ | (?<![\w.]) \.[0-9]++ ) (?P<suffix> \w*+ )
-    | (?P<word> \w++ )
-    | (?P<sign> (?<!\w) [-\u2212] (?= \.?[0-9] ) )
-    | (?P<dash> [-\u2010-\u2015\u2212]++ >?+ )
-    | (?P<mark> [^\w\s] )
-    """,
-    re.VERBOSE,
-)
-
-# "- ", "* " or "1. " before a number or bracket at the start of a line.
-_LIST_MARK = re.compile(r"^[ \t]*+(?:[-*\u2022]|[0-9]{1,2}\.)[ \t]++(?=[0-9(\[])", re.MULTILINE)
-
-_SECONDS = frozenset({"s", "sec", "secs", "second", "seconds"})
-_MINUTES = frozenset({"m", "min", "mins", "minute", "minutes"})
-_HOURS = frozenset({"h", "hr", "hrs", "hour", "hours"})
-_OTHER_UNITS = _MINUTES | _HOURS | {"ms", "millisecond", "milliseconds", "frame", "frames", "%"}
-_MINUS = "minus sign"  # holds a space, so that no word of the text can be it
-_FILLER = (
-    _SECONDS
-    | {"about", "approximately", "around", "roughly", "the", "at", "time", "mark"}
-    | frozenset("`'\"*.:=\u2018\u2019\u201c\u201d")
-    | {_MINUS}  # a sign joins nothing; the time behind it is refused for its range
-)
-_BRACKETS = frozenset("()[]")
-_SPAN_JOINS = frozenset({"to", "-", "~", "\u2192", "until", "till", "through"})
-_START_WORDS = frozenset(
-    {"start", "starts", "started", "starting", "start_time", "begin", "begins", "beginning"}
-)
-_END_WORDS = frozenset({"end", "ends", "ended", "ending", "end_time", "finish", "finishes", "stop", "stops"})
-_LABEL_GLUE = _FILLER | _BRACKETS | frozenset({"and", "is", "it", ",", ";", "-"})
-
-
-def _tokens(text: str) -> list[_Token]:
-    """Words (lower case), marks and times of a text; all dashes read ``-`` or, as signs, `_MINUS`."""
-    tokens: list[_Token] = []
-    for match in _TOKEN.finditer(text):
-        kind, found = match.lastgroup, match[0]
-        if kind == "suffix":
-            tokens.extend(_time_tokens(match["time"], match["suffix"].lower()))
-        elif kind == "sign":
-            tokens.append(_Token("-" if _ends_in_time(tokens) else _MINUS))
-        else:
-            tokens.append(_Token("-" if kind == "dash" else found.lower()))
-    return tokens
-
-
-def _time_tokens(time: str, suffix: str) -> list[_Token]:
-    """A time and the unit glued to it, or one word where the suffix is no unit (``2nd``, ``1e5``)."""
-    if not suffix:
-        return [_Token(time, tuple(time.split(":")))]
-    if suffix in _SECONDS or suffix in _OTHER_UNITS:
-        return [_Token(time, tuple(time.split(":"))), _Token(suffix)]
-    return [_Token(time + suffix)]
-
-
-def _ends_in_time(tokens: Sequence[_Token]) -> bool:
-    """Whether the last token is a time, or a unit behind one."""
-    if tokens and tokens[-1].text in _SECONDS:
-        tokens = tokens[-2:-1]
-    return bool(tokens) and bool(tokens[-1].fields)
-
-
-def _read_span(tokens: Sequence[_Token]) -> Interval | ParseFailure:
-    """The one span that a text's tokens name; the failures of `parse_interval`, in this order."""
-    places = [place for place, token in enumerate(tokens) if token.fields]
-    if len(places) != 2:
-        return ParseFailure("ambiguous" if len(places) > 2 else "no_interval")
-    return _read_pair(tokens, 0, places[0], places[1])
-
-
-def _read_spans(tokens: Sequence[_Token]) -> tuple[Interval, ...] | ParseFailure:
-    """The spans that a text's tokens name one after another; the first failure of `parse_intervals`."""
-    places = [place for place, token in enumerate(tokens) if token.fields]
-    if len(places) > 2 * MAX_INTERVALS:
+def _read_spans(tokens: Sequence[Token]) -> tuple[Interval, ...] | ParseFailure:
+    """The spans that tokens name one after another, or the first failure of `parse_intervals`."""
+    places = _times(tokens)
+    if len(places) > 3 * MAX_INTERVALS:
         return ParseFailure("too_many")
-    if len(places) % 2 or not places:
-        return ParseFailure("unpaired" if len(places) > 1 else "no_interval")
     spans: list[Interval] = []
-    behind = 0
-    for first, second in zip(places[::2], places[1::2], strict=True):
-        if spans and any(token.text in _SPAN_JOINS for token in tokens[behind:first]):
-            return ParseFailure("no_interval")  # "1 to 2 to 3 to 4"
-        span = _read_pair(tokens, behind, first, second)
+    behind = at = 0
+    while at < len(places):
+        if spans and _is_length(tokens, behind, places[at], spans[-1]):
+            behind, at = places[at] + 1, at + 1
+            continue
+        if at + 1 == len(places):
+            return ParseFailure("unpaired" if spans else "no_interval")
+        span = _read_pair(tokens, behind, places[at], places[at + 1], spans[-1:])
         if isinstance(span, ParseFailure):
             return span
         spans.append(span)
-        behind = second + 1
-    return tuple(spans)
-
-
-def _read_pair(tokens: Sequence[_Token], begin: int, first: int, second: int) -> Interval | ParseFailure:
-    """The span of the times at two places; of the text before them, only what follows ``begin`` counts."""
-    texts = [token.text for token in tokens[begin:second]]
-    if not _joined(texts[: first - begin], texts[first - begin + 1 :]):
+        behind, at = places[at + 1] + 1, at + 2
+    if not spans or any(token.text in _DENIALS for token in tokens):
         return ParseFailure("no_interval")
-    if any(_has_other_unit(tokens, place) for place in (first, second)):
+    return tuple(spans) if len(spans) <= MAX_INTERVALS else ParseFailure("too_many")
+
+
+def _times(tokens: Sequence[Token]) -> list[int]:
+    """The places of the times, without numbers of another sense: ``Event 1:``, ``confidence: 0.9``."""
+    return [place for place, token in enumerate(tokens) if token.is_time and not _is_label(tokens, place)]
+
+
+def _is_label(tokens: Sequence[Token], place: int) -> bool:
+    """Whether a plain number counts things or scores the answer, rather than being a time."""
+    if tokens[place].unit != "":
+        return False
+    before = next((token.text for token in reversed(tokens[max(0, place - 3) : place]) if token.text not in ":#=."), "")
+    behind = tokens[place + 1].text if place + 1 < len(tokens) else ""
+    if before in _SCORES:
+        return True
+    joined = behind in _JOINS or behind in _ANDS or behind in (",", ";", ")", "]")
+    return tokens[place].text.isdigit() and (behind in _COUNTERS or (before in _LABELS and not joined))
+
+
+def _is_length(tokens: Sequence[Token], behind: int, place: int, span: Interval) -> bool:
+    """Whether a time is the length of the span before it: ``5.0 to 12.0 (7 seconds)``."""
+    head = [token.text for token in tokens[behind:place]]
+    after = tokens[place + 1].text if place + 1 < len(tokens) else ""
+    noted = "(" in head and tokens[place].unit in SCALES and after in (")", "long", "in")
+    named = any(text in _LENGTHS for text in head)
+    return (noted or named) and abs(tokens[place].seconds - span.length) <= 0.55
+
+
+def _read_pair(
+    tokens: Sequence[Token], begin: int, first: int, second: int, last: Sequence[Interval]
+) -> Interval | ParseFailure:
+    """The span of the times at two places.
+
+    Of the text before them, only what follows ``begin`` counts; ``last`` is the span before it, if any.
+    """
+    head = [token.text for token in tokens[begin:first]]
+    gap = [token.text for token in tokens[first + 1 : second]]
+    tail = next((at for at in range(second + 1, len(tokens)) if tokens[at].is_time), len(tokens))
+    around = head + [token.text for token in tokens[second + 1 : tail]]
+    start, end = _same_unit(tokens[first], tokens[second])
+    if _is_backward(head, gap):
+        start, end = end, start
+    elif last and any(text in _JOINS for text in head):
+        return ParseFailure("no_interval")  # "1 to 2 to 3 to 4"
+    elif _is_glued_label(head, start, end):
+        return ParseFailure("no_interval")
+    elif not _joined(head, gap) and not _listed(around, gap, start, end, last):
+        return ParseFailure("no_interval")
+    if _counts_other(tokens, first, second) or _is_relative(tokens, first, second):
         return ParseFailure("not_seconds")
-    if any(place and tokens[place - 1].text == _MINUS for place in (first, second)):
+    if any(place and tokens[place - 1].text == MINUS for place in (first, second)):
         return ParseFailure("out_of_range")
-    start, end = (_seconds(tokens[place].fields) for place in (first, second))
-    if start is None or end is None:
+    if math.isnan(start.seconds) or math.isnan(end.seconds):
         return ParseFailure("out_of_range")
-    return Interval(start, end) if start <= end else ParseFailure("reversed")
+    return Interval(start.seconds, end.seconds) if start.seconds <= end.seconds else ParseFailure("reversed")
+
+
+def _is_glued_label(head: Sequence[str], start: Token, end: Token) -> bool:
+    """Whether a clock time beside a plain number may be a label and a number: ``Event 1:15.0 to 80.0``."""
+    return (start.unit == "clock") != (end.unit == "clock") and any(text in _LABELS for text in head)
+
+
+def _same_unit(first: Token, second: Token) -> tuple[Token, Token]:
+    """Two times, the first in the second's unit where it has none: ``5 to 12 minutes``."""
+    if first.unit == "" and second.unit in SCALES and second.unit != "s":
+        first = replace(first, unit=second.unit, seconds=first.seconds * SCALES[second.unit])
+    elif second.unit == "" and first.unit in SCALES and first.unit != "s":
+        second = replace(second, unit="other")
+    return first, second
 
 
 def _joined(head: Sequence[str], gap: Sequence[str]) -> bool:
     """Whether the texts before (``head``) and between (``gap``) two times make them one span."""
-    joins = [text for text in gap if text not in _FILLER and text not in _OTHER_UNITS]
-    unbracketed = [text for text in joins if text not in _BRACKETS]
-    if len(unbracketed) == 1 and unbracketed[0] in _SPAN_JOINS:
+    core = [text for text in gap if text not in _BESIDE and text not in _BRACKETS]
+    if sum(text in _JOINS for text in core) == 1 and all(text in _JOINS or text in _GAP for text in core):
         return True
-    before = next((text for text in reversed(head) if text not in _FILLER), "")
-    if joins == ["and"] and before == "between":
+    before = next((text for text in reversed(head) if text not in _BESIDE), "")
+    if len(core) == 1 and (core[0] in _ANDS and before == "between" or core[0] in ",;" and before in _OPENING):
         return True
-    if joins in ([","], [";"]) and before in ("(", "["):
+    return _labelled(head, core, _STARTS, _ENDS)
+
+
+def _is_backward(head: Sequence[str], gap: Sequence[str]) -> bool:
+    """Whether labels name the end before the start."""
+    return _labelled(head, [text for text in gap if text not in _BESIDE and text not in _BRACKETS], _ENDS, _STARTS)
+
+
+def _labelled(head: Sequence[str], core: Sequence[str], one: frozenset[str], other: frozenset[str]) -> bool:
+    """Whether the time behind ``head`` bears a label of ``one``, and the next, behind ``core``, of ``other``."""
+    label = next((text for text in reversed(head) if text in _STARTS or text in _ENDS), "")
+    words = [text for text in core if text not in _GAP and text not in _ANDS and text != "-"]
+    return label in one and len(words) == 1 and words[0] in other
+
+
+def _listed(around: Sequence[str], gap: Sequence[str], start: Token, end: Token, last: Sequence[Interval]) -> bool:
+    """Whether two times that a comma or "and" joins are a span, as nothing else is said around them.
+
+    ``3, 7`` may be a decimal comma. In a flat list, times rise.
+    """
+    core = [text for text in gap if text not in _BESIDE and text not in _BRACKETS]
+    if len(core) != 1 or any(text not in _SPARE for text in around):
+        return False
+    rises = not last or start.seconds >= last[0].end
+    plain_comma = core[0] in ",;" and any("." in time.text or time.unit for time in (start, end))
+    return rises and (plain_comma or core[0] in _ANDS) and "at" not in around
+
+
+def _counts_other(tokens: Sequence[Token], first: int, second: int) -> bool:
+    """Whether two numbers count frames or percent: by their unit, or by a word where they have no unit."""
+    units = [tokens[first].unit, tokens[second].unit]
+    if "other" in units or tokens[first].unit in ("min", "h", "ms") and tokens[second].unit == "":
         return True
-    labels = [text for text in joins if text not in _LABEL_GLUE]
-    return len(labels) == 1 and labels[0] in _END_WORDS and any(text in _START_WORDS for text in head)
+    before = [tokens[place - 1].text for place in (first, second) if place]
+    return any(text in FOREIGN for text in before) or (
+        "" in units and any(token.text in FOREIGN for token in tokens)
+    )
 
 
-def _has_other_unit(tokens: Sequence[_Token], place: int) -> bool:
-    """Whether a plain number carries a unit other than seconds; a clock time (``1:05 min``) needs none."""
-    behind = tokens[place + 1].text if place + 1 < len(tokens) else ""
-    return len(tokens[place].fields) == 1 and behind in _OTHER_UNITS
-
-
-def _seconds(fields: Sequence[str]) -> float | None:
-    """Seconds of ``S.f``, ``M:S.f`` or ``H:M:S.f``; None out of range or where no clock shows it."""
-    if len(fields) > 3 or sum(map(len, fields)) > MAX_TIME_CHARS:
-        return None
-    values = [float(field) for field in fields]
-    if any(value >= 60 for value in values[1:]):
-        return None
-    total = 0.0
-    for value in values:
-        total = 60 * total + value
-    return total if total <= MAX_SECONDS else None
+def _is_relative(tokens: Sequence[Token], first: int, second: int) -> bool:
+    """Whether two times count from elsewhere than the start of the video: ``the last 5 to 10 seconds``."""
+    behind = [token.text for token in tokens[second + 1 : second + 4]]
+    before = tokens[first - 1].text if first else ""
+    from_end = behind[:1] == ["from"] and any(text in _ENDS for text in behind)
+    return before in _NOT_FROM_START or bool(behind) and behind[0] in _ELSEWHERE or from_end
