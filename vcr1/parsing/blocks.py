@@ -26,6 +26,7 @@ _ANSWER_TAG = re.compile(r"<[ ]?(/?)[ ]?answer[ ]?>", _FLAGS)
 _GLUE_TAG = re.compile(r"<[ ]?(/?)[ ]?glue[ ]?>", _FLAGS)
 _THINK_TAG = re.compile(r"<[ ]?(/?)[ ]?think[ ]?>", _FLAGS)
 _ANY_TAG = re.compile(r"<[ ]?/?[ ]?(?:think|answer|glue)[ ]?>", _FLAGS)
+_HALF_TAG = re.compile(r"</?(?:answer|glue|think)\b", _FLAGS)
 _END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext|eot_id|end|eos)\|>|</s>|<end_of_turn>")
 _CUT_NUMBER = re.compile(r"(?<![0-9.])[0-9]{1,32}\.?$")
 _OPENING, _CLOSING = "([{", ")]}"
@@ -125,7 +126,8 @@ def _read_block(text: str, tags: re.Pattern[str], missing: str, longest: int) ->
         words = next((part.strip() for part in reversed(_ANY_TAG.split(reply[opening:])) if part.strip()), "")
         return ParseFailure(missing) if thinks or not words or _is_cut(words) else words
     words = _without_glue(reply)
-    return ParseFailure(missing) if thinks or not words or len(words) > longest else words
+    broken = thinks or not words or _HALF_TAG.search(words) is not None
+    return ParseFailure(missing) if broken or len(words) > longest else words
 
 
 def _behind_thought(text: str) -> tuple[str, bool]:

@@ -19,7 +19,7 @@ BOX_FAILURES: tuple[str, ...] = (
     "too_long",  # the text is over MAX_TEXT
     "no_answer",  # no answer behind the reasoning
     "no_boxes",  # no bracket or line of two numbers or more, and no corners by name
-    "malformed",  # numbers that are not four a box, or frames out of order
+    "malformed",  # numbers that are not four corners a box, or frames out of order
     "wrong_count",  # more or fewer boxes than asked for
     "not_normalised",  # a number outside 0..1 by more than MARGIN, such as a pixel
     "reversed",  # more than half of the boxes have a second corner left of or above the first
@@ -27,14 +27,31 @@ BOX_FAILURES: tuple[str, ...] = (
 """All the reasons for which `parse_boxes` fails."""
 
 # Possessive: from each opening bracket the scan runs to the next bracket and gives nothing back.
-_INNERMOST = re.compile(r"[\[({]([^\[\](){}]*+)[\])}]")
+_INNERMOST = re.compile(r"[\[({<]([^\[\](){}<>]*+)[\])}>]")
 _SEPARATOR = re.compile(r"[\s,;]++")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
 _QUOTES = "\"'`*"
-_MARKS = re.compile(r"<\|(object_ref)_start\|>.*?<\|\1_end\|>|<ref>[^<]*+</ref>|<[|/]?+[a-z_]{1,20}\|?+>")
-_LINE_LABEL = re.compile(r"^[\s*-]*+(?:(?:frame|box|第)[ _#]?[0-9]{1,4}帧?\W{0,3}:|[0-9]{1,2}[.):](?=[ \t]))\W{0,3}?")
-_FRAME = re.compile(r"(?:frame[ _]?#?|第)([0-9]{1,4})(?![0-9.])", re.IGNORECASE)
-_NAMED = re.compile(r"(?<![a-z])([xy][_]?(?:[0-2]|min|max)|left|top|right|bottom)\W{1,6}([+-]?[0-9.]++)", re.IGNORECASE)
+_MARKS = re.compile(
+    r"<\|object_ref_start\|>[^<]*+<\|object_ref_end\|>|<ref>[^<]*+</ref>|</?[a-z]{1,20}>|<\|[a-z_]{1,20}\|>"
+)
+_LINE_LABEL = re.compile(
+    r"\A[\s*-]*+(?:(?:frame|box|第|框)[ _#]{0,2}[0-9]{1,4} ?帧?[*\"' ]{0,4}:|[0-9]{1,2}[.):](?=[ \t]))[*\"' ]{0,4}",
+    re.I,
+)
+_NAME = r"(?:c?[xy]|[wh]|[xy]_?(?:[0-2]|c|min|max)|left|top|right|bottom|width|height|center|centre|size)"
+_NAMED = re.compile(rf"(?<![a-z])({_NAME})\b[^\w\[(+.-]{{1,6}}([+-]?[0-9.]++)", re.IGNORECASE)
+_NAMES = re.compile(rf"[\[(]({_NAME}(?:[ ]?,[ ]?{_NAME}){{3}})[\])]", re.IGNORECASE)
+_OTHER_SHAPE = re.compile(
+    r"xywh|(?<![a-z])(?:center|centre|size|width|height|c[xy])\b[^\w\n]{1,6}[0-9]", re.IGNORECASE
+)
+# What numbers a box: "frame 1", and "1" or "0.5 s" before its bracket.
+_LABELS = (
+    re.compile(
+        r"(?<![a-z])(?:frame|time|box|第|框)[\s_#:=\"']{0,5}([0-9]{1,4}(?:\.[0-9]{1,4})?)(?![0-9.])",
+        re.IGNORECASE,
+    ),
+    re.compile(r"(?<![0-9.,\[(])([0-9]{1,4}(?:\.[0-9]{1,4})?)s?[\"'*]{0,3}[:.)][ ]{0,2}[*]{0,2}[\[(]"),
+)
 _CORNERS = (
     ("x0", "y0", "x1", "y1"),
     ("x1", "y1", "x2", "y2"),
@@ -98,8 +115,7 @@ def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:
     rows = _rows(_MARKS.sub(" ", fold(answer)), count)
     if not rows:
         return ParseFailure("no_boxes")
-    frames = [int(frame) for frame in _FRAME.findall(answer)]
-    if any(len(row) != 4 for row in rows) or any(a >= b for a, b in zip(frames, frames[1:], strict=False)):
+    if any(len(row) != 4 for row in rows) or _is_otherwise(fold(answer)):
         return ParseFailure("malformed")
     if len(rows) != count:
         return ParseFailure("wrong_count")
@@ -109,6 +125,14 @@ def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:
     if 2 * sum(x0 > x1 or y0 > y1 for x0, y0, x1, y1 in rows) > count:
         return ParseFailure("reversed")
     return tuple(map(_box, rows))
+
+
+def _is_otherwise(answer: str) -> bool:
+    """Whether an answer says that its boxes have another shape, or stand in another order of frames."""
+    orders = (tuple(re.split(r"[ ,]+", names.lower().replace("_", ""))) for names in _NAMES.findall(answer))
+    labels = ([float(label) for label in each.findall(answer)] for each in _LABELS)
+    falls = any(a >= b for numbers in labels for a, b in zip(numbers, numbers[1:], strict=False))
+    return falls or _OTHER_SHAPE.search(answer) is not None or any(order not in _CORNERS for order in orders)
 
 
 def _box(row: Sequence[float]) -> Box:

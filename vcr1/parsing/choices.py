@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from string import ascii_uppercase
 
 from vcr1.parsing.blocks import read_answer
@@ -39,6 +40,12 @@ _MARKED = (
     ),
 )
 _BARE = re.compile(r"(?<!\w)(?<!\w['\u2019.-])" + _LETTER)
+# The last word before a bare letter, where it is none that names an answer: "Team B" is no B.
+_NOUN = re.compile(
+    r"\b(?!(?:is|be|was|think|thinks|choose|chooses|chose|select|selects|pick|picks|guess|say|says|believe|letter"
+    r"|as|so|to|for|with|or|and|either|both|s|m)\b)[a-z]++[ \t]{1,4}$",
+    re.IGNORECASE,
+)
 # "C or D", "C/D", "(C), (D)". The second letter is looked at only, so that it can be the next one's first.
 _EITHER = re.compile(
     r"(?<!\w)([A-Z])\b[^\w\n]{0,4}(?:\b(?:or|and)\b|[/,&])"
@@ -51,6 +58,7 @@ _LEAD = re.compile(
 _LETTER_AND_WORDS = re.compile(r"[(\[]?([a-z])[)\].:,]*+ (?:. )?(.++)")
 _BESIDE_HAN = re.compile(f"(?<=[{HAN}])(?=[A-Za-z0-9(])|(?<=[A-Za-z0-9)])(?=[{HAN}])")
 _HAN_JOINS = re.compile(r"[和或与及]")
+_MOST_LETTERS = 64
 _COVER = "words"
 _ENDS = " .,;:!?\"'"
 
@@ -63,7 +71,7 @@ def parse_letter(text: str, options: int) -> str | ParseFailure:
     1. *Marked* letters, in either case: in brackets (``(C)``, ``[c]``) or bold (``**C**``); at the start
        of a line before ``.``, ``)`` or ``:``, or alone on it; after "answer", "option", "choice" or their
        Chinese words (``the answer is C``, ``Answer: C``, ``答案是C``).
-    2. *Bare* capitals that stand alone anywhere (``C performing``, ``it is C``).
+    2. *Bare* capitals that stand alone (``C performing``, ``it is C``), but not behind a noun (``Team C``).
 
     In running text, "A" before another word is the article, "I" before a word the pronoun and a small
     letter a word, none of them an option: ``A man plays (C)`` is C, and ``A man plays`` has no letter.
@@ -139,7 +147,7 @@ def _letter(answer: str, options: int) -> str | ParseFailure:
     text = _HAN_JOINS.sub(" and ", _BESIDE_HAN.sub(" ", fold(answer)))
     found = _letters(text, (match for pattern in _MARKED for match in pattern.finditer(text)))
     if not found:
-        found = _letters(text, (match for match in _BARE.finditer(text) if match[0].isupper()))
+        found = _letters(text, _bare(text))
     if not found:
         return ParseFailure("no_letter")
     for either in _EITHER.finditer(text):
@@ -151,10 +159,18 @@ def _letter(answer: str, options: int) -> str | ParseFailure:
     return letter if letter in ascii_uppercase[:options] else ParseFailure("not_an_option")
 
 
+def _bare(text: str) -> Iterable[re.Match[str]]:
+    """The capitals that stand alone, but not behind a noun."""
+    for match in _BARE.finditer(text):
+        before = text[max(0, match.start() - 40) : match.start()]
+        if match[0].isupper() and (_NOUN.search(before) is None or len(before.strip()) == 1):
+            yield match
+
+
 def _letters(text: str, matches: Iterable[re.Match[str]]) -> set[str]:
-    """The letters that matches hold in one of their groups, in upper case; none where one is denied."""
+    """The letters that the first matches hold in one of their groups, in upper case; none where one is denied."""
     letters = set()
-    for match in matches:
+    for match in islice(matches, _MOST_LETTERS):
         if match.lastindex is not None:
             if is_denied(text, match.start()) or is_denied(text, match.start(match.lastindex)):
                 return set()
@@ -176,7 +192,7 @@ def _mask(answer: str, names: Sequence[str]) -> tuple[str, set[str]]:
     """
     rest, named = fold(answer), set()
     for place in sorted(range(len(names)), key=lambda place: -len(names[place])):
-        if len(names[place]) < 2:
+        if len(names[place]) < 2 or names.count(names[place]) > 1:
             continue
         pattern = phrase(names[place])
         words = [match.start() for match in re.finditer(r"\w++", rest)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from vcr1.parsing.blocks import read_answer, read_glue
 from vcr1.parsing.times import FOREIGN, MINUS, SCALES, Token, tokens_of
@@ -39,7 +38,8 @@ GLUE_FAILURES: tuple[str, ...] = (
 
 # "- ", "* ", "1. " or "1) " at the start of a line, unless the number can be a time.
 _LIST_MARK = re.compile(
-    r"^[ \t]*+(?:[-*\u2022]|[0-9]{1,2}[.)])[ \t]++(?!to\b|and\b|until\b|[-~\u2010-\u2015\u2212]|\Z)", re.MULTILINE
+    r"^[ \t]*+(?:[-*\u2022]|[0-9]{1,2}[.)])[ \t]++(?!to\b|and\b|until\b|[-~\u2010-\u2015\u2212]|\Z)",
+    re.MULTILINE,
 )
 
 
@@ -58,12 +58,17 @@ _BESIDE = _words(
     "the at t time times timestamp mark point second seconds sec s . : =",
     "about approximately approx around roughly circa 第 约 大 为 在 是 于 时 间 点 刻 处 的 左 右 从",
 ) | {MINUS}
-_GAP = _words("it is , ; and continues continuing lasts lasting goes going runs up on all way 并 持 续 一")
+_GAP = _words("it is , ; | and continues continuing lasts lasting goes going runs up on all way 并 持 续 一")
+_PASSAGE = _JOINS | _GAP | _STARTS  # between the two times of "从 5 秒开始，到 12 秒"
 # What may stand around two times that only a comma or "and" joins; instants have other words around them.
 _SPARE = _BESIDE | _BRACKETS
-_SPARE |= _words("answer final event occurs happens interval span segment clip window timestamps range from in")
+_SPARE |= _words(
+    "answer final event occurs happens interval span segment clip window timestamps range from in"
+)
 _SPARE |= _words("between is are video , ; - 之间")
-_LABELS = _words("event segment span clip scene part step action moment interval section number shot id 片段 事件")
+_LABELS = _words(
+    "event segment span clip scene part step action moment interval section number shot id 片段 事件"
+)
 _SCORES = _words("confidence score probability")
 _COUNTERS = _words("段 个 次")
 _LENGTHS = _words("duration lasting lasts length total for 共 续")
@@ -167,7 +172,9 @@ def _is_label(tokens: Sequence[Token], place: int) -> bool:
     """Whether a plain number counts things or scores the answer, rather than being a time."""
     if tokens[place].unit != "":
         return False
-    before = next((token.text for token in reversed(tokens[max(0, place - 3) : place]) if token.text not in ":#=."), "")
+    before = next(
+        (token.text for token in reversed(tokens[max(0, place - 3) : place]) if token.text not in ":#=."), ""
+    )
     behind = tokens[place + 1].text if place + 1 < len(tokens) else ""
     if before in _SCORES:
         return True
@@ -221,26 +228,30 @@ def _is_glued_label(head: Sequence[str], start: Token, end: Token) -> bool:
 def _same_unit(first: Token, second: Token) -> tuple[Token, Token]:
     """Two times, the first in the second's unit where it has none: ``5 to 12 minutes``."""
     if first.unit == "" and second.unit in SCALES and second.unit != "s":
-        first = replace(first, unit=second.unit, seconds=first.seconds * SCALES[second.unit])
+        first = first._replace(unit=second.unit, seconds=first.seconds * SCALES[second.unit])
     elif second.unit == "" and first.unit in SCALES and first.unit != "s":
-        second = replace(second, unit="other")
+        second = second._replace(unit="other")
     return first, second
 
 
 def _joined(head: Sequence[str], gap: Sequence[str]) -> bool:
     """Whether the texts before (``head``) and between (``gap``) two times make them one span."""
     core = [text for text in gap if text not in _BESIDE and text not in _BRACKETS]
-    if sum(text in _JOINS for text in core) == 1 and all(text in _JOINS or text in _GAP for text in core):
+    if sum(text in _JOINS for text in core) == 1 and all(text in _PASSAGE for text in core):
         return True
     before = next((text for text in reversed(head) if text not in _BESIDE), "")
-    if len(core) == 1 and (core[0] in _ANDS and before == "between" or core[0] in ",;" and before in _OPENING):
+    if len(core) == 1 and (
+        core[0] in _ANDS and before == "between" or core[0] in ",;" and before in _OPENING
+    ):
         return True
     return _labelled(head, core, _STARTS, _ENDS)
 
 
 def _is_backward(head: Sequence[str], gap: Sequence[str]) -> bool:
     """Whether labels name the end before the start."""
-    return _labelled(head, [text for text in gap if text not in _BESIDE and text not in _BRACKETS], _ENDS, _STARTS)
+    return _labelled(
+        head, [text for text in gap if text not in _BESIDE and text not in _BRACKETS], _ENDS, _STARTS
+    )
 
 
 def _labelled(head: Sequence[str], core: Sequence[str], one: frozenset[str], other: frozenset[str]) -> bool:
@@ -250,7 +261,9 @@ def _labelled(head: Sequence[str], core: Sequence[str], one: frozenset[str], oth
     return label in one and len(words) == 1 and words[0] in other
 
 
-def _listed(around: Sequence[str], gap: Sequence[str], start: Token, end: Token, last: Sequence[Interval]) -> bool:
+def _listed(
+    around: Sequence[str], gap: Sequence[str], start: Token, end: Token, last: Sequence[Interval]
+) -> bool:
     """Whether two times that a comma or "and" joins are a span, as nothing else is said around them.
 
     ``3, 7`` may be a decimal comma. In a flat list, times rise.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
 
 from vcr1.parsing.wording import HAN, fold
 
@@ -13,6 +14,9 @@ MAX_SECONDS = 1e6
 
 MAX_TIME_CHARS = 32
 """Longest number or clock time that is read, in characters; longer ones are never converted."""
+
+MAX_TOKENS = 4_000
+"""Most tokens of a text that is read; no answer that names spans is nearly that long."""
 
 MINUS = "minus sign"
 """Text of the token for a sign; it holds a space, so that no word of a text can be it."""
@@ -56,8 +60,7 @@ _LABEL = re.compile(r"(片段|事件|第)([0-9]{1,3})：")
 _LATEX = re.compile(r"\\[a-zA-Z]{1,12}|\\[,;:! ]|[*`$\"']")
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word or mark, or a time.
 
     Attributes:
@@ -81,10 +84,13 @@ def tokens_of(text: str) -> list[Token]:
     """The tokens of a text; all dashes and arrows read ``-`` or, as signs, `MINUS`.
 
     Markdown, LaTeX and quotes leave no token. ``1 min 5 s`` is one time, and so is ``1分5秒``.
-    A mark for "about", ``~5.0``, leaves none either, unless it joins two times.
+    A mark for "about", ``~5.0``, leaves none either, unless it joins two times. A text of more than
+    `MAX_TOKENS` words, marks and times has no tokens.
     """
+    marks = _LATEX.sub(" ", fold(_LABEL.sub(r"\1\2: ", text))).lower()
+    matches = list(islice(_TOKEN.finditer(marks), MAX_TOKENS + 1))
     tokens: list[Token] = []
-    for match in _TOKEN.finditer(_LATEX.sub(" ", fold(_LABEL.sub(r"\1\2: ", text))).lower()):
+    for match in matches if len(matches) <= MAX_TOKENS else ():
         kind, found = match.lastgroup, match[0]
         if match["time"]:
             tokens.append(_time(match))
@@ -133,7 +139,7 @@ def _merge(tokens: list[Token]) -> None:
     large, small = tokens[-1 - gap], tokens[-1]
     units = (large.unit, small.unit)
     if units in (("h", "min"), ("min", "s"), ("h", "s")) and small.seconds < SCALES[str(large.unit)]:
-        tokens[-1 - gap :] = [replace(small, seconds=large.seconds + small.seconds)]
+        tokens[-1 - gap :] = [small._replace(seconds=large.seconds + small.seconds)]
 
 
 def _ends_in_time(tokens: list[Token]) -> bool:

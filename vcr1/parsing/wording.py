@@ -6,7 +6,8 @@ import re
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _MARKS = str.maketrans(
-    "\u3000\u3001\u3002\u3010\u3011\u300c\u300d\u301c\u2018\u2019\u201c\u201d\u2033\u2032", " ,.[]\"\"~''\"\"\"'"
+    "\u3000\u3001\u3002\u3010\u3011\u300c\u300d\u301c\u2018\u2019\u201c\u201d\u2033\u2032",
+    ' ,.[]""~\'\'"""\'',
 )
 
 HAN = "\u3400-\u9fff"
