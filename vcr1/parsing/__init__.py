@@ -22,12 +22,12 @@ from vcr1.parsing.forms import has_answer_format, has_boxes_format, has_glue_for
 from vcr1.parsing.intervals import (
     GLUE_FAILURES,
     INTERVAL_FAILURES,
-    MAX_INTERVALS,
     format_interval,
     format_intervals,
     parse_interval,
     parse_intervals,
 )
+from vcr1.parsing.spans import MAX_INTERVALS
 from vcr1.parsing.times import MAX_SECONDS, MAX_TIME_CHARS
 
 __all__ = [

@@ -31,11 +31,6 @@ _UNITS = {
 SCALES = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
 """Seconds of each unit of time."""
 
-FOREIGN = frozenset(
-    "frame frames fps percent percentage % normalized normalised fraction fractions ratio 帧".split()
-)
-"""Words that say that numbers without a unit count something other than seconds."""
-
 _UNIT = "|".join(f"(?P<{name}>{words})" for name, words in _UNITS.items())
 # Possessive quantifiers: no part of a match is ever given back, so the scan is linear.
 _TOKEN = re.compile(

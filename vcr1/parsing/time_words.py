@@ -1,0 +1,74 @@
+"""The words, in English and Chinese, that make times a span, and those that make them something else."""
+
+from __future__ import annotations
+
+
+def _words(*groups: str) -> frozenset[str]:
+    return frozenset(word for group in groups for word in group.split())
+
+
+OPENING = _words("( [ { <")
+BRACKETS = OPENING | _words(") ] } >")
+JOINS = _words("to until till til through - ~ 到 至 直到")
+ANDS = _words("and & 和 与")
+STARTS = _words("start starts started starting begin begins began beginning 开始 起始")
+ENDS = _words("end ends ended ending finish finishes finished stop stops 结束 终止")
+
+BESIDE = _words(
+    "the at t time times timestamp mark point second seconds sec s . : =",
+    "about approximately approx around roughly circa 第 约 大 为 在 是 于 时 间 点 刻 处 的 左 右 从",
+)
+"""What may stand beside a time."""
+
+GAP = _words(
+    "it is , ; | and continues continuing lasts lasting goes going runs up on all way 并 持 续 一"
+)
+PASSAGE = JOINS | GAP | STARTS
+"""What may stand between the two times of a span, such as "从 5 秒开始，到 12 秒"."""
+
+SPARE = (
+    BESIDE
+    | BRACKETS
+    | _words("answer final event occurs happens interval span segment clip window timestamps range")
+    | _words("from in between is are video , ; - 之间")
+)
+"""What may stand around two times that only a comma or "and" joins; instants have other words around them."""
+
+AFTER_COUNTS = _words(
+    "in of when while as and or where during because on at for is are was the that with within inside"
+    " second seconds inclusive approximately about roughly to until which then between s 到 至 之间 的 时 和 在 当"
+)
+"""The words behind two whole numbers that may be times: "5 to 12 in the video", but not "2 to 3 people"."""
+
+LABELS = _words(
+    "event segment span clip scene part step action moment interval section number shot id 片段 事件"
+)
+"""What a number behind it may count: "Event 1"."""
+
+ONLY_LABELS = _words(
+    "event events scene scenes step steps part parts action actions shot shots number numbers id ids page pages"
+)
+"""What whole numbers behind it do count: "steps 3-5"."""
+
+SCORES = _words("confidence score probability")
+COUNTERS = _words("段 个 次 人 只 辆 名 位")
+LENGTHS = _words("duration lasting lasts length total for 共 续")
+
+NOT_FROM_START = _words(
+    "last final remaining for lasts lasting lasted every takes within duration length 最后 倒数 续 每"
+)
+"""What stands before times that do not count from the start of the video: "the last 5 to 10 seconds"."""
+
+ELSEWHERE = _words(
+    "before after later earlier prior ago left remaining long am pm 前 后 之前 之后 以前 以后"
+)
+"""What stands behind such times: "5 to 10 seconds before the end"."""
+
+DENIALS = _words(
+    "not never cannot no isn wasn doesn didn don neither nor except outside unclear unknown unsure unable",
+    "uncertain absent 不 没有 没 非 无",
+)
+"""What makes an answer no claim of a span."""
+
+FOREIGN = _words("frame frames fps percent percentage % normalized normalised fraction fractions ratio 帧")
+"""What says that numbers without a unit count something other than seconds."""
