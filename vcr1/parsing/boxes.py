@@ -42,7 +42,7 @@ _NAME = r"(?:c?[xy]|[wh]|[xy]_?(?:[0-2]|c|min|max)|left|top|right|bottom|width|h
 _NAMED = re.compile(rf"(?<![a-z])({_NAME})\b[^\w\[(+.-]{{1,6}}([+-]?[0-9.]++)", re.IGNORECASE)
 _NAMES = re.compile(rf"[\[(]({_NAME}(?:[ ]?,[ ]?{_NAME}){{3}})[\])]", re.IGNORECASE)
 _OTHER_SHAPE = re.compile(
-    r"xywh|(?<![a-z])(?:center|centre|size|width|height|c[xy])\b[^\w\n]{1,6}[0-9]", re.IGNORECASE
+    r"xywh|(?<![a-z])box_2d|(?<![a-z])(?:center|centre|size|width|height|c[xy])\b[^\w\n]{1,6}[0-9]", re.IGNORECASE
 )
 # What numbers a box: "frame 1", and "1" or "0.5 s" before its bracket.
 _LABELS = (

@@ -58,6 +58,7 @@ _LEAD = re.compile(
 _LETTER_AND_WORDS = re.compile(r"[(\[]?([a-z])[)\].:,]*+ (?:. )?(.++)")
 _BESIDE_HAN = re.compile(f"(?<=[{HAN}])(?=[A-Za-z0-9(])|(?<=[A-Za-z0-9)])(?=[{HAN}])")
 _HAN_JOINS = re.compile(r"[和或与及]")
+_ARTICLE = re.compile(r"^(?:a|an|the) (?=.)")
 _MOST_LETTERS = 64
 _COVER = "words"
 _ENDS = " .,;:!?\"'"
@@ -133,13 +134,13 @@ def parse_option(text: str, options: Sequence[str]) -> str | ParseFailure:
     if pair and begun is not None and pair[1].upper() in letters:
         same = names[letters.index(pair[1].upper())] == names[begun]
         return pair[1].upper() if same else ParseFailure("ambiguous")
-    rest, named = _mask(answer, names)
+    rest, named, others = _mask(answer, names)
     letter = _letter(rest, len(options))
     if not isinstance(letter, ParseFailure):
         return letter if not named or letter in named else ParseFailure("ambiguous")
     if letter.reason != "no_letter" or not named:
         return letter
-    return named.pop() if len(named) == 1 else ParseFailure("ambiguous")
+    return named.pop() if len(named) == 1 and not others else ParseFailure("ambiguous")
 
 
 def _letter(answer: str, options: int) -> str | ParseFailure:
@@ -172,7 +173,8 @@ def _letters(text: str, matches: Iterable[re.Match[str]]) -> set[str]:
     letters = set()
     for match in islice(matches, _MOST_LETTERS):
         if match.lastindex is not None:
-            if is_denied(text, match.start()) or is_denied(text, match.start(match.lastindex)):
+            begin, end = match.span(match.lastindex)
+            if is_denied(text, match.start(), match.end()) or is_denied(text, begin, end):
                 return set()
             letters.add(match[match.lastindex].upper())
     return letters
@@ -184,21 +186,29 @@ def _begun(words: str, names: Sequence[str]) -> int | None:
     return names.index(max(fitting, key=len)) if fitting else None
 
 
-def _mask(answer: str, names: Sequence[str]) -> tuple[str, set[str]]:
-    """An answer with the words of options covered, and the letters of those that it names.
+def _mask(answer: str, names: Sequence[str]) -> tuple[str, set[str], set[str]]:
+    """An answer with the words of options covered, the letters of those that it names, and of others it has.
 
-    One word in the middle of a sentence names no option: "2" or "no" may belong to the sentence. Longer
-    options are looked for first, and what they cover is no shorter one.
+    One word in the middle of a sentence names no option, as "2" or "no" may belong to the sentence, nor do
+    denied words. Longer options are looked for first, and what they cover is no shorter one.
     """
-    rest, named = fold(answer), set()
+    rest = fold(answer)
+    named: set[str] = set()
+    others: set[str] = set()
     for place in sorted(range(len(names)), key=lambda place: -len(names[place])):
-        if len(names[place]) < 2 or names.count(names[place]) > 1:
+        name = _ARTICLE.sub("", names[place])
+        if len(name) < 2 or names.count(names[place]) > 1:
             continue
-        pattern = phrase(names[place])
-        words = [match.start() for match in re.finditer(r"\w++", rest)]
+        pattern = phrase(name)
+        words = [match.span() for match in re.finditer(r"\w++", rest)]
         for match in pattern.finditer(rest):
-            inside = " " not in names[place] and words[0] < match.start() and match.end() <= words[-1]
-            if not inside and not is_denied(rest, match.start()):
-                named.add(ascii_uppercase[place])
+            inside = " " not in name and _inside(words, match)
+            denied = is_denied(rest, match.start(), match.end())
+            (others if inside or denied else named).add(ascii_uppercase[place])
         rest = pattern.sub(_COVER, rest)
-    return rest, named
+    return rest, named, others - named
+
+
+def _inside(words: Sequence[tuple[int, int]], match: re.Match[str]) -> bool:
+    """Whether other words, but an article, stand on both sides of a match."""
+    return words[0][0] < match.start() and match.end() < words[-1][1]

@@ -30,9 +30,15 @@ _JSON_ANSWER = re.compile(r'"(?:answer|option|choice)"\s*+:\s*+"((?:[^"\\]|\\.)*
 _MOST_WRAPPINGS = 6
 
 _DENIED = re.compile(
-    r"(?:\b(?:not|never|neither|nor|no|cannot|exclude|except|than|below|above|hardly|barely|nearly|almost)\b"
-    r"|n['\u2019]t\b|[不非无没])"
+    r"(?:\b(?:not|never|neither|nor|no|cannot|excludes?|except|than|below|above|hardly|barely|nearly|almost|but|without"
+    r"|lacks?|far from|rules? out|ruled out|eliminates?|eliminated)\b|n['\u2019]t\b|[不非无没]|排除)"
     r"(?:[^\w\n]{0,4}(?:the|a|an|be|answer|option|choice|of|in|is|是|选|有|为)\b)*[^\w\n]{0,4}$",
+    re.IGNORECASE,
+)
+_REFUTED = re.compile(
+    r"[^\w\n]{0,4}(?:(?:is|was|are|be|looks|seems)\b|(?:can|could|does|do|is|was)(?=n['\u2019]t))?"
+    r"[^\w\n]{0,4}(?:(?:clearly|also|definitely|probably)[ ])?"
+    r"(?:(?:not|wrong|incorrect|false|impossible|unlikely|excluded|out)\b|n['\u2019]t\b|cannot\b|不|错|是错|有误)",
     re.IGNORECASE,
 )
 
@@ -81,9 +87,10 @@ def phrase(words: str) -> re.Pattern[str]:
     return re.compile(before + pattern + behind, re.IGNORECASE)
 
 
-def is_denied(text: str, place: int) -> bool:
-    """Whether what begins at a place of a text stands right behind "not" or another denial."""
-    return _DENIED.search(text[max(0, place - 40) : place]) is not None
+def is_denied(text: str, begin: int, end: int) -> bool:
+    """Whether a part of a text stands right behind "not" or another denial, or right before "is wrong"."""
+    before, behind = text[max(0, begin - 40) : begin], text[end : end + 40]
+    return _DENIED.search(before) is not None or _REFUTED.match(behind) is not None
 
 
 def _is_han(word: str) -> bool:
