@@ -20,12 +20,12 @@ from vcr1.rewards import (
     Reward,
     accuracy,
     answer_format,
+    boxes_format,
     event_recall,
     glue_format,
     glue_iou,
     letter_accuracy,
     mean_box_iou,
-    boxes_format,
     temporal_iou,
     weighted_total,
 )

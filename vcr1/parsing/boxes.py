@@ -22,7 +22,7 @@ BOX_FAILURES: tuple[str, ...] = (
     "malformed",  # numbers that are not four corners a box, or frames out of order
     "wrong_count",  # more or fewer boxes than asked for
     "not_normalised",  # a number outside 0..1 by more than MARGIN, such as a pixel
-    "reversed",  # more than half of the boxes have a second corner left of or above the first
+    "reversed",  # more than half of the boxes have a second corner that is not right of and below the first
 )
 """All the reasons for which `parse_boxes` fails."""
 
@@ -35,14 +35,18 @@ _MARKS = re.compile(
     r"<\|object_ref_start\|>[^<]*+<\|object_ref_end\|>|<ref>[^<]*+</ref>|</?[a-z]{1,20}>|<\|[a-z_]{1,20}\|>"
 )
 _LINE_LABEL = re.compile(
-    r"\A[\s*-]*+(?:(?:frame|box|第|框)[ _#]{0,2}[0-9]{1,4} ?帧?[*\"' ]{0,4}:|[0-9]{1,2}[.):](?=[ \t]))[*\"' ]{0,4}",
-    re.I,
+    r"\A(?:[-*\u2022][ \t]++)?+[*]{0,2}"
+    r"(?:(?:(?:frame|box|第|框)[ _#]{0,2}[0-9]{1,4} ?帧?[*\"' ]{0,4}:|[0-9]{1,2}[.):](?=[ \t]))[*\"' ]{0,4})?",
+    re.IGNORECASE,
 )
 _NAME = r"(?:c?[xy]|[wh]|[xy]_?(?:[0-2]|c|min|max)|left|top|right|bottom|width|height|center|centre|size)"
 _NAMED = re.compile(rf"(?<![a-z])({_NAME})\b[^\w\[(+.-]{{1,6}}([+-]?[0-9.]++)", re.IGNORECASE)
 _NAMES = re.compile(rf"[\[(]({_NAME}(?:[ ]?,[ ]?{_NAME}){{3}})[\])]", re.IGNORECASE)
+# Said of boxes that are no corners, or of a list that goes on.
 _OTHER_SHAPE = re.compile(
-    r"xywh|(?<![a-z])box_2d|(?<![a-z])(?:center|centre|size|width|height|c[xy])\b[^\w\n]{1,6}[0-9]", re.IGNORECASE
+    r"xywh|(?<![a-z])box_2d|[\])],? ?(?:\.\.\.|\u2026)|中心"
+    r"|(?<![a-z])(?:center|centre|size|width|height|c[xy])\b[\"' ]{0,2}[:=]?[ ]?[\[(]?[0-9]",
+    re.IGNORECASE,
 )
 # What numbers a box: "frame 1", and "1" or "0.5 s" before its bracket.
 _LABELS = (
@@ -122,7 +126,7 @@ def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:
     if not all(-MARGIN <= value <= 1 + MARGIN for row in rows for value in row):
         return ParseFailure("not_normalised")
     rows = [[min(max(value, 0.0), 1.0) for value in row] for row in rows]
-    if 2 * sum(x0 > x1 or y0 > y1 for x0, y0, x1, y1 in rows) > count:
+    if 2 * sum(x0 >= x1 or y0 >= y1 for x0, y0, x1, y1 in rows) > count:
         return ParseFailure("reversed")
     return tuple(map(_box, rows))
 

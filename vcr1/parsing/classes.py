@@ -19,12 +19,7 @@ CLASS_FAILURES: tuple[str, ...] = (
 
 # What may stand around a single word that names a class; other words may make it about something else.
 _AROUND = frozenset(
-    (
-        "a an the this that it its it's is was are of in to be overall quality video clip picture image footage"
-        " frame frames visual visually has have with shows looks seems appears very rather quite fairly really"
-        " class label answer category rated level final correct rating grade score text"
-        " 该 视 频 画 质 量 的 是 为 很 比 较 整 体 这 个 答 案 类 别 属 于 有 片 段"
-    ).split()
+    ["a", "an", "the", "this", "that", "it", "its", "it's", "is", "was", "are", "of", "in", "to", "be", "overall", "quality", "video", "clip", "picture", "image", "footage", "frame", "frames", "visual", "visually", "has", "have", "with", "shows", "looks", "seems", "appears", "very", "rather", "quite", "fairly", "really", "class", "label", "answer", "category", "rated", "level", "final", "correct", "rating", "grade", "score", "text", "该", "视", "频", "画", "质", "量", "的", "是", "为", "很", "比", "较", "整", "体", "这", "个", "答", "案", "类", "别", "属", "于", "有", "片", "段"]
 )
 _COVER = " \0 "
 
@@ -58,7 +53,7 @@ def parse_class(text: str, classes: Sequence[str]) -> str | ParseFailure:
     rest, spoken = plain(unwrap(answer)), set()
     for name in sorted(names, key=len, reverse=True):
         matches = list(phrase(name).finditer(rest))
-        if matches and "?" in rest or any(is_denied(rest, match.start(), match.end()) for match in matches):
+        if (matches and "?" in rest) or any(is_denied(rest, match.start(), match.end()) for match in matches):
             return ParseFailure("ambiguous")
         spoken |= {name} if matches else set()
         rest = phrase(name).sub(_COVER, rest)

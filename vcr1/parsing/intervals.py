@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from vcr1.parsing.blocks import read_answer, read_glue
-from vcr1.parsing.spans import MAX_INTERVALS, read_spans, times_of
+from vcr1.parsing.spans import read_spans, times_of
 from vcr1.parsing.times import tokens_of
 from vcr1.records import Interval, ParseFailure
 
@@ -35,7 +35,7 @@ GLUE_FAILURES: tuple[str, ...] = (
 
 # "- ", "* ", "1. " or "1) " at the start of a line, unless the number can be a time.
 _LIST_MARK = re.compile(
-    r"^[ \t]*+(?:[-*\u2022]|[0-9]{1,2}[.)])[ \t]++(?!to\b|and\b|until\b|[-~\u2010-\u2015\u2212]|\Z)",
+    r"^[ \t]*+(?:[-*\u2022]|[0-9]{1,2}[.)])[ \t]++(?!to\b|and\b|until\b|[-\u2010-\u2015\u2212]|~ |\Z)",
     re.MULTILINE,
 )
 

@@ -87,10 +87,13 @@ def _is_label(tokens: Sequence[Token], place: int) -> bool:
     """Whether a plain number counts things or scores the answer, rather than being a time."""
     if tokens[place].unit != "":
         return False
-    last = [token.text for token in tokens[max(0, place - 3) : place] if token.text not in (":", "#", "=", ".")]
+    last = [
+        token.text for token in tokens[max(0, place - 3) : place] if token.text not in (":", "#", "=", ".")
+    ]
     before, behind = "".join(last[-1:]), "".join(token.text for token in tokens[place + 1 : place + 2])
     joined = behind in words.JOINS or behind in words.ANDS or behind in (",", ";", ")", "]")
-    counts = behind in words.COUNTERS or (before in words.LABELS and not joined)
+    noun = behind.isascii() and behind.isalpha() and behind not in words.BEHIND_TIMES
+    counts = noun or behind in words.COUNTERS or (before in words.LABELS and not joined)
     return before in words.SCORES or (tokens[place].text.isdigit() and counts)
 
 
@@ -172,11 +175,9 @@ def _is_glued_label(pair: _Pair) -> bool:
 
 
 def _counts_other(pair: _Pair) -> bool:
-    """Whether two whole numbers count something: ``steps 3-5``, ``2 to 3 people``."""
-    if not all(time.unit == "" and time.text.isdigit() for time in (pair.one, pair.other)):
-        return False
-    behind = "".join(pair.behind[:1])
-    return pair.before in words.ONLY_LABELS or (behind.isalpha() and behind not in words.AFTER_COUNTS)
+    """Whether two whole numbers count something: ``steps 3-5``."""
+    whole = all(time.unit == "" and time.text.isdigit() for time in (pair.one, pair.other))
+    return whole and pair.before in words.ONLY_LABELS
 
 
 def _is_relative(pair: _Pair) -> bool:

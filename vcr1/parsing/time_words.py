@@ -20,9 +20,7 @@ BESIDE = _words(
 )
 """What may stand beside a time."""
 
-GAP = _words(
-    "it is , ; | and continues continuing lasts lasting goes going runs up on all way 并 持 续 一"
-)
+GAP = _words("it is , ; | and continues continuing lasts lasting goes going runs up on all way 并 持 续 一")
 PASSAGE = JOINS | GAP | STARTS
 """What may stand between the two times of a span, such as "从 5 秒开始，到 12 秒"."""
 
@@ -33,12 +31,6 @@ SPARE = (
     | _words("from in between is are video , ; - 之间")
 )
 """What may stand around two times that only a comma or "and" joins; instants have other words around them."""
-
-AFTER_COUNTS = _words(
-    "in of when while as and or where during because on at for is are was the that with within inside"
-    " second seconds inclusive approximately about roughly to until which then between s 到 至 之间 的 时 和 在 当"
-)
-"""The words behind two whole numbers that may be times: "5 to 12 in the video", but not "2 to 3 people"."""
 
 LABELS = _words(
     "event segment span clip scene part step action moment interval section number shot id 片段 事件"
@@ -59,13 +51,24 @@ NOT_FROM_START = _words(
 )
 """What stands before times that do not count from the start of the video: "the last 5 to 10 seconds"."""
 
-ELSEWHERE = _words(
-    "before after later earlier prior ago left remaining long am pm 前 后 之前 之后 以前 以后"
-)
+ELSEWHERE = _words("before after later earlier prior ago left remaining long am pm 前 后 之前 之后 以前 以后")
 """What stands behind such times: "5 to 10 seconds before the end"."""
 
+BEHIND_TIMES = (
+    JOINS
+    | ANDS
+    | STARTS
+    | ENDS
+    | BESIDE
+    | GAP
+    | ELSEWHERE
+    | _words("in of when while as or where during because for are was that with within inside inclusive")
+    | _words("from which then between")
+)
+"""The words behind a whole number that may be a time; another is what it counts: "2 men"."""
+
 DENIALS = _words(
-    "not never cannot no isn wasn doesn didn don neither nor except outside unclear unknown unsure unable",
+    "not never cannot no neither nor except outside unclear unknown unsure unable",
     "uncertain absent 不 没有 没 非 无",
 )
 """What makes an answer no claim of a span."""

@@ -82,7 +82,8 @@ def tokens_of(text: str) -> list[Token]:
     A mark for "about", ``~5.0``, leaves none either, unless it joins two times. A text of more than
     `MAX_TOKENS` words, marks and times has no tokens.
     """
-    marks = _LATEX.sub(" ", fold(_LABEL.sub(r"\1\2: ", text))).lower()
+    plain = fold(_LABEL.sub(r"\1\2: ", text)).lower()
+    marks = _LATEX.sub(" ", plain.replace("n't", " not"))
     matches = list(islice(_TOKEN.finditer(marks), MAX_TOKENS + 1))
     tokens: list[Token] = []
     for match in matches if len(matches) <= MAX_TOKENS else ():
@@ -138,5 +139,6 @@ def _merge(tokens: list[Token]) -> None:
 
 
 def _ends_in_time(tokens: list[Token]) -> bool:
-    """Whether the last token is a time."""
-    return bool(tokens) and tokens[-1].is_time
+    """Whether the last token is a time, or a bracket that closes behind one."""
+    closed = 1 if tokens and tokens[-1].text in (")", "]", ">") else 0
+    return len(tokens) > closed and tokens[-1 - closed].is_time
