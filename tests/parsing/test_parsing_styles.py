@@ -48,7 +48,7 @@ SPANS = ["{} to {}", "{} - {}", "{}–{}", "{} → {}", "{} --> {}", "from {} to
          "[{}, {}]", "({}, {})", '{{"start": "{}", "end": "{}"}}', "start: {}, end: {}", "{}到{}", "从{}至{}",
          "{} ～ {}", "Event 2: {} to {}", "3. {} to {}", "- {} to {}", "It starts at {} and ends at {}.",
          "\\boxed{{{} \\text{{ to }} {}}}", "```json\n[{}, {}]\n```"]  # fmt: skip
-BLOCKS = ["<answer>{}</answer>", "<think>From 1.0 to 2.0?</think><answer>{}</answer>", "<answer>\n{}\n</answer>",
+BLOCKS = ["<answer>{}</answer>", "<think>From 1.0 to 2.0?</think><answer>{}</answer>", "<answer>\n{}</answer>",
           "<answer>1.0 to 2.0</answer> No: <answer>{}</answer>", "<think>Hm.</think>\n{}."]  # fmt: skip
 WORDS = st.sampled_from(
     ["man", "walks", "slowly", "red", "car", "the", "door", "while", "opens", "一个人", "走进", "房间"]
@@ -107,8 +107,9 @@ def test_boxes_are_read_in_every_style(corners, style, gap):
     assert parse_boxes(f"<think>hm</think><answer>{text}</answer>", len(corners)) == expected
 
 
-OPTIONS = ("sitting down", "opening vitamin C", "closing door B", "both A and C", "I", "Plan A.")
-LETTERS = ["{0}", "({0})", "{0}.", "**{0}**", "{0}. {1}", "({0}) {1}", "{0} {1}", "{1}", "Answer: {0}", "答案是{0}。",
+OPTIONS = ("sitting down", "opening vitamin C", "door B", "both A and C", "I", "Plan A.")
+LETTERS = ["{0}", "({0})", "{0}.", "**{0}**", "{0}. {1}", "({0}) {1}", "{0} {1}", "{1}", "Answer: {0}",
+           "答案是{0}。",
            "The answer is {1}", "The correct option is ({0}).", "\\boxed{{{0}}}", '{{"answer": "{0}"}}',
            "（{0}）"]  # fmt: skip
 
@@ -181,10 +182,12 @@ def test_what_only_thought_holds_is_no_answer(text, tag):
 # -------------------------------------------------------------------------------------------- linear time
 
 FRAGMENTS = [
-    "5秒到", "１：０５", "1m5s ", "1 minute and ", "<5.0s> - ", "片段1：", "00:00:05,000 --> ", "(7 seconds)", "\n1) ",
-    "{", "\\boxed{", "```", "**", '"', "“", '{"a": "', '{"answer": "B", ', "<|box_start|>(0,0),", "<ref>", "x0=0.1, ",
-    "frame 1: ", "0.1 0.2 ", "0, 0, 1, 1\n", "not the ", "n't ", "is not ", "vitamin C ", "a dog ", "（B）", "答案是",
-    "the answer is ", "low quality ", "低质量", "<think>", "</think>", "< answer >", "<glue", "<|im_end|>", "the the ",
+    "5秒到", "１：０５", "1m5s ", "1 minute and ", "<5.0s> - ", "片段1：", "00:00:05,000 --> ",
+    "(7 seconds)", "\n1) ", "{", "\\boxed{", "```", "**", '"', "“", '{"a": "',
+    '{"answer": "B", ', "<|box_start|>(0,0),", "<ref>", "x0=0.1, ", "frame 1: ",
+    "0.1 0.2 ", "0, 0, 1, 1\n", "not the ", "n't ", "is not ", "vitamin C ", "a dog ",
+    "（B）", "答案是", "the answer is ", "low quality ", "低质量", "<think>", "</think>",
+    "< answer >", "<glue", "<|im_end|>", "the the ",
 ]  # fmt: skip
 NAMES = ("vitamin C", "a dog", "both A and B", "低质量")
 

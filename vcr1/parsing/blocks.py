@@ -68,7 +68,7 @@ def read_answer(text: str, longest: int = MAX_UNTAGGED) -> str | ParseFailure:
 
 
 def read_glue(text: str) -> str | ParseFailure:
-    """The content of a completion's glue block, found as `read_answer` finds its own, but never without a tag.
+    """The content of a completion's glue block, found as `read_answer` finds its own, never without a tag.
 
     Returns:
         The content, which may be empty, or a failure: ``too_long``, ``no_glue``.
@@ -77,7 +77,7 @@ def read_glue(text: str) -> str | ParseFailure:
 
 
 def parse_caption(text: str) -> str | ParseFailure:
-    """The words of a completion's answer without what wraps them, or a failure with one of `CAPTION_FAILURES`.
+    """The words of a completion's answer without their wrapping, or a failure of `CAPTION_FAILURES`.
 
     See `read_answer` and `unwrap`; a reply without tags may have any length.
     """

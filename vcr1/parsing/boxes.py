@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from vcr1.parsing.blocks import read_answer
 from vcr1.parsing.wording import fold
@@ -36,10 +37,10 @@ _MARKS = re.compile(
 )
 _LINE_LABEL = re.compile(
     r"\A(?:[-*\u2022][ \t]++)?+[*]{0,2}"
-    r"(?:(?:(?:frame|box|第|框)[ _#]{0,2}[0-9]{1,4} ?帧?[*\"' ]{0,4}:|[0-9]{1,2}[.):](?=[ \t]))[*\"' ]{0,4})?",
+    r"(?:(?:(?:frame|box|第|框)[ _#]{0,2}[0-9]{1,4} ?帧?[*\" ]{0,4}:|[0-9]{1,2}[.):](?=[ \t]))[*\"' ]{0,4})?",
     re.IGNORECASE,
 )
-_NAME = r"(?:c?[xy]|[wh]|[xy]_?(?:[0-2]|c|min|max)|left|top|right|bottom|width|height|center|centre|size)"
+_NAME = r"(?:c?[xy]|[wh]|[xy]_?(?:[0-2]|c|min|max)|left|top|right|bottom|width|height)"
 _NAMED = re.compile(rf"(?<![a-z])({_NAME})\b[^\w\[(+.-]{{1,6}}([+-]?[0-9.]++)", re.IGNORECASE)
 _NAMES = re.compile(rf"[\[(]({_NAME}(?:[ ]?,[ ]?{_NAME}){{3}})[\])]", re.IGNORECASE)
 # Said of boxes that are no corners, or of a list that goes on.
@@ -93,7 +94,7 @@ def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:
 
     - an innermost pair of brackets of any kind around them, quotes and Markdown marks around a number aside;
     - two brackets of two numbers each, ``(x0, y0), (x1, y1)``, where all brackets hold two;
-    - four numbers by name, in any order: ``x0, y0, x1, y1``, ``x1, y1, x2, y2``, ``xmin, …``, ``left, top, …``;
+    - four numbers by name, in any order: ``x0, …``, ``x1, y1, x2, y2``, ``xmin, …``, ``left, top, …``;
     - where there is no bracket, a line, or what stands between two semicolons.
 
     A single bracket or line of four times as many numbers as boxes are asked for is that many boxes. What
@@ -135,7 +136,7 @@ def _is_otherwise(answer: str) -> bool:
     """Whether an answer says that its boxes have another shape, or stand in another order of frames."""
     orders = (tuple(re.split(r"[ ,]+", names.lower().replace("_", ""))) for names in _NAMES.findall(answer))
     labels = ([float(label) for label in each.findall(answer)] for each in _LABELS)
-    falls = any(a >= b for numbers in labels for a, b in zip(numbers, numbers[1:], strict=False))
+    falls = any(a >= b for numbers in labels for a, b in pairwise(numbers))
     return falls or _OTHER_SHAPE.search(answer) is not None or any(order not in _CORNERS for order in orders)
 
 

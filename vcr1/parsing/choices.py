@@ -99,7 +99,7 @@ def parse_letter(text: str, options: int) -> str | ParseFailure:
 
 
 def parse_option(text: str, options: Sequence[str]) -> str | ParseFailure:
-    """The option letter of a completion's answer (see `read_answer`), by its letter or by the option's own words.
+    """The option that a completion's answer names (see `read_answer`), by its letter or its own words.
 
     In this order:
 
@@ -169,7 +169,7 @@ def _bare(text: str) -> Iterable[re.Match[str]]:
 
 
 def _letters(text: str, matches: Iterable[re.Match[str]]) -> set[str]:
-    """The letters that the first matches hold in one of their groups, in upper case; none where one is denied."""
+    """The letters in the groups of the first matches, in upper case; none where one is denied."""
     letters = set()
     for match in islice(matches, _MOST_LETTERS):
         if match.lastindex is not None:

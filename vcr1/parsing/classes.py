@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from vcr1.parsing.blocks import read_answer
-from vcr1.parsing.wording import is_denied, phrase, plain, unwrap
+from vcr1.parsing.wording import is_denied, phrase, plain, unwrap, words_of
 from vcr1.records import ParseFailure
 
 CLASS_FAILURES: tuple[str, ...] = (
@@ -18,8 +18,11 @@ CLASS_FAILURES: tuple[str, ...] = (
 """All the reasons for which `parse_class` fails."""
 
 # What may stand around a single word that names a class; other words may make it about something else.
-_AROUND = frozenset(
-    ["a", "an", "the", "this", "that", "it", "its", "it's", "is", "was", "are", "of", "in", "to", "be", "overall", "quality", "video", "clip", "picture", "image", "footage", "frame", "frames", "visual", "visually", "has", "have", "with", "shows", "looks", "seems", "appears", "very", "rather", "quite", "fairly", "really", "class", "label", "answer", "category", "rated", "level", "final", "correct", "rating", "grade", "score", "text", "该", "视", "频", "画", "质", "量", "的", "是", "为", "很", "比", "较", "整", "体", "这", "个", "答", "案", "类", "别", "属", "于", "有", "片", "段"]
+_AROUND = words_of(
+    "a an the this that it its it's is was are of in to be overall quality video clip picture image footage",
+    "frame frames visual visually has have with shows looks seems appears very rather quite fairly really",
+    "class label answer category rated level final correct rating grade score text",
+    "该 视 频 画 质 量 的 是 为 很 比 较 整 体 这 个 答 案 类 别 属 于 有 片 段",
 )
 _COVER = " \0 "
 

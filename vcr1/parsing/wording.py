@@ -43,6 +43,11 @@ _REFUTED = re.compile(
 )
 
 
+def words_of(*groups: str) -> frozenset[str]:
+    """The words of some lists, each a string with spaces between its words."""
+    return frozenset(word for group in groups for word in group.split())
+
+
 def fold(text: str) -> str:
     """The text with full-width letters, digits and marks, and curly quotes, as their ASCII twins.
 
@@ -82,8 +87,8 @@ def phrase(words: str) -> re.Pattern[str]:
     for word in words.split():
         tight = pattern == "" or _is_han(word) or _is_han(pattern[-1])
         pattern += ("" if pattern == "" else rf"[\s_-]{{{0 if tight else 1},4}}") + re.escape(word)
-    before = "" if _is_han(words[:1]) else r"(?<![^\W%s])" % HAN
-    behind = "" if _is_han(words[-1:]) else r"(?![^\W%s])" % HAN
+    before = "" if _is_han(words[:1]) else rf"(?<![^\W{HAN}])"
+    behind = "" if _is_han(words[-1:]) else rf"(?![^\W{HAN}])"
     return re.compile(before + pattern + behind, re.IGNORECASE)
 
 
