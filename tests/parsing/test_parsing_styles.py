@@ -48,7 +48,7 @@ SPANS = ["{} to {}", "{} - {}", "{}–{}", "{} → {}", "{} --> {}", "from {} to
          "[{}, {}]", "({}, {})", '{{"start": "{}", "end": "{}"}}', "start: {}, end: {}", "{}到{}", "从{}至{}",
          "{} ～ {}", "Event 2: {} to {}", "3. {} to {}", "- {} to {}", "It starts at {} and ends at {}.",
          "\\boxed{{{} \\text{{ to }} {}}}", "```json\n[{}, {}]\n```"]  # fmt: skip
-BLOCKS = ["<answer>{}</answer>", "<think>From 1.0 to 2.0?</think><answer>{}</answer>", "<answer>\n{}</answer>",
+BLOCKS = ["<answer>{}</answer>", "<think>From 1 to 2?</think><answer>{}</answer>", "<answer>\n{}</answer>",
           "<answer>1.0 to 2.0</answer> No: <answer>{}</answer>", "<think>Hm.</think>\n{}."]  # fmt: skip
 WORDS = st.sampled_from(
     ["man", "walks", "slowly", "red", "car", "the", "door", "while", "opens", "一个人", "走进", "房间"]

@@ -35,7 +35,7 @@ LABELS = words_of(
 """What a number behind it may count: "Event 1"."""
 
 ONLY_LABELS = words_of(
-    "event events scene scenes step steps part parts action actions shot shots number numbers id ids page pages"
+    "event events scene scenes step steps part parts action actions shot shots number numbers id ids page"
 )
 """What whole numbers behind it do count: "steps 3-5"."""
 
