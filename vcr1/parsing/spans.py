@@ -42,7 +42,7 @@ class _Pair(NamedTuple):
     @property
     def before(self) -> str:
         """The last text before the times that is not merely beside them."""
-        return next((text for text in reversed(self.head) if text not in _BESIDE), "")
+        return next((text for text in reversed(self.head) if text not in _BESIDE and text != "<"), "")
 
 
 def read_spans(tokens: Sequence[Token]) -> tuple[Interval, ...] | ParseFailure:

@@ -52,6 +52,7 @@ _TOKEN = re.compile(
 )
 # "片段2：20.0" is a label and a time, no clock.
 _LABEL = re.compile(r"(片段|事件|第)([0-9]{1,3})：")
+_ABOUT = re.compile(r"\n[ \t]*+~")  # at the start of a line, it joins nothing
 _LATEX = re.compile(r"\\[a-zA-Z]{1,12}|\\[,;:! ]|[*`$\"']")
 
 
@@ -83,7 +84,7 @@ def tokens_of(text: str) -> list[Token]:
     `MAX_TOKENS` words, marks and times has no tokens.
     """
     plain = fold(_LABEL.sub(r"\1\2: ", text)).lower()
-    marks = _LATEX.sub(" ", plain.replace("n't", " not"))
+    marks = _LATEX.sub(" ", _ABOUT.sub("\n", plain.replace("n't", " not")))
     matches = list(islice(_TOKEN.finditer(marks), MAX_TOKENS + 1))
     tokens: list[Token] = []
     for match in matches if len(matches) <= MAX_TOKENS else ():
