@@ -20,12 +20,12 @@ from vcr1.rewards import (
     Reward,
     accuracy,
     answer_format,
+    boxes_format,
     event_recall,
     glue_format,
     glue_iou,
     letter_accuracy,
     mean_box_iou,
-    parsed_answer_format,
     temporal_iou,
     weighted_total,
 )
@@ -94,18 +94,18 @@ def test_no_reward_for_what_could_not_be_read(reward):
 def test_the_format_of_an_answer_that_must_be_read():
     thought = "<think>it moves</think><answer>[[0, 0, 1, 1]]</answer>"
     read, unread = (Box(0, 0, 1, 1),), ParseFailure("wrong_count")
-    assert parsed_answer_format(Completion(thought, read), SAMPLE) == 1
-    assert parsed_answer_format(Completion(thought, unread), SAMPLE) == 0  # the form alone earns nothing
+    assert boxes_format(Completion(thought, read), SAMPLE) == 1
+    assert boxes_format(Completion(thought, unread), SAMPLE) == 0  # the form alone earns nothing
     assert answer_format(Completion(thought, unread), SAMPLE) == 1
-    assert parsed_answer_format(Completion(f"so: {thought}", read), SAMPLE) == 0
-    no_think: Reward = partial(parsed_answer_format, think=False)
+    assert boxes_format(Completion(f"so: {thought}", read), SAMPLE) == 0
+    no_think: Reward = partial(boxes_format, think=False)
     assert no_think(Completion(thought, read), SAMPLE) == 0
     assert no_think(Completion("<answer>[[0, 0, 1, 1]]</answer>", read), SAMPLE) == 1
 
 
 # ------------------------------------------------------------------------------------- grounded answers
 
-GLUED = "<think>first red</think><answer>B</answer><glue>[[0, 2], [4, 6]]</glue>"
+GLUED = "<think>first red</think><answer>B</answer><glue>[(0, 2), (4, 6)]</glue>"
 SPANS = (Interval(0, 2), Interval(4, 6))
 GROUNDED = asked(GroundedAnswer("B", SPANS))
 
@@ -137,9 +137,9 @@ def test_the_form_of_a_grounded_answer_needs_its_spans():
         glue_format(answered(ParseFailure("no_letter")), GROUNDED) == 1
     )  # another reward sees to the letter
     assert glue_format(answered(intervals=ParseFailure("reversed")), GROUNDED) == 0
-    assert glue_format(answered(text="<answer>B</answer><glue>[[0, 2]]</glue>"), GROUNDED) == 0
+    assert glue_format(answered(text="<answer>B</answer><glue>[(0, 2)]</glue>"), GROUNDED) == 0
     plain: Reward = partial(glue_format, think=False)
-    assert plain(answered(text="<answer>B</answer><glue>[[0, 2]]</glue>"), GROUNDED) == 1
+    assert plain(answered(text="<answer>B</answer><glue>[(0, 2)]</glue>"), GROUNDED) == 1
     assert plain(answered(), GROUNDED) == 0
     assert glue_format(answered(text="<think>hm</think><answer>B</answer>"), GROUNDED) == 0
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from vcr1.geometry import box_iou, interval_iou, union_iou
-from vcr1.parsing import has_answer_format, has_glue_format
+from vcr1.parsing import has_answer_format, has_boxes_format, has_glue_format
 from vcr1.records import (
     Completion,
     GroundedAnswer,
@@ -90,11 +90,14 @@ def answer_format(completion: Completion, sample: Sample, *, think: bool = True)
     return float(has_answer_format(completion.text, think))
 
 
-def parsed_answer_format(completion: Completion, sample: Sample, *, think: bool = True) -> float:
-    """`answer_format`, and the answer could be read: the paper's format reward for structured answers."""
-    return (
-        0.0 if isinstance(completion.value, ParseFailure) else answer_format(completion, sample, think=think)
-    )
+def boxes_format(completion: Completion, sample: Sample, *, think: bool = True) -> float:
+    """1 where the whole completion has the form of boxes, and they could be read and have areas, otherwise 0.
+
+    See `has_boxes_format`.
+    """
+    value: Tracklet | ParseFailure = completion.value
+    readable = not isinstance(value, ParseFailure) and all(box.area > 0 for box in value)
+    return float(readable and has_boxes_format(completion.text, think))
 
 
 def glue_format(completion: Completion, sample: Sample, *, think: bool = True) -> float:

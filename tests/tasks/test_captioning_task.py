@@ -76,7 +76,6 @@ def test_tags_in_a_reference_do_not_spoil_the_answer_to_learn_from() -> None:
         ("A red square and a blue circle appears.", 1.0, 0.0, 0.0),
         ("A blue circle appears; a dog barks; a cat sleeps.", 1 / 2, 1 / 3, 2 / 5),
         ("Nothing happens.", 0.0, 0.0, 0.0),
-        ("...", 0.0, 0.0, 0.0),
     ],
 )
 def test_events_by_hand(caption: str, recall: float, precision: float, f1: float) -> None:
@@ -107,7 +106,7 @@ def test_weights_count_in_the_total_only() -> None:
 
 
 REASONS = {
-    "no_answer": (REFERENCE, 0.0),
+    "no_answer": (f"<think>{REFERENCE}", 0.0),
     "empty": ("<think>hm</think><answer> \n </answer>", 1.0),
     "too_long": (f"<think>hm</think><answer>{REFERENCE}</answer>" + " " * 100_000, 0.0),
 }
@@ -178,7 +177,7 @@ def test_listed_events_may_come_as_a_list() -> None:
 def test_only_captions_are_judged_and_each_gets_its_own_verdict() -> None:
     clerk = Clerk()
     other = Sample("t", "v", "q", "A cat.", extra={"events": ("a cat",)})
-    texts = ["<answer>ab</answer>", "nothing", "<answer>abcd</answer>", "<answer></answer>"]
+    texts = ["<answer>ab</answer>", "<think>nothing", "<answer>abcd</answer>", "<answer></answer>"]
     pending = CaptioningTask(clerk, think=False).judge(texts, [SAMPLE, SAMPLE, other, other])
     assert clerk.pairs == [CaptionPair(REFERENCE, "ab"), CaptionPair("A cat.", "abcd", ("a cat",))]
     assert not clerk.waited
@@ -202,7 +201,7 @@ def test_summary_by_hand() -> None:
         judge(""),  # unreadable: 0
         judge("A dog.", WORDLESS),  # not judged: in none of the means
     ]
-    judgements += task.judge(["A dog."], [WORDLESS])()  # unreadable, so that there is nothing to judge
+    judgements += task.judge(["<think>A dog."], [WORDLESS])()  # unreadable, so that there is nothing to judge
     summary = task.summarise(judgements)
     assert summary == pytest.approx(
         {

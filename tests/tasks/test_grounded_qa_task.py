@@ -144,17 +144,17 @@ def test_an_instant_earns_nothing() -> None:
 # ------------------------------------------------------------------------- two parts, each on its own
 
 LETTERS = {
-    "no_answer": "B",
-    "no_letter": "<answer>the cat</answer>",
+    "no_answer": "",
+    "no_letter": "<answer>the fish</answer>",
     "ambiguous": "<answer>A or B</answer>",
     "not_an_option": "<answer>D</answer>",
 }
 GLUES = {
-    "no_glue": "<glue>(4, 10)",
+    "no_glue": "",
     "no_interval": "<glue>soon</glue>",
     "unpaired": "<glue>[(4, 10), (12)]</glue>",
     "too_many": "<glue>" + "(1, 2), " * 65 + "</glue>",
-    "not_seconds": "<glue>4 to 10 minutes</glue>",
+    "not_seconds": "<glue>4 to 10 frames</glue>",
     "out_of_range": "<glue>(4, 99999999)</glue>",
     "reversed": "<glue>(10, 4)</glue>",
 }
@@ -171,7 +171,7 @@ def test_a_good_letter_keeps_its_accuracy_beside_broken_spans(reason: str) -> No
 
 @pytest.mark.parametrize("reason", LETTERS)
 def test_good_spans_keep_their_iou_beside_a_broken_letter(reason: str) -> None:
-    found = judge(f"<think>hm</think>{LETTERS[reason]}<glue>(4, 10)</glue>")
+    found = judge(f"<think>hm</think>{LETTERS[reason]}<glue>[(4, 10)]</glue>")
     assert found.completion.value == GroundedAnswer(ParseFailure(reason), (Interval(4, 10),))
     assert found.failure == reason
     form = 0.0 if reason == "no_answer" else 1.0
@@ -202,8 +202,8 @@ def test_every_reason_of_the_parsers_is_known_to_the_task() -> None:
 
 
 def test_the_format_depends_on_whether_thought_was_asked_for() -> None:
-    answer = "<answer>B</answer><glue>(4, 10)</glue>"
-    texts = [answer, f"<think>hm</think>{answer}", "<glue>(4, 10)</glue><answer>B</answer>"]
+    answer = "<answer>B</answer><glue>[(4, 10)]</glue>"
+    texts = [answer, f"<think>hm</think>{answer}", "<glue>[(4, 10)]</glue><answer>B</answer>"]
     for think, expected in ((False, [1.0, 0.0, 0.0]), (True, [0.0, 1.0, 0.0])):
         task = GroundedQATask(think=think)
         assert [found.rewards["format"] for found in task.judge(texts, [SAMPLE] * 3)()] == expected
@@ -216,10 +216,10 @@ def test_the_format_depends_on_whether_thought_was_asked_for() -> None:
 def test_summary_by_hand() -> None:
     early, late = ask((4, 10), category="early"), ask((4, 10), category="late")
     judgements = [
-        answered("B", "(4, 10)", early),  # IoU 1, IoP 1
-        answered("B", "(4, 16)", early),  # IoU 6/12, IoP 6/12: right and just grounded
-        answered("B", "(0, 20)", early),  # IoU 6/20, IoP 6/20: right, not grounded
-        answered("A", "(4, 7)", late),  # IoU 3/6, IoP 1: grounded, not right
+        answered("B", "[(4, 10)]", early),  # IoU 1, IoP 1
+        answered("B", "[(4, 16)]", early),  # IoU 6/12, IoP 6/12: right and just grounded
+        answered("B", "[(0, 20)]", early),  # IoU 6/20, IoP 6/20: right, not grounded
+        answered("A", "[(4, 7)]", late),  # IoU 3/6, IoP 1: grounded, not right
         answered("B", "soon", late),  # right; no spans
     ]
     task = GroundedQATask()

@@ -119,7 +119,7 @@ def test_a_weight_of_an_unknown_reward_is_refused() -> None:
         ("", 0.0, "no_answer"),
         ("<think>hm</think><answer>soon</answer>", 1.0, "no_interval"),
         ("<think>hm</think><answer>1 to 2 to 3</answer>", 1.0, "ambiguous"),
-        ("<think>hm</think><answer>1 to 2 minutes</answer>", 1.0, "not_seconds"),
+        ("<think>hm</think><answer>1 to 2 frames</answer>", 1.0, "not_seconds"),
         ("<think>hm</think><answer>-3 to 5</answer>", 1.0, "out_of_range"),
         ("<think>hm</think><answer>10.0 to 4.0</answer>", 1.0, "reversed"),
         ("4 to 10 " * 20_000, 0.0, "too_long"),

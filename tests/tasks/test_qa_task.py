@@ -69,8 +69,8 @@ def test_weights_count_in_the_total_only() -> None:
 
 
 REASONS = {
-    "no_answer": ("B", 0.0),
-    "no_letter": ("<think>hm</think><answer>a dog runs</answer>", 1.0),
+    "no_answer": ("<think>B", 0.0),
+    "no_letter": ("<think>hm</think><answer>a fish runs</answer>", 1.0),
     "ambiguous": ("<think>hm</think><answer>A or B</answer>", 1.0),
     "not_an_option": ("<think>hm</think><answer>D</answer>", 1.0),
     "too_long": ("<think>hm</think><answer>B</answer>" + " " * 100_000, 0.0),
@@ -112,7 +112,7 @@ def test_summary_by_hand() -> None:
     assert [found.category for found in judgements] == ["what", "what", "what", "how", None]
     task = QATask()
     assert task.summarise(judgements) == pytest.approx(
-        {"accuracy": 3 / 5, "accuracy/how": 1.0, "accuracy/what": 1 / 3, "format": 3 / 5}
+        {"accuracy": 4 / 5, "accuracy/how": 1.0, "accuracy/what": 2 / 3, "format": 3 / 5}
     )
     assert task.headline == "accuracy"
     assert set(task.summarise(judgements[4:])) == {"accuracy", "format"}

@@ -47,7 +47,7 @@ def test_rewards_of_a_completion() -> None:
 
 
 REASONS = {
-    "no_answer": ("low quality", 0.0),
+    "no_answer": ("<think>low quality", 0.0),
     "no_class": ("<think>hm</think><answer>good</answer>", 1.0),
     "ambiguous": ("<think>hm</think><answer>low quality or high quality</answer>", 1.0),
     "too_long": ("<think>hm</think><answer>low quality</answer>" + " " * 100_000, 0.0),

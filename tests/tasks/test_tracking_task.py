@@ -116,7 +116,7 @@ def test_rewards_of_a_completion() -> None:
     assert list(found.rewards) == ["format", "iou"]
     assert (found.total, found.failure, found.category) == (1.5, None, None)
     weighted = TrackingTask(boxes=3, weights={"iou": 4.0, "format": 0.5})
-    assert judge(weighted, "[0,0,.5,.5] [0,0,.5,.25] [.5,.5,1,1]").total == 0.5 + 4 * 0.5
+    assert judge(weighted, "[[0,0,.5,.5], [0,0,.5,.25], [.5,.5,1,1]]").total == 0.5 + 4 * 0.5
 
 
 def test_metrics_leave_the_given_box_out() -> None:
@@ -138,12 +138,12 @@ def test_another_number_of_boxes_scores_nothing() -> None:
 
 
 REASONS = {
-    "no_answer": "<answer>[0, 0, 1, 1]",
+    "no_answer": "<answer>[0, 0, 1, ",
     "no_boxes": "<answer>it leaves the frame</answer>",
     "malformed": "<answer>[0, 0, 1], [0, 0, 1, 1], [0, 0, 1, 1]</answer>",
     "wrong_count": "<answer>[0, 0, 1, 1], [0, 0, 1, 1]</answer>",
     "not_normalised": "<answer>[0, 0, 10, 10], [0, 0, 1, 1], [0, 0, 1, 1]</answer>",
-    "reversed": "<answer>[0.5, 0, 0.1, 1], [0, 0, 1, 1], [0, 0, 1, 1]</answer>",
+    "reversed": "<answer>[0.5, 0, 0.1, 1], [0.5, 0, 0.1, 1], [0, 0, 1, 1]</answer>",
     "too_long": "x" * 100_001,
 }
 
@@ -164,7 +164,7 @@ def test_every_reason_of_the_parser_is_known_to_the_task() -> None:
 
 
 def test_the_format_depends_on_whether_thought_was_asked_for() -> None:
-    answer = "<answer>[0,0,.5,.5] [0,0,.5,.5] [0,0,.5,.5]</answer>"
+    answer = "<answer>[[0,0,.5,.5], [0,0,.5,.5], [0,0,.5,.5]]</answer>"
     both = [answer, f"<think>hm</think>{answer}"]
     rewards = [
         [found.rewards["format"] for found in TrackingTask(boxes=3, think=think).judge(both, [SAMPLE] * 2)()]
@@ -184,7 +184,7 @@ def test_summary_by_hand() -> None:
         judged(HALF, HALF, ELSEWHERE),  # mean 2/3, without the first 0.5, one frame of two a success
         judge(task, "gone"),  # nothing
     ]
-    judgements.append(judge(task, "[0,0,.5,.5] [0,0,.5,.5] [0,0,.5,.5]"))  # 1, and well formed
+    judgements.append(judge(task, "[[0,0,.5,.5], [0,0,.5,.5], [0,0,.5,.5]]"))  # 1, and well formed
     summary = task.summarise(judgements)
     assert summary == pytest.approx(
         {

@@ -10,24 +10,25 @@ from vcr1.parsing.blocks import (
     MAX_TEXT,
     answer_block,
     glue_block,
-    has_answer_format,
-    has_glue_format,
     parse_caption,
+    read_answer,
+    read_glue,
     without_tags,
 )
 from vcr1.parsing.boxes import BOX_FAILURES, format_boxes, parse_boxes
-from vcr1.parsing.choices import CLASS_FAILURES, LETTER_FAILURES, parse_class, parse_letter, parse_option
+from vcr1.parsing.choices import LETTER_FAILURES, parse_letter, parse_option
+from vcr1.parsing.classes import CLASS_FAILURES, parse_class
+from vcr1.parsing.forms import has_answer_format, has_boxes_format, has_glue_format
 from vcr1.parsing.intervals import (
     GLUE_FAILURES,
     INTERVAL_FAILURES,
-    MAX_INTERVALS,
-    MAX_SECONDS,
-    MAX_TIME_CHARS,
     format_interval,
     format_intervals,
     parse_interval,
     parse_intervals,
 )
+from vcr1.parsing.spans import MAX_INTERVALS
+from vcr1.parsing.times import MAX_SECONDS, MAX_TIME_CHARS
 
 __all__ = [
     "BOX_FAILURES",
@@ -46,6 +47,7 @@ __all__ = [
     "format_intervals",
     "glue_block",
     "has_answer_format",
+    "has_boxes_format",
     "has_glue_format",
     "parse_boxes",
     "parse_caption",
@@ -54,5 +56,7 @@ __all__ = [
     "parse_intervals",
     "parse_letter",
     "parse_option",
+    "read_answer",
+    "read_glue",
     "without_tags",
 ]

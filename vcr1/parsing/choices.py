@@ -1,30 +1,24 @@
-"""Answers chosen from a given set: the letter of an option, or the name of a class."""
+"""Answers chosen from given options: a letter, or an option's own words."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from string import ascii_uppercase
 
-from vcr1.parsing.blocks import answer_block
+from vcr1.parsing.blocks import read_answer
+from vcr1.parsing.wording import HAN, fold, is_denied, phrase, plain, unwrap
 from vcr1.records import ParseFailure
 
 LETTER_FAILURES: tuple[str, ...] = (
     "too_long",  # the text is over MAX_TEXT
-    "no_answer",  # no closed <answer> block
-    "no_letter",  # no letter that stands for an option
-    "ambiguous",  # two different ones
-    "not_an_option",  # one, beyond the last option
+    "no_answer",  # no answer behind the reasoning
+    "no_letter",  # nothing that stands for one option, or a denied one
+    "ambiguous",  # two different ones, or a letter with another option's words
+    "not_an_option",  # a letter beyond the last option
 )
-"""All the reasons for which `parse_letter` fails."""
-
-CLASS_FAILURES: tuple[str, ...] = (
-    "too_long",  # the text is over MAX_TEXT
-    "no_answer",  # no closed <answer> block
-    "no_class",  # no class is named
-    "ambiguous",  # two or more are
-)
-"""All the reasons for which `parse_class` fails."""
+"""All the reasons for which `parse_letter` and `parse_option` fail."""
 
 # Quantifiers are possessive or bounded, so that every scan is linear.
 # Not a letter of its own: part of a word, of "I'm", of "X-ray", of "U.S.".
@@ -41,34 +35,52 @@ _MARKED = (
     re.compile(r"^[ \t*_`\"'>#-]*+([A-Za-z])(?:[):]|\.(?!\w)|[ \t*_`\"']*+\r?$)", re.MULTILINE),
     # the answer is C, Answer: C, option C
     re.compile(
-        r"\b(?i:answer|option|choice)\b[^\w\n]{0,8}+"
-        r"(?:(?i:is|would|be|the|correct|option|choice|letter)\b[^\w\n]{1,8}+){0,6}+" + _LETTER
+        r"\b(?i:answer|option|choice|答案|选项|选择|选)[^\w\n]{0,8}+"
+        r"(?:(?i:is|would|be|the|correct|option|choice|letter|是|为|选项)\b[^\w\n]{0,8}+){0,6}+" + _LETTER
     ),
 )
 _BARE = re.compile(r"(?<!\w)(?<!\w['\u2019.-])" + _LETTER)
+# The last word before a bare letter, where it is none that names an answer: "Team B" is no B.
+_NOUN = re.compile(
+    r"\b(?!(?:is|be|was|think|thinks|choose|chooses|chose|select|selects|pick|picks|guess|say|says|believe|letter"
+    r"|as|so|to|for|with|or|and|either|both|s|m)\b)[a-z]++[ \t]{1,4}$",
+    re.IGNORECASE,
+)
 # "C or D", "C/D", "(C), (D)". The second letter is looked at only, so that it can be the next one's first.
 _EITHER = re.compile(
     r"(?<!\w)([A-Z])\b[^\w\n]{0,4}(?:\b(?:or|and)\b|[/,&])"
     r"(?=[^\w\n]{0,4}(?:(?:or|and)\b[^\w\n]{1,4})?" + _LETTER + ")"
 )
+_LEAD = re.compile(
+    r"(?:(?:so|thus|therefore|the|my|final|correct|right|best|most|likely|answer|option|choice|would|be|is|it|this"
+    r"|that|s|答|案|选|项|择|正|确|的|是|为|应|该)\b[\s:,.'*-]*+)*+"
+)
+_LETTER_AND_WORDS = re.compile(r"[(\[]?([a-z])[)\].:,]*+ (?:. )?(.++)")
+_BESIDE_HAN = re.compile(f"(?<=[{HAN}])(?=[A-Za-z0-9(])|(?<=[A-Za-z0-9)])(?=[{HAN}])")
+_HAN_JOINS = re.compile(r"[和或与及]")
+_ARTICLE = re.compile(r"^(?:a|an|the) (?=.)")
+_MOST_LETTERS = 64
+_COVER = "words"
+_ENDS = " .,;:!?\"'"
 
 
 def parse_letter(text: str, options: int) -> str | ParseFailure:
-    """The option letter, in upper case, of the text's last answer block.
+    """The option letter, in upper case, of a completion's answer (see `read_answer`).
 
     Two tiers; the second is read only where the first finds nothing:
 
     1. *Marked* letters, in either case: in brackets (``(C)``, ``[c]``) or bold (``**C**``); at the start
-       of a line before ``.``, ``)`` or ``:``, or alone on it; after "answer", "option" or "choice"
-       (``the answer is C``, ``Answer: C``).
-    2. *Bare* capitals that stand alone anywhere (``C performing``, ``it is C``).
+       of a line before ``.``, ``)`` or ``:``, or alone on it; after "answer", "option", "choice" or their
+       Chinese words (``the answer is C``, ``Answer: C``, ``答案是C``).
+    2. *Bare* capitals that stand alone (``C performing``, ``it is C``), but not behind a noun (``Team C``).
 
     In running text, "A" before another word is the article, "I" before a word the pronoun and a small
     letter a word, none of them an option: ``A man plays (C)`` is C, and ``A man plays`` has no letter.
     "A" still counts before "or", "and", "is", "was", "because", "since" and "as".
 
     The tier must name exactly one letter, and no other may be joined to that one as an alternative:
-    ``A or B`` and ``(A), B`` are ambiguous, ``(D) both A and B`` is D. A negation is not understood.
+    ``A or B`` and ``(A), B`` are ambiguous, ``(D) both A and B`` is D. A letter right behind "not" or
+    another denial is no answer.
 
     Args:
         text: the completion.
@@ -82,33 +94,20 @@ def parse_letter(text: str, options: int) -> str | ParseFailure:
     """
     if not 1 <= options <= len(ascii_uppercase):
         raise ValueError(f"options must be 1 to 26: {options}")
-    answer = answer_block(text)
-    if isinstance(answer, ParseFailure):
-        return answer
-    found = _letters(match for pattern in _MARKED for match in pattern.finditer(answer))
-    if not found:
-        found = _letters(match for match in _BARE.finditer(answer) if match[0].isupper())
-    if not found:
-        return ParseFailure("no_letter")
-    for either in _EITHER.finditer(answer):
-        pair = {either[1], either[either.lastindex or 1].upper()}
-        found |= pair if found & pair else set()
-    if len(found) > 1:
-        return ParseFailure("ambiguous")
-    (letter,) = found
-    return letter if letter in ascii_uppercase[:options] else ParseFailure("not_an_option")
-
-
-def _letters(matches: Iterable[re.Match[str]]) -> set[str]:
-    """The letters that matches hold in one of their groups, in upper case."""
-    return {match[match.lastindex].upper() for match in matches if match.lastindex is not None}
+    answer = read_answer(text)
+    return answer if isinstance(answer, ParseFailure) else _letter(unwrap(answer), options)
 
 
 def parse_option(text: str, options: Sequence[str]) -> str | ParseFailure:
-    """The option letter of the text's last answer block; where that is unclear, by the option's own words.
+    """The option that a completion's answer names (see `read_answer`), by its letter or its own words.
 
-    As `parse_letter`, and besides: a letter that opens the answer and is followed by its option's own text
-    counts whatever else stands there, and so does an answer that is one option's text and no other's.
+    In this order:
+
+    1. one letter and nothing else;
+    2. the words of exactly one option and nothing else, behind "the answer is" or not;
+    3. a letter and then an option's words: both have to mean the same option;
+    4. a letter as `parse_letter` finds it, where letters inside of an option's words do not count;
+    5. the words of exactly one option in a sentence, not denied, and no letter.
 
     Args:
         text: the completion.
@@ -117,62 +116,99 @@ def parse_option(text: str, options: Sequence[str]) -> str | ParseFailure:
     Returns:
         A letter, or a failure with one of `LETTER_FAILURES`.
     """
-    letter = parse_letter(text, len(options))
-    answer = answer_block(text)
-    if not isinstance(letter, ParseFailure) or isinstance(answer, ParseFailure):
-        return letter
-    said = _plain(answer).strip(" .")
-    plain = [_plain(option).strip(" .") for option in options]
-    for letter_of, option in zip(ascii_uppercase.lower(), plain, strict=False):
-        written = [f"{letter_of}{mark} {option}" for mark in (".", ")", ":")] + [f"({letter_of}) {option}"]
-        if option and said in written:
-            return letter_of.upper()
-    if letter.reason == "no_letter" and plain.count(said) == 1:
-        return ascii_uppercase[plain.index(said)]
-    return letter
-
-
-def parse_class(text: str, classes: Sequence[str]) -> str | ParseFailure:
-    """The one class that the text's last answer block names, as ``classes`` spells it.
-
-    A name counts wherever it stands as whole words, in any case and with any whitespace, ``_`` or ``-``
-    between its words. Longer names are looked for first, and what they cover is no shorter name: "low
-    quality" does not name "quality". Where no name stands, a word will do that only one of them has: "low" is
-    "low quality" beside "high quality". The same class may be named twice. A negation is not understood.
-
-    Args:
-        text: the completion.
-        classes: the names; they differ in more than case, whitespace, ``_`` and ``-``.
-
-    Returns:
-        One of ``classes``, or a failure with one of `CLASS_FAILURES`.
-
-    Raises:
-        ValueError: no classes, an empty name or two alike; never because of the text.
-    """
-    names = {_plain(name): name for name in classes}
-    if not names or "" in names or len(names) != len(classes):
-        raise ValueError(f"classes must be distinct names: {list(classes)}")
-    answer = answer_block(text)
+    answer = read_answer(text)
     if isinstance(answer, ParseFailure):
         return answer
-    rest, named = _plain(answer), []
-    for plain in sorted(names, key=len, reverse=True):
-        rest, hits = re.subn(rf"(?<!\w){re.escape(plain)}(?!\w)", "\0", rest)
-        if hits:
-            named.append(names[plain])
-    if not named:
-        words = {plain: set(plain.split()) for plain in names}
-        said = set(re.findall(r"\w+", rest))
-        for plain, name in names.items():
-            others = set().union(*(words[other] for other in names if other != plain))
-            if said & (words[plain] - others):
-                named.append(name)
-    if not named:
-        return ParseFailure("no_class")
-    return named[0] if len(named) == 1 else ParseFailure("ambiguous")
+    answer = unwrap(answer)
+    said = [plain(answer).strip(_ENDS)]
+    said.append(_LEAD.sub("", said[0], count=1).strip(_ENDS))
+    names = [plain(option).strip(_ENDS) for option in options]
+    letters = ascii_uppercase[: len(options)]
+    if said[0].upper() in letters and len(said[0]) == 1:
+        return said[0].upper()
+    for words in said:
+        if names.count(words) == 1:
+            return letters[names.index(words)]
+    pair = _LETTER_AND_WORDS.fullmatch(said[1]) or _LETTER_AND_WORDS.fullmatch(said[0])
+    begun = _begun(pair[2], names) if pair else None
+    if pair and begun is not None and pair[1].upper() in letters:
+        same = names[letters.index(pair[1].upper())] == names[begun]
+        return pair[1].upper() if same else ParseFailure("ambiguous")
+    rest, named, others = _mask(answer, names)
+    letter = _letter(rest, len(options))
+    if not isinstance(letter, ParseFailure):
+        return letter if not named or letter in named else ParseFailure("ambiguous")
+    if letter.reason != "no_letter" or not named:
+        return letter
+    return named.pop() if len(named) == 1 and not others else ParseFailure("ambiguous")
 
 
-def _plain(text: str) -> str:
-    """Lower case, with single spaces between the words, for ``_`` and ``-`` too, and none around them."""
-    return " ".join(text.lower().replace("_", " ").replace("-", " ").split())
+def _letter(answer: str, options: int) -> str | ParseFailure:
+    """The one letter that an answer's words name."""
+    text = _HAN_JOINS.sub(" and ", _BESIDE_HAN.sub(" ", fold(answer)))
+    found = _letters(text, (match for pattern in _MARKED for match in pattern.finditer(text)))
+    if not found:
+        found = _letters(text, _bare(text))
+    if not found:
+        return ParseFailure("no_letter")
+    for either in _EITHER.finditer(text):
+        pair = {either[1], either[either.lastindex or 1].upper()}
+        found |= pair if found & pair else set()
+    if len(found) > 1:
+        return ParseFailure("ambiguous")
+    (letter,) = found
+    return letter if letter in ascii_uppercase[:options] else ParseFailure("not_an_option")
+
+
+def _bare(text: str) -> Iterable[re.Match[str]]:
+    """The capitals that stand alone, but not behind a noun."""
+    for match in _BARE.finditer(text):
+        before = text[max(0, match.start() - 40) : match.start()]
+        if match[0].isupper() and (_NOUN.search(before) is None or len(before.strip()) == 1):
+            yield match
+
+
+def _letters(text: str, matches: Iterable[re.Match[str]]) -> set[str]:
+    """The letters in the groups of the first matches, in upper case; none where one is denied."""
+    letters = set()
+    for match in islice(matches, _MOST_LETTERS):
+        if match.lastindex is not None:
+            begin, end = match.span(match.lastindex)
+            if is_denied(text, match.start(), match.end()) or is_denied(text, begin, end):
+                return set()
+            letters.add(match[match.lastindex].upper())
+    return letters
+
+
+def _begun(words: str, names: Sequence[str]) -> int | None:
+    """The place of the longest name that some words begin with, if any."""
+    fitting = [name for name in names if re.match(rf"{re.escape(name)}(?!\w)", words) and name]
+    return names.index(max(fitting, key=len)) if fitting else None
+
+
+def _mask(answer: str, names: Sequence[str]) -> tuple[str, set[str], set[str]]:
+    """An answer with the words of options covered, the letters of those that it names, and of others it has.
+
+    One word in the middle of a sentence names no option, as "2" or "no" may belong to the sentence, nor do
+    denied words. Longer options are looked for first, and what they cover is no shorter one.
+    """
+    rest = fold(answer)
+    named: set[str] = set()
+    others: set[str] = set()
+    for place in sorted(range(len(names)), key=lambda place: -len(names[place])):
+        name = _ARTICLE.sub("", names[place])
+        if len(name) < 2 or names.count(names[place]) > 1:
+            continue
+        pattern = phrase(name)
+        words = [match.span() for match in re.finditer(r"\w++", rest)]
+        for match in pattern.finditer(rest):
+            inside = " " not in name and _inside(words, match)
+            denied = is_denied(rest, match.start(), match.end())
+            (others if inside or denied else named).add(ascii_uppercase[place])
+        rest = pattern.sub(_COVER, rest)
+    return rest, named, others - named
+
+
+def _inside(words: Sequence[tuple[int, int]], match: re.Match[str]) -> bool:
+    """Whether other words, but an article, stand on both sides of a match."""
+    return words[0][0] < match.start() and match.end() < words[-1][1]

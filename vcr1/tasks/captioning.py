@@ -61,7 +61,7 @@ class CaptioningTask(Task):
         return Prompt(f"{sample.query.strip()}\n{self.instruct(FORM)}")
 
     def parse(self, text: str, sample: Sample) -> str | ParseFailure:
-        """The words of the last answer block."""
+        """The words of the answer."""
         return parse_caption(text)
 
     def answer(self, sample: Sample) -> str:

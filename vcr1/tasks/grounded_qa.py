@@ -56,7 +56,7 @@ class GroundedQATask(Task):
         return Prompt(f"{sample.query.strip()}\n{list_options(sample.options)}\n{self.instruct(FORM)}")
 
     def parse(self, text: str, sample: Sample) -> GroundedAnswer | ParseFailure:
-        """The letter of the last answer block, the spans of the last glue block; a failure if both fail."""
+        """The letter of the answer and the spans of the glue block; a failure if both fail."""
         letter, intervals = parse_option(text, sample.options), parse_intervals(text)
         if isinstance(letter, ParseFailure) and isinstance(intervals, ParseFailure):
             return letter

@@ -48,7 +48,7 @@ class GroundingTask(Task):
         return Prompt(f"{question}\n{self.instruct(FORM)}")
 
     def parse(self, text: str, sample: Sample) -> Interval | ParseFailure:
-        """The interval of the last answer block."""
+        """The interval of the answer."""
         return parse_interval(text)
 
     def answer(self, sample: Sample) -> str:

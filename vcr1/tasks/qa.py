@@ -20,5 +20,5 @@ class QATask(ChoiceTask):
         return Prompt(f"{sample.query.strip()}\n{list_options(sample.options)}\n{self.instruct(FORM)}")
 
     def parse(self, text: str, sample: Sample) -> str | ParseFailure:
-        """The letter of the last answer block."""
+        """The letter that the answer names, itself or by the option's words."""
         return parse_option(text, sample.options)

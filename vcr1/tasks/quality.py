@@ -21,7 +21,7 @@ class QualityTask(ChoiceTask):
         return Prompt(f"{sample.query.strip()}\n{self.instruct(form)}")
 
     def parse(self, text: str, sample: Sample) -> str | ParseFailure:
-        """The class that the last answer block names."""
+        """The class that the answer names."""
         return parse_class(text, sample.options)
 
     def category(self, sample: Sample) -> str:

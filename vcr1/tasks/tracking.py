@@ -10,7 +10,7 @@ from vcr1.geometry import box_iou
 from vcr1.metrics import average_overlap, best_constant_box, mean, recall_at, success_rate
 from vcr1.parsing import BOX_FAILURES, format_boxes, parse_boxes
 from vcr1.records import Box, Completion, Judgement, ParseFailure, Prompt, Sample, Tracklet
-from vcr1.rewards import Reward, mean_box_iou, parsed_answer_format
+from vcr1.rewards import Reward, boxes_format, mean_box_iou
 from vcr1.tasks.base import Task, format_share, mean_of
 
 QUESTION = (
@@ -58,7 +58,7 @@ class TrackingTask(Task):
         weights: Mapping[str, float] | None = None,
     ) -> None:
         parts: dict[str, Reward] = {
-            "format": partial(parsed_answer_format, think=think),
+            "format": partial(boxes_format, think=think),
             "iou": mean_box_iou,
         }
         super().__init__(parts, rewards=rewards, weights=weights, think=think)
@@ -78,7 +78,7 @@ class TrackingTask(Task):
         return Prompt(f"{question}\n{self.instruct(form)}")
 
     def parse(self, text: str, sample: Sample) -> Tracklet | ParseFailure:
-        """The boxes of the last answer block, as many as were asked for."""
+        """The boxes of the answer, as many as were asked for."""
         return parse_boxes(text, self.frames)
 
     def answer(self, sample: Sample) -> str:

@@ -32,7 +32,7 @@ def test_glue_block_is_the_last_closed_one():
     "text",
     [
         "<think>a</think><answer>C</answer><glue>[(1, 2)]</glue>",
-        "\n<think>a\nb</think> \n <answer>C</answer>\n\n<glue>\n</glue>  ",
+        "\n<think>a\nb</think> \n <answer>C</answer>\n\n<glue>\n[(1,2) , ( 3.5, 4. )]</glue>  ",
     ],
 )
 def test_glue_format(text):
@@ -108,7 +108,7 @@ FAILURES = [
     ("unpaired", "[(1, 2), (4"),
     ("unpaired", "(1, 2, 3)"),
     ("too_many", "(1, 2)," * (MAX_INTERVALS + 1)),
-    ("not_seconds", "(1, 2), 4 to 6 minutes"),
+    ("not_seconds", "(1, 2), 4 to 6 frames"),
     ("out_of_range", "(1, 2), (-4, 6)"),
     ("out_of_range", "(1, 2), (4, 10000000)"),
     ("reversed", "(1, 2), (6, 4)"),

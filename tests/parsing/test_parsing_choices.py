@@ -89,7 +89,7 @@ def test_answers_without_one_letter(reason, answer):
 
 
 def test_every_reason_for_no_letter_is_reached():
-    assert parse_letter("C", options=5) == ParseFailure("no_answer")
+    assert parse_letter("<think>C", options=5) == ParseFailure("no_answer")
     assert {reason for reason, _ in LETTER_FAILING} | {"too_long", "no_answer"} == set(LETTER_FAILURES)
     assert len(set(LETTER_FAILURES)) == len(LETTER_FAILURES)
 
@@ -150,7 +150,7 @@ def test_answers_without_one_class(reason, answer):
 
 
 def test_every_reason_for_no_class_is_reached():
-    assert parse_class("low quality", CLASSES) == ParseFailure("no_answer")
+    assert parse_class("<think>low quality", CLASSES) == ParseFailure("no_answer")
     assert {reason for reason, _ in CLASS_FAILING} | {"too_long", "no_answer"} == set(CLASS_FAILURES)
     assert len(set(CLASS_FAILURES)) == len(CLASS_FAILURES)
 

@@ -1,0 +1,102 @@
+"""Marks around the words: what full-width, Markdown, LaTeX and JSON writing of the same answer share."""
+
+from __future__ import annotations
+
+import re
+
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_MARKS = str.maketrans(
+    "\u3000\u3001\u3002\u3010\u3011\u300c\u300d\u301c\u2018\u2019\u201c\u201d\u2033\u2032",
+    ' ,.[]""~\'\'"""\'',
+)
+
+HAN = "\u3400-\u9fff"
+"""Chinese characters, as a range for the inside of a character class."""
+
+# Possessive or bounded: every pattern here takes linear time.
+_WRAPPINGS = (
+    re.compile(r"```[ \t]*+[a-zA-Z]{0,10}[ \t]*+\n(.*?)```", re.DOTALL),
+    re.compile(r"```(?![a-z]{1,10}\n)([^`]*+)```"),
+    re.compile(r"\*\*((?:[^*]|\*(?!\*))*+)\*\*"),
+    re.compile(r"`([^`]*+)`"),
+    re.compile(r'"([^"]*+)"'),
+    re.compile("\u201c([^\u201c\u201d]*+)\u201d"),
+    re.compile(r"'([^']*+)'"),
+    re.compile(r"\$\$?+([^$]*+)\$\$?+"),
+    re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)[ \t]*+\{([^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+)\}"),
+    re.compile(r'\{\s*+"[^"\n]{1,40}"\s*+:\s*+"((?:[^"\\]|\\.)*+)"\s*+,?+\s*+\}', re.DOTALL),
+)
+_JSON_ANSWER = re.compile(r'"(?:answer|option|choice)"\s*+:\s*+"((?:[^"\\]|\\.)*+)"', re.IGNORECASE)
+_MOST_WRAPPINGS = 6
+
+_DENIED = re.compile(
+    r"(?:\b(?:not|never|neither|nor|no|cannot|excludes?|except|than|below|above|hardly|barely|nearly|almost|but|without"
+    r"|lacks?|far from|rules? out|ruled out|eliminates?|eliminated)\b|n['\u2019]t\b|[不非无没]|排除)"
+    r"(?:[^\w\n]{0,4}(?:the|a|an|be|answer|option|choice|of|in|is|是|选|有|为)\b)*[^\w\n]{0,4}$",
+    re.IGNORECASE,
+)
+_REFUTED = re.compile(
+    r"[^\w\n]{0,4}(?:(?:is|was|are|be|looks|seems)\b|(?:can|could|does|do|is|was)(?=n['\u2019]t))?"
+    r"[^\w\n]{0,4}(?:(?:clearly|also|definitely|probably)[ ])?"
+    r"(?:(?:not|wrong|incorrect|false|impossible|unlikely|excluded|out)\b|n['\u2019]t\b|cannot\b|不|错|是错|有误)",
+    re.IGNORECASE,
+)
+
+
+def words_of(*groups: str) -> frozenset[str]:
+    """The words of some lists, each a string with spaces between its words."""
+    return frozenset(word for group in groups for word in group.split())
+
+
+def fold(text: str) -> str:
+    """The text with full-width letters, digits and marks, and curly quotes, as their ASCII twins.
+
+    This is the part of Unicode's NFKC that keeps the value of every number: NFKC itself makes 32 out of
+    a 3 with a raised 2. The length does not change.
+    """
+    return text.translate(_FULL_WIDTH).translate(_MARKS)
+
+
+def unwrap(text: str) -> str:
+    r"""The words inside of code fences, bold, quotes, ``$…$``, ``\boxed{…}`` or a JSON object of one string.
+
+    Only wrappings around the whole text come off, at most six of them. Of a JSON object with several keys,
+    the value of ``answer``, ``option`` or ``choice`` is taken if it is the only one of them.
+    """
+    for _ in range(_MOST_WRAPPINGS):
+        text = text.strip()
+        inner = next((match[1] for each in _WRAPPINGS if (match := each.fullmatch(text))), None)
+        if inner is None and text.startswith("{") and text.endswith("}"):
+            answers = _JSON_ANSWER.findall(text)
+            inner = answers[0] if len(answers) == 1 else None
+        if inner is None:
+            break
+        text = inner
+    return text.strip()
+
+
+def plain(text: str) -> str:
+    """Lower case and single spaces, for ``_`` and ``-`` too; every Chinese character is a word of its own."""
+    spaced = re.sub(f"([{HAN}])", r" \1 ", fold(text).lower().replace("_", " ").replace("-", " "))
+    return " ".join(spaced.split())
+
+
+def phrase(words: str) -> re.Pattern[str]:
+    """A pattern that finds some `plain` words as whole words, in any case and however they are spaced."""
+    pattern = ""
+    for word in words.split():
+        tight = pattern == "" or _is_han(word) or _is_han(pattern[-1])
+        pattern += ("" if pattern == "" else rf"[\s_-]{{{0 if tight else 1},4}}") + re.escape(word)
+    before = "" if _is_han(words[:1]) else rf"(?<![^\W{HAN}])"
+    behind = "" if _is_han(words[-1:]) else rf"(?![^\W{HAN}])"
+    return re.compile(before + pattern + behind, re.IGNORECASE)
+
+
+def is_denied(text: str, begin: int, end: int) -> bool:
+    """Whether a part of a text stands right behind "not" or another denial, or right before "is wrong"."""
+    before, behind = text[max(0, begin - 40) : begin], text[end : end + 40]
+    return _DENIED.search(before) is not None or _REFUTED.match(behind) is not None
+
+
+def _is_han(word: str) -> bool:
+    return re.match(f"[{HAN}]", word) is not None
