@@ -60,6 +60,16 @@ def curve(path: Path, text: str, **constants: float) -> NDArray[np.float64]:
     return pixels(path / "curve.png")
 
 
+def test_the_score_before_training_is_where_the_curve_begins(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text("step,val/mIoU\n100,0.6\n")
+    learning_curve(metrics, [], "val/mIoU", {}, tmp_path / "dot.png")
+    learning_curve(metrics, [], "val/mIoU", {}, tmp_path / "line.png", before=0.4)
+    dot, line = (pixels(tmp_path / f"{name}.png")[20:-80, 80:-20] for name in ("dot", "line"))
+    assert len(columns_of(dot, "black")) < 100
+    assert len(columns_of(line, "black")) > 400  # from update 0 to update 100
+
+
 # ------------------------------------------------------------------------------------------- timelines
 
 

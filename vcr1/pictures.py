@@ -130,9 +130,14 @@ def _boxes(axis: Axes, entry: TrackEntry, frame: int) -> None:
 
 
 def learning_curve(
-    metrics: Path, train: Sequence[str], held_out: str, lines: Mapping[str, float], path: Path
+    metrics: Path,
+    train: Sequence[str],
+    held_out: str,
+    lines: Mapping[str, float],
+    path: Path,
+    before: float | None = None,
 ) -> None:
-    """Training metrics by update, the held-out metric where it was measured, baselines as lines.
+    """Draw training metrics by update, the held-out metric where it was measured, and baselines as lines.
 
     Args:
         metrics: a run's ``metrics.csv``.
@@ -140,6 +145,7 @@ def learning_curve(
         held_out: column that is drawn as points.
         lines: label -> height of a horizontal line.
         path: where to write the PNG.
+        before: the held-out metric before the first update, if it was measured.
     """
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -150,6 +156,8 @@ def learning_curve(
             (line,) = axis.plot(steps, values, alpha=0.25, linewidth=1)
             axis.plot(steps, smooth(values), color=line.get_color(), label=f"{column} (smoothed)")
     steps, values = column_of(rows, held_out)
+    if before is not None:
+        steps, values = [0, *steps], [before, *values]
     if values:
         axis.plot(steps, values, "o-", color="black", label=held_out)
     for (label, height), style in zip(lines.items(), ("--", ":", "-.") * len(lines), strict=False):

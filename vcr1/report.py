@@ -177,6 +177,7 @@ def write_report(
                 held_out=f"val/{name}/{task.headline}",
                 lines={line: scores[task.headline] for line, scores in lines.items()},
                 path=curve,
+                before=report.before.scores.get(name, {}).get(task.headline) if report.before else None,
             )
             pictures.append(curve.name)
         answers = folder / f"answers{suffix}.png"
