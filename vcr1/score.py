@@ -37,7 +37,7 @@ from vcr1.evaluation import (
     write_results,
     write_whole,
 )
-from vcr1.readers.annotations import read_lines
+from vcr1.readers.files import read_lines
 from vcr1.records import Batch, LostSample
 
 log = logging.getLogger(__name__)

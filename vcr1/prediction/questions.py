@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.readers.annotations import read_lines
+from vcr1.readers.files import read_lines
 from vcr1.readers.jsonl import INSTRUCTION
 from vcr1.records import Box, Sample, VideoSource
 

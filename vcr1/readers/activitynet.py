@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from vcr1.errors import UserError
-from vcr1.readers.annotations import Annotations, VideoFolder, add_span, read_json
+from vcr1.readers.annotations import Annotations, add_span
+from vcr1.readers.files import read_json
+from vcr1.readers.videos import VideoFolder
 
 
 def read_activitynet(annotations: str, videos: str, limit: int | None = None) -> Annotations:
@@ -46,5 +48,6 @@ def read_activitynet(annotations: str, videos: str, limit: int | None = None) ->
             left -= 1
             if left < 0:
                 return result.checked()
-            add_span(result, f"{video}-{number}", path, sentence, start, end, duration)
+            detail = folder.tried(video) if path is None else ""
+            add_span(result, f"{video}-{number}", path, sentence, start, end, duration, detail)
     return result.checked()
