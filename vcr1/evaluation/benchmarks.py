@@ -21,7 +21,9 @@ from vcr1.video import FrameBudget
 
 log = logging.getLogger(__name__)
 
-FIELDS = ("task", "split", "sources", "video", "options", "loader", "clips", "box_decimals")
+FILES = ("annotations", "videos")
+"""Settings of a benchmark that stand for those of its source, where they are given."""
+FIELDS = ("task", "split", "sources", *FILES, "video", "options", "loader", "clips", "box_decimals")
 """What a benchmark's config may hold; the last three come along with data sets and are not read."""
 
 
@@ -84,13 +86,13 @@ def _read(cfg: DictConfig, name: str, limit: int | None, unseen: bool) -> Benchm
     node = cfg.benchmarks[name]
     unknown = [str(key) for key in node if key not in FIELDS]
     if unknown:
-        raise UserError(
-            f"benchmarks.{name} has {', '.join(unknown)}; it knows task, split, sources, video, options"
-        )
-    kind, split = str(node.task), str(node.split)
+        raise UserError(f"benchmarks.{name} has {', '.join(unknown)}; it knows {', '.join(FIELDS[:-3])}")
+    kind, split = _kind(cfg, name), str(node.split)
     source = OmegaConf.select(node, f"sources.{kind}.{split}")
     if source is None:
         raise UserError(f"benchmarks.{name}.sources.{kind}.{split} is not configured")
+    given = {field: node[field] for field in FILES if node.get(field) is not None}
+    source = OmegaConf.merge(source, given)
     task = build_task_for(cfg, kind, node.get("options"))
     with reading_for(Purpose.SCORING if unseen else Purpose.EVALUATION):
         annotations: Annotations = build(source)
@@ -103,6 +105,22 @@ def _read(cfg: DictConfig, name: str, limit: int | None, unseen: bool) -> Benchm
     log.info("%s - %s", name, annotations)
     own = node.sources[kind].get("video") or node.get("video") or cfg.data.video
     return Benchmark(name, kind, split, task, annotations, build(own), lost if limit is None else ())
+
+
+def _kind(cfg: DictConfig, name: str) -> str:
+    """The task of a benchmark: its own, or where it names none, the one that the command chooses.
+
+    Raises:
+        UserError: it names none, and the command chooses several.
+    """
+    if (kind := cfg.benchmarks[name].get("task")) is not None:
+        return str(kind)
+    chosen = [str(one) for one in cfg.get("tasks") or {}]
+    if len(chosen) != 1:
+        raise UserError(
+            f"say which task it is of, such as task=grounding or benchmarks.{name}.task=grounding"
+        )
+    return chosen[0]
 
 
 def build_task_for(cfg: DictConfig, kind: str, options: Any = None) -> Task:
