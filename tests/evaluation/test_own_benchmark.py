@@ -35,7 +35,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_mp4(root / "videos" / "A.MP4", np.zeros((20, 56, 56, 3), np.uint8), fps=10)
     for task, line in LINES.items():
         (root / task).mkdir()
-        text = "".join(json.dumps({"id": id_, "video": f"clips/{id_}"} | line) + "\n" for id_ in ("a", "gone"))
+        text = "".join(
+            json.dumps({"id": id_, "video": f"clips/{id_}"} | line) + "\n" for id_ in ("a", "gone")
+        )
         (root / task / "val.jsonl").write_text(text)
     return root
 
