@@ -13,6 +13,8 @@ from vcr1.readers.videos import VideoFolder
 def read_activitynet(annotations: str, videos: str, limit: int | None = None) -> Annotations:
     """Captions JSON of ActivityNet and of VideoChat-R1: ``{video: {duration, timestamps, sentences}}``.
 
+    Time-R1's files of Charades-STA call the duration ``video_duration``; it is read where there is no other.
+
     Args:
         annotations: the JSON file.
         videos: folder of the videos, named as in the file.
@@ -30,7 +32,7 @@ def read_activitynet(annotations: str, videos: str, limit: int | None = None) ->
     left = math.inf if limit is None else limit
     for video, entry in content.items():
         try:
-            duration = float(entry["duration"])
+            duration = float(entry["duration"] if "duration" in entry else entry["video_duration"])
             spans, sentences = list(entry["timestamps"]), list(entry["sentences"])
             rows = [
                 (number, *span, text)
