@@ -256,9 +256,11 @@ def test_tracking_of_videochat_r1_is_scored_as_by_its_own_code(tmp_path: Path) -
         {"path": f"{root}/GOT-10k_Val_{number:06}", "object": "bear", "gt": boxes}
         for number, boxes in enumerate(truths)
     ]
-    (tmp_path / "got_val.json").write_text(json.dumps(rows))
+    (tmp_path / "got10k").mkdir()
+    (tmp_path / "got10k" / "got_val.json").write_text(json.dumps(rows))
     texts = {row["path"]: f"<answer>{answer}</answer>" for row, answer in zip(rows, answers, strict=True)}
-    found = scored(tmp_path / "run", texts, "task=[tracking]", f"annotations={tmp_path / 'got_val.json'}")
+    overrides = ["benchmark=[got10k_json]", "task=[tracking]", f"data.root={tmp_path}"]
+    found = scored(tmp_path / "run", texts, *overrides)
     pairs = [zip(answer, truth, strict=True) for answer, truth in zip(answers, truths, strict=True)]
     ious = np.array([np.mean([calculate_iou(*pair) for pair in one]) for one in pairs])
     official = {"mIoU": ious.mean(), "R@0.5": (ious >= 0.5).mean(), "R@0.7": (ious >= 0.7).mean()}

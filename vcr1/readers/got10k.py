@@ -12,7 +12,8 @@ from typing import Any
 from vcr1.errors import UserError, VideoError
 from vcr1.readers.annotations import Annotations, Purpose, keeps_truth, purpose
 from vcr1.readers.boxes import corners_of, mend_boxes
-from vcr1.readers.files import read_json, read_lines
+from vcr1.readers.files import read_lines
+from vcr1.readers.rows import read_rows, strict_number
 from vcr1.readers.videos import VideoFolder
 from vcr1.records import Sample, VideoSource
 from vcr1.video.frames import SUFFIXES, list_frames
@@ -106,9 +107,7 @@ def read_tracking_json(
     _check_arguments(boxes, fps)
     if form not in FORMS:
         raise UserError(f"form={form} of {annotations}: choose from {', '.join(FORMS)}")
-    rows = read_json(annotations)
-    if not isinstance(rows, list):
-        raise UserError(f"{annotations}: expected a list of rows, found a {type(rows).__name__}")
+    rows = read_rows(annotations)
     folder, result = VideoFolder(videos), Annotations(annotations)
     counts: Counter[str] = Counter()
     for number, row in enumerate(rows[:limit], 1):
@@ -261,8 +260,10 @@ def _read_row(row: Any, where: str, form: str) -> tuple[str, str, list[Rectangle
         path, name, gt = row["path"], row["object"], row["gt"]
         if not (isinstance(path, str) and path.strip() and isinstance(name, str) and isinstance(gt, list)):
             raise TypeError("path and object are texts, gt is a list")
-        rectangles = [(_number(a), _number(b), _number(c), _number(d)) for a, b, c, d in gt]
-        size = [_number(row[side]) for side in sides]
+        rectangles = [
+            (strict_number(a), strict_number(b), strict_number(c), strict_number(d)) for a, b, c, d in gt
+        ]
+        size = [strict_number(row[side]) for side in sides]
         if not all(0 < side < math.inf for side in size):
             raise ValueError(f"no size of a frame: {size}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -270,12 +271,6 @@ def _read_row(row: Any, where: str, form: str) -> tuple[str, str, list[Rectangle
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{where}: needs {needs} and gt [[four numbers], ...] ({reason})") from error
     return path, name, rectangles, (size[0], size[1]) if size else None
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"a {type(value).__name__} where a number should be")
-    return float(value)
 
 
 def _find_video(

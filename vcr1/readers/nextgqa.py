@@ -13,6 +13,7 @@ from typing import Any
 from vcr1.errors import UserError
 from vcr1.readers.annotations import Annotations, keeps_truth, mend_interval
 from vcr1.readers.files import read_json, read_lines
+from vcr1.readers.rows import read_rows, strict_number
 from vcr1.readers.videos import VideoFolder
 from vcr1.records import GroundedAnswer, Interval, Sample
 
@@ -131,16 +132,14 @@ def read_nextgqa_json(annotations: str, videos: str, limit: int | None = None) -
     Raises:
         UserError: a missing or broken file (names the row), a missing folder, no usable row.
     """
-    content = read_json(annotations)
-    if not isinstance(content, list):
-        raise UserError(f"{annotations}: expected a list of rows, found a {type(content).__name__}")
+    content = read_rows(annotations)
     folder, result = VideoFolder(videos), Annotations(annotations)
     seen: set[str] = set()
     for number, row in enumerate(content[:limit], 1):
         try:
             options = _options(row["options"])
             fields = {name: _text(row[name]) for name in ("id", "video", "question", "type", "answer")}
-            spans, duration = _pairs(row["glue"]), _number(row["duration"])
+            spans, duration = _pairs(row["glue"]), strict_number(row["duration"])
             if (letter := _LETTER.fullmatch(fields["answer"].strip())) is None:
                 raise ValueError(f"the answer is no letter in brackets: {fields['answer'][:80]!r}")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -150,14 +149,12 @@ def read_nextgqa_json(annotations: str, videos: str, limit: int | None = None) -
             ) from error
         place = ascii_uppercase.index(letter[1])
         row = _Row(
-            id=fields["id"],
-            video=fields["video"],
-            question=fields["question"],
-            options=options,
-            answer=place if place < len(options) else None,
-            kind=fields["type"],
-            spans=spans,
-            duration=duration,
+            *(fields[name] for name in ("id", "video", "question")),
+            options,
+            place if place < len(options) else None,
+            fields["type"],
+            spans,
+            duration,
         )
         _add(result, row, folder, seen)
     return result.checked()
@@ -255,7 +252,8 @@ def _read_spans(path: str) -> dict[str, _VideoSpans]:
     for video, entry in content.items():
         try:
             duration, fps = (
-                None if entry.get(name) is None else _number(entry[name]) for name in ("duration", "fps")
+                None if entry.get(name) is None else strict_number(entry[name])
+                for name in ("duration", "fps")
             )
             if fps is not None and not 0 < fps < math.inf:
                 raise ValueError(f"fps is {fps}")
@@ -292,13 +290,7 @@ def _options(values: Any) -> tuple[str, ...]:
 def _pairs(values: Any) -> list[tuple[float, float]]:
     if not isinstance(values, list):
         raise TypeError(f"spans are a list, not a {type(values).__name__}")
-    return [(_number(start), _number(end)) for start, end in values]
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"a {type(value).__name__} where a number should be")
-    return float(value)
+    return [(strict_number(start), strict_number(end)) for start, end in values]
 
 
 def _text(value: Any) -> str:

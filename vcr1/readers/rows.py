@@ -111,6 +111,17 @@ def _part(
     return VideoSource(path, span.start, None if end is None else span.end, fps), span.length
 
 
+def strict_number(value: object) -> float:
+    """As a float.
+
+    Raises:
+        TypeError: no number, such as a text or a truth value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"a {type(value).__name__} where a number should be")
+    return float(value)
+
+
 def _number(value: object) -> float:
     """As a float; NaN where it is no number."""
     try:
