@@ -149,7 +149,9 @@ def read_nextgqa_json(annotations: str, videos: str, limit: int | None = None) -
             ) from error
         place = ascii_uppercase.index(letter[1])
         row = _Row(
-            *(fields[name] for name in ("id", "video", "question")),
+            fields["id"],
+            fields["video"],
+            fields["question"],
             options,
             place if place < len(options) else None,
             fields["type"],
@@ -212,9 +214,8 @@ def _mend_spans(row: _Row, attempt: Annotations) -> tuple[tuple[Interval, ...], 
     }
     attempt.mended.update([*account.mended, *(reason for reason, holds in reasons.items() if holds)])
     attempt.noticed.update(account.noticed.keys())
-    if duration is not None and not 0 < duration < math.inf:
-        duration = None
-    return tuple(sorted(usable, key=lambda span: (span.start, span.end))), duration
+    usable.sort(key=lambda span: (span.start, span.end))
+    return tuple(usable), duration if duration is not None and 0 < duration < math.inf else None
 
 
 # ----------------------------------------------------------------------------------------- NExT-GQA's files
