@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vcr1.geometry import (
-    box_from_xywh,
+    bound_box,
     box_iou,
     clip_box,
     clip_interval,
@@ -215,23 +215,9 @@ def test_clipped_box_lies_in_the_frame(box):
     assert clipped.area == pytest.approx(box_iou(box, Box(0, 0, 1, 1)) * (1 + box.area - clipped.area))
 
 
-def test_box_from_pixels():
-    assert box_from_xywh(20, 10, 60, 40, 200, 100) == Box(0.1, 0.1, 0.4, 0.5)
-    assert box_from_xywh(-20, 50, 60, 80, 200, 100) == Box(0, 0.5, 0.2, 1)
-    assert box_from_xywh(300, 0, 10, 10, 200, 100) == Box(1, 0, 1, 0.1)  # outside: no area, on the border
-    assert box_from_xywh(0, 0, 0, 0, 200, 100) == Box(0, 0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    "numbers",
-    [
-        (0, 0, 1, 1, 0, 9),
-        (0, 0, 1, 1, 9, -1),
-        (0, 0, 1, 1, 9, math.inf),
-        (0, 0, -1, 1, 9, 9),
-        (math.nan, 0, 1, 1, 9, 9),
-    ],
-)
-def test_no_box_from_pixels(numbers):
-    with pytest.raises(ValueError, match=r"box|frame size"):
-        box_from_xywh(*numbers)
+def test_the_frames_part_of_a_box_by_the_toolkits_rule():
+    # In pixels of a frame of 100 x 100: x, y, w, h = -10, 20, 50, 40 becomes 0, 20, 50, 40.
+    assert bound_box(Box(-0.1, 0.2, 0.4, 0.6)) == Box(0, 0.2, 0.5, 0.6)  # moved, not cut
+    assert bound_box(Box(0.75, 0.5, 1.25, 1.5)) == Box(0.75, 0.5, 1, 1)
+    assert bound_box(Box(1.5, 0, 2, 1)) == Box(1, 0, 1, 1)
+    assert bound_box(Box(0.25, 0.25, 0.5, 0.75)) == Box(0.25, 0.25, 0.5, 0.75)

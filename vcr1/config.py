@@ -22,7 +22,7 @@ from vcr1.choices import SPLITS, check_choices, conf_dir, expand_choices
 from vcr1.data import LoaderSettings, MixtureDataModule, Order, TaskDataModule
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder
-from vcr1.readers import Annotations
+from vcr1.readers import Annotations, Purpose, reading_for
 from vcr1.tasks import Task
 from vcr1.video import FrameBudget
 
@@ -160,7 +160,8 @@ def _read_splits(cfg: DictConfig, name: str) -> dict[str, Annotations]:
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise UserError(f"data.sources.{name}.{split}.limit={limit} is no whole number of at least 1")
         try:
-            annotations[split] = build(source)
+            with reading_for(Purpose.HELD_OUT if split == "val" else Purpose.TRAINING):
+                annotations[split] = build(source)
         except UserError as error:
             raise UserError(f"data.sources.{name}.{split}: {error}") from error
         log.info("%s %s - %s", name, split, annotations[split])

@@ -61,8 +61,8 @@ def union_iou(a: Sequence[Interval], b: Sequence[Interval]) -> float:
 def intersection_over_prediction(prediction: Sequence[Interval], truth: Sequence[Interval]) -> float:
     """Share of the predicted time that is true, in 0..1; of unions. IoP in NExT-GQA (arXiv 2309.01327).
 
-    A prediction without length has no share, hence 0; NExT-GQA's own code gives an instant inside the
-    truth 1, which a model would soon find out.
+    A prediction without length has no share, hence 0. NExT-GQA's own code gives an instant inside the truth
+    1; see `vcr1.tasks.grounded_qa` for its figures.
     """
     shared = _shared_length(prediction, truth)
     return min(1.0, shared / _length(prediction)) if shared > 0 else 0.0
@@ -98,6 +98,18 @@ def box_iou(a: Box, b: Box) -> float:
     return intersection / (a.area + b.area - intersection) if intersection > 0 else 0.0
 
 
+def bound_box(box: Box) -> Box:
+    """The box within the frame by the rule of GOT-10k's toolkit (``got10k/utils/metrics.py``, ``rect_iou``).
+
+    It moves the left upper corner into the frame and keeps width and height as far as the frame has room. So
+    a box that begins left of the frame or above it is moved, where `clip_box` cuts it. For comparing with
+    others' figures only.
+    """
+    x, y = min(max(box.x0, 0.0), 1.0), min(max(box.y0, 0.0), 1.0)
+    width, height = min(box.x1 - box.x0, 1.0 - x), min(box.y1 - box.y0, 1.0 - y)
+    return Box(x, y, x + width, y + height)
+
+
 def clip_box(box: Box) -> Box:
     """The box with its corners moved into the frame.
 
@@ -105,22 +117,3 @@ def clip_box(box: Box) -> Box:
     """
     x0, y0, x1, y1 = (min(max(value, 0.0), 1.0) for value in (box.x0, box.y0, box.x1, box.y1))
     return Box(x0, y0, x1, y1)
-
-
-def box_from_xywh(x: float, y: float, w: float, h: float, width: float, height: float) -> Box:
-    """Box of a pixel rectangle, clipped to the frame; see `clip_box` for what lies outside.
-
-    Args:
-        x: left edge in pixels.
-        y: upper edge in pixels.
-        w: width of the rectangle in pixels.
-        h: height of the rectangle in pixels.
-        width: width of the frame in pixels.
-        height: height of the frame in pixels.
-
-    Raises:
-        ValueError: a frame without area, a rectangle of negative size, or a number that is not finite.
-    """
-    if not (0 < width < math.inf and 0 < height < math.inf):
-        raise ValueError(f"frame size must be finite and positive: {width} x {height}")
-    return clip_box(Box(x / width, y / height, (x + w) / width, (y + h) / height))

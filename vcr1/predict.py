@@ -131,7 +131,7 @@ def answer_group(
     return [
         Failure(question.id, question.source.path, question.query, one.reason)
         if isinstance(one, Unanswered)
-        else one
+        else asker.scored(one)
         for question, one in zip(group, found, strict=True)
     ]
 

@@ -37,7 +37,7 @@ from vcr1.evaluation import (
     write_results,
     write_whole,
 )
-from vcr1.readers.annotations import read_lines
+from vcr1.readers.files import read_lines
 from vcr1.records import Batch, LostSample
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ READERS = {
     ("tracking", ".json"): "vcr1.readers.read_tracking_json",
     ("grounded_qa", ".json"): "vcr1.readers.read_nextgqa_json",
     ("qa", ".json"): "vcr1.readers.read_perception_test",
+    ("qa", ".parquet"): "vcr1.readers.read_video_mme",
     ("quality", ".json"): "vcr1.readers.read_vidtab_quality",
     ("captioning", ".jsonl"): "vcr1.readers.read_captions",
 }
@@ -118,7 +119,7 @@ def read_one(cfg: DictConfig) -> Benchmark:
             raise UserError(
                 "say what the predictions answer: task=grounding annotations=FILE, or benchmark=charades_sta"
             )
-        reader = reader_of(tasks[0], str(cfg.annotations))
+        reader = reader_of(tasks[0], str(cfg.annotations), cfg.tasks[tasks[0]].get("boxes"))
         with open_dict(cfg):
             reader |= {"annotations": str(cfg.annotations), "videos": cfg.videos or "."}
             node = {"task": tasks[0], "split": "val", "sources": {tasks[0]: {"val": reader}}}
@@ -131,17 +132,18 @@ def read_one(cfg: DictConfig) -> Benchmark:
     return found[0]
 
 
-def reader_of(task: str, annotations: str) -> dict[str, Any]:
-    """Which reader takes an annotation file of a task.
+def reader_of(task: str, annotations: str, boxes: int | None = None) -> dict[str, Any]:
+    """Which reader takes an annotation file of a task; ``boxes`` are asked where it tracks.
 
     Raises:
         UserError: none does.
     """
     ending = Path(annotations).suffix.lower()
+    more = {} if boxes is None else {"boxes": boxes}
     if (task, ending) in READERS:
-        return {"_target_": READERS[task, ending]}
+        return {"_target_": READERS[task, ending], **more}
     if ending == ".jsonl":
-        return {"_target_": "vcr1.readers.read_jsonl", "task": task}
+        return {"_target_": "vcr1.readers.read_jsonl", "task": task, **more}
     endings = sorted({end for name, end in READERS if name == task} | {".jsonl"})
     raise UserError(
         f"annotations={annotations}: of {task}, files that end with {' or '.join(endings)} can be read; "

@@ -1,6 +1,7 @@
 """What is asked, and what cannot be."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from vcr1.errors import UserError
 from vcr1.prediction import Failure, Manner, Question, read_questions
-from vcr1.records import Box, VideoSource
+from vcr1.records import Box, GroundedAnswer, Interval, VideoSource
 from vcr1.tasks import QATask, TrackingTask
 
 TASKS = ("grounding", "tracking", "qa", "captioning", "quality", "grounded_qa")
@@ -16,6 +17,11 @@ TASKS = ("grounding", "tracking", "qa", "captioning", "quality", "grounded_qa")
 
 def manner(task: str = "free", **common: Any) -> Manner:
     return Manner(task, TASKS, 100, common)
+
+
+def clips(folder: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (folder / name).touch()
 
 
 def test_questions_about_one_video() -> None:
@@ -69,6 +75,7 @@ def test_lines_name_their_own_task_and_part(tmp_path: Path) -> None:
         {"video": "b.mp4", "task": "tracking", "query": "the cat", "box": [0, 0, 0.5, 0.5]},
         {"video": "c.mp4", "task": "free"},
     ]
+    clips(tmp_path)
     file = tmp_path / "ask.jsonl"
     file.write_text("\n\n".join(map(json.dumps, rows)))
     asked = read_questions(str(file), ["what?", "why?"], manner("grounding"))
@@ -105,6 +112,7 @@ BAD_LINES = [
 
 @pytest.mark.parametrize(("line", "reason"), BAD_LINES)
 def test_a_bad_line_is_one_failure(tmp_path: Path, line: str, reason: str) -> None:
+    clips(tmp_path)
     file = tmp_path / "ask.jsonl"
     file.write_text(f'{{"video": "a.mp4", "query": "fine"}}\n{line}\n')
     fine, bad = read_questions(str(file), [], manner())
@@ -114,7 +122,65 @@ def test_a_bad_line_is_one_failure(tmp_path: Path, line: str, reason: str) -> No
         raise UserError(bad.reason)
 
 
+TRAINING_LINES: dict[str, tuple[dict[str, Any], Any]] = {
+    "grounding": ({"query": "x", "interval": [2, 9]}, Interval(2, 9)),
+    "tracking": (
+        {"query": "x", "xywh": [[10, 10, 20, 20], [0, 0, 50, 25]], "width": 100, "height": 50},
+        (Box(0.1, 0.2, 0.3, 0.6), Box(0, 0, 0.5, 0.5)),
+    ),
+    "grounded_qa": (
+        {"query": "x", "options": ["a", "b"], "answer": "b", "intervals": [[1, 2]]},
+        GroundedAnswer("B", (Interval(1, 2),)),
+    ),
+    "qa": ({"query": "x", "options": ["a", "b"], "answer": "b", "category": "c"}, "B"),
+    "captioning": ({"caption": "A dog runs.", "events": ["a dog runs"]}, "A dog runs."),
+    "quality": ({"query": "x", "options": ["low", "high"], "answer": "low", "rationale": "r"}, "low"),
+}
+
+
+@pytest.mark.parametrize("task", TRAINING_LINES)
+def test_the_lines_that_one_trains_on_are_asked_and_their_truth_is_kept(tmp_path: Path, task: str) -> None:
+    line, truth = TRAINING_LINES[task]
+    (tmp_path / task).mkdir()
+    (tmp_path / "videos").mkdir()
+    clips(tmp_path / "videos")
+    file = tmp_path / task / "val.jsonl"  # as data=jsonl has it; the videos lie in ../videos
+    file.write_text(json.dumps({"video": "clips/a", "duration": 8} | line))
+    (found,) = read_questions(str(file), [], manner(task))
+    assert isinstance(found, Question), found
+    assert (found.task, Path(found.source.path).resolve()) == (task, tmp_path / "videos" / "a.mp4")
+    assert found.truth is not None
+    assert found.truth.target == truth
+    assert found.sample().target == ((Box(0.1, 0.2, 0.3, 0.6),) if task == "tracking" else None)
+
+
+@pytest.mark.parametrize(
+    ("task", "line", "reason"),
+    [
+        ("free", '{"interval": [1, 2]}', "interval not used: name their task, such as task=grounding"),
+        ("captioning", '{"interval": [1, 2]}', "interval not used: no truth of the task captioning"),
+        ("grounding", '{"interval": [1]}', "truth not used: .*line 1: field 'interval' must be"),
+        ("grounding", '{"interval": [1, 2e400]}', "truth not used: not a span"),
+    ],
+)
+def test_why_a_stated_truth_is_not_used(tmp_path: Path, task: str, line: str, reason: str) -> None:
+    clips(tmp_path)
+    (tmp_path / "ask.jsonl").write_text(line.replace("{", '{"video": "a", "query": "x", '))
+    (found,) = read_questions(str(tmp_path / "ask.jsonl"), [], manner(task))
+    assert isinstance(found, Question)
+    assert found.truth is None
+    assert re.search(reason, found.unused or "")
+
+
+def test_where_a_missing_video_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "ask.jsonl").write_text('{"video": "clips/a.mp4", "query": "x"}')
+    (found,) = read_questions(str(tmp_path / "ask.jsonl"), [], manner())
+    assert isinstance(found, Failure)
+    assert f"tried {tmp_path}/clips/a.mp4, {tmp_path}/a.mp4, with the endings .mp4" in found.reason
+
+
 def test_equal_ids_are_a_failure_of_the_second(tmp_path: Path) -> None:
+    clips(tmp_path)
     file = tmp_path / "ask.jsonl"
     file.write_text('{"video": "a.mp4", "query": "x", "id": "1"}\n' * 2)
     first, second = read_questions(str(file), [], manner())

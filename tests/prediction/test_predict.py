@@ -206,10 +206,25 @@ def test_lines_of_several_tasks(videos: Path, tmp_path: Path) -> None:
         "4": "free",
     }
     reasons = {failure["id"]: failure["reason"] for failure in report["failures"]}
-    assert list(reasons) == ["5", "6", "3"]  # what cannot be asked first
-    assert f"{tmp_path}/gone.mp4: no such file" in reasons["3"]
+    assert list(reasons) == ["3", "5", "6"]
+    assert f"no video 'gone.mp4'; tried {tmp_path}/gone.mp4, with the endings" in reasons["3"]
     assert "task qa is not among those of this run: grounding, tracking, free" in reasons["5"]
     assert "track: it\n" in printed
+
+
+def test_the_file_that_one_trained_on_is_answered_beside_its_truth(videos: Path, tmp_path: Path) -> None:
+    row = {"video": "good", "query": "the red square appears", "interval": [2.0, 5.0], "duration": 8.0}
+    lines = tmp_path / "val.jsonl"
+    lines.write_text(json.dumps(row) + "\n" + json.dumps(row | {"interval": [5]}))
+    report, printed = run(tmp_path, f"video={lines}", f"videos={videos}", "task=grounding")
+    first, second = report["answers"]
+    assert first["truth"] == [2.0, 5.0]
+    start, end = first["answer"]  # worked out again from the answer
+    shared, whole = min(end, 5.0) - max(start, 2.0), max(end, 5.0) - min(start, 2.0)
+    assert first["scores"] == {"iou": pytest.approx(max(shared, 0.0) / whole)}
+    assert f"truth: [2.0, 5.0]; iou {first['scores']['iou']:.3f}\n" in printed
+    assert "line 2: field 'interval' must be [start, end] in seconds" in second["truth_unused"]
+    assert ("truth" in second, second["answer"]) == (False, first["answer"])
 
 
 def test_what_an_interrupted_batch_has_is_written(videos: Path, tmp_path: Path) -> None:

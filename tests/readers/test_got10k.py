@@ -139,7 +139,9 @@ def test_unusable_sequences_are_dropped_and_counted(tmp_path: Path) -> None:
         "fewer_frames_than_asked": 1,
         "object_absent": 1,
         "other_number_of_labels_than_frames": 1,
-        "box_without_area": 5,
+        "box_without_area_in_the_frame": 2,
+        "not_a_box": 2,
+        "reversed_box": 1,
     }
     assert found.mended == {}
 
@@ -152,7 +154,7 @@ def test_boxes_that_reach_over_the_frame_are_clipped(tmp_path: Path) -> None:
     over, within = found.samples
     assert over.target[:2] == (Box(0, 0, 0.1, 0.2), Box(0.9, 0.8, 1, 1))
     assert within.target[0].x1 == pytest.approx(1.0)
-    assert found.mended == {"clipped_to_the_frame": 1}
+    assert found.mended == {"clamped_to_the_frame": 1}
 
 
 def test_without_meta_the_first_frame_tells_the_size(tmp_path: Path) -> None:
@@ -307,11 +309,13 @@ def test_dirty_rows_are_mended_or_dropped_and_counted(videos: Path) -> None:
     ]
     found = read_tracking_json(write_json(videos / "a.json", rows), str(videos), boxes=2)
     assert [sample.target[1] for sample in found.samples] == [Box(0, 0.5, 1, 1), Box(*GOOD)]
-    assert found.mended == {"clipped_to_the_frame": 1}
+    assert found.mended == {"clamped_to_the_frame": 1}
     assert found.dropped == {
         "other_number_of_boxes": 2,
-        "box_without_area": 5,
-        "box_not_normalised": 1,
+        "box_without_area_in_the_frame": 2,
+        "not_a_box": 2,
+        "reversed_box": 1,
+        "box_not_in_fractions": 1,
         "missing_video": 2,
         "fewer_frames_than_asked": 2,
         "empty_query": 1,
@@ -330,8 +334,8 @@ def test_pixels_are_taken_with_the_size_of_the_row(videos: Path) -> None:
         (Box(0.1, 0.2, 0.3, 0.6), Box(0.9, 0.8, 1.0, 0.9)),
         (Box(0.05, 0.1, 0.15, 0.3), Box(0.45, 0.4, 0.55, 0.45)),
     ]
-    assert found.mended == {"clipped_to_the_frame": 1}
-    assert found.dropped == {"box_without_area": 1}
+    assert found.mended == {"clamped_to_the_frame": 1}
+    assert found.dropped == {"not_a_box": 1}
 
 
 def test_ids_are_unique_and_the_same_again(videos: Path) -> None:

@@ -263,13 +263,14 @@ def test_errors_name_file_line_and_field(
     [
         ("{}\n{", r"line 1: needs the field 'video'"),
         ("\n{", r"line 2: not valid JSON at column 2: "),
-        ("[1]", r"line 1: expected an object \{...\}, found a list"),
+        ("1", r"line 1: expected an object \{...\}, found a int"),
+        ("[1]", r"row 1: expected an object \{...\}, found a int"),
         ('{"query": "a", "query": "b"}', r"line 1: the field 'query' stands 2 times in one object"),
-        ("[" * 100_000, r"line 1: not usable JSON"),
+        ("[" * 100_000, r"rows.jsonl: not usable JSON"),
         ('{"start": ' + "9" * 5000 + "}", r"line 1: not usable JSON"),
         ('{"query": "\\ud800"}', r"line 1: not usable JSON"),
         (" \n", "is empty"),
-        ("[]\n" * 3, "line 1"),
+        ("[]\n" * 3, "not valid JSON at line 2: Extra data"),
     ],
 )
 def test_broken_lines(videos: Path, text: str, message: str) -> None:

@@ -10,8 +10,8 @@ from vcr1.errors import UserError
 from vcr1.evaluation import lost_rows
 from vcr1.readers import (
     Annotations,
+    Purpose,
     concatenate,
-    missing_videos_kept,
     read_activitynet,
     read_charades_sta,
     read_got10k,
@@ -20,6 +20,7 @@ from vcr1.readers import (
     read_nextgqa_json,
     read_tracking_json,
     read_vidtab_quality,
+    reading_for,
 )
 from vcr1.records import Interval, VideoSource
 
@@ -29,7 +30,7 @@ def test_a_kept_row_has_its_target_and_the_path_it_would_have(tmp_path: Path) ->
     file.write_text("AAA 1.0 3.0##a person sits.\n")
     with pytest.raises(UserError, match="missing video: 1"):
         read_charades_sta(str(file), str(tmp_path))
-    with missing_videos_kept():
+    with reading_for(Purpose.EVALUATION):
         (sample,) = read_charades_sta(str(file), str(tmp_path)).samples
     assert (sample.target, sample.duration) == (Interval(1.0, 3.0), None)
     assert sample.video == str(tmp_path / "AAA")
@@ -38,26 +39,27 @@ def test_a_kept_row_has_its_target_and_the_path_it_would_have(tmp_path: Path) ->
 def test_a_video_that_cannot_be_opened_is_kept_too(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("AAA 1.0 3.0##a person sits.\n")
     (tmp_path / "AAA.mp4").write_text("no video")
-    with missing_videos_kept():
+    with reading_for(Purpose.EVALUATION):
         (sample,) = read_charades_sta(str(tmp_path / "test.txt"), str(tmp_path)).samples
     assert sample.video == str(tmp_path / "AAA.mp4")
 
 
-def test_wrong_annotations_are_dropped_all_the_same(tmp_path: Path) -> None:
+def test_a_reversed_span_counts_as_an_official_scorer_counts_it(tmp_path: Path) -> None:
     entry = {"duration": 8.0, "timestamps": [[1.0, 2.0], [6.0, 4.0]], "sentences": ["one", "back"]}
     (tmp_path / "val.json").write_text(json.dumps({"gone": entry}))
-    with missing_videos_kept():
+    with reading_for(Purpose.EVALUATION):
         found = read_activitynet(str(tmp_path / "val.json"), str(tmp_path))
-    assert [sample.id for sample in found.samples] == ["gone-0"]
-    assert found.dropped == {"start_not_before_end": 1}
+    assert [sample.target for sample in found.samples] == [Interval(1.0, 2.0), Interval(6.0, 6.0)]
+    assert found.noticed == {"start_not_before_end": 1}
+    assert found.dropped == found.mended == {}
 
 
 def test_the_folder_may_be_missing_only_where_no_video_is_needed(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"video": "x.mp4", "query": "it", "interval": [1, 2]}\n')
     arguments = (str(tmp_path / "a.jsonl"), str(tmp_path / "nowhere"), "grounding")
-    with missing_videos_kept(), pytest.raises(UserError, match="nowhere does not exist"):
+    with reading_for(Purpose.EVALUATION), pytest.raises(UserError, match="nowhere does not exist"):
         read_jsonl(*arguments)
-    with missing_videos_kept(unseen=True):
+    with reading_for(Purpose.SCORING):
         assert len(read_jsonl(*arguments).samples) == 1
     with pytest.raises(UserError, match="nowhere does not exist"):
         read_jsonl(*arguments)
@@ -69,7 +71,7 @@ def test_a_folder_of_frames_is_still_found(tmp_path: Path) -> None:
         (tmp_path / "frames" / f"{number}.jpg").touch()
     rows = [{"path": name, "object": "it", "gt": [[0.0, 0.0, 1.0, 1.0]] * 2} for name in ("frames", "gone")]
     (tmp_path / "a.json").write_text(json.dumps(rows))
-    with missing_videos_kept():
+    with reading_for(Purpose.EVALUATION):
         found = read_tracking_json(str(tmp_path / "a.json"), str(tmp_path), boxes=2)
     assert [sample.source for sample in found.samples] == [
         VideoSource(str(tmp_path / "frames"), fps=10.0),
@@ -79,7 +81,7 @@ def test_a_folder_of_frames_is_still_found(tmp_path: Path) -> None:
 
 def test_annotations_that_are_lost_with_their_video_still_count(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("GONE\n")
-    with missing_videos_kept(), pytest.raises(UserError, match="missing folder: 1"):
+    with reading_for(Purpose.EVALUATION), pytest.raises(UserError, match="missing folder: 1"):
         read_got10k(str(tmp_path))  # not one sample is left
     found = Annotations("somewhere")
     found.drop("missing_folder", "GONE")
@@ -133,7 +135,7 @@ def nextgqa(folder: Path) -> Annotations:
 def test_what_is_lost_with_its_video_keeps_its_category(
     read: Callable[[Path], Annotations], tmp_path: Path
 ) -> None:
-    with missing_videos_kept():
+    with reading_for(Purpose.EVALUATION):
         found = read(tmp_path)
     assert len(found.samples) == 1
     assert [one.category for one in lost_rows(found)] == ["noisy"]

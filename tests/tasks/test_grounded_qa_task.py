@@ -135,10 +135,12 @@ def test_all_of_several_true_spans_reach_1_by_their_union_alone() -> None:
     assert (scores["Acc@GQA"], scores["Acc@GQA(union)"]) == (0.0, 1.0)
 
 
-def test_an_instant_earns_nothing() -> None:
+def test_an_instant_earns_nothing_but_the_iop_of_nextgqas_own_code() -> None:
     found = answered("B", "[(6, 6)]")
     assert found.rewards == {"format": 1.0, "accuracy": 1.0, "iou": 0.0}
-    assert (found.metrics["iop"], found.failure) == (0.0, None)
+    assert (found.metrics["iop"], found.metrics["iou"], found.failure) == (1.0, 0.0, None)
+    assert found.metrics["union_iop"] == 0.0
+    assert answered("B", "[(11, 11)]").metrics["iop"] == 0.0  # outside of the truth, 4..10
 
 
 # ------------------------------------------------------------------------- two parts, each on its own

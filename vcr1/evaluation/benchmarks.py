@@ -12,15 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from vcr1.config import build
 from vcr1.errors import UserError
+from vcr1.evaluation.answers import MISSING_VIDEO
 from vcr1.preflight import check_frames
-from vcr1.readers import VIDEO_REASONS, Annotations, missing_videos_kept
+from vcr1.readers import NO_QUESTIONS, VIDEO_REASONS, Annotations, Purpose, reading_for
 from vcr1.records import LostSample, Sample
 from vcr1.tasks import Task
 from vcr1.video import FrameBudget
 
 log = logging.getLogger(__name__)
 
-FIELDS = ("task", "split", "sources", "video", "options", "loader", "clips", "box_decimals")
+FILES = ("annotations", "videos")
+"""Settings of a benchmark that stand for those of its source, where they are given."""
+FIELDS = ("task", "split", "sources", *FILES, "video", "options", "loader", "clips", "box_decimals")
 """What a benchmark's config may hold; the last three come along with data sets and are not read."""
 
 
@@ -35,7 +38,7 @@ class Benchmark:
         task: prompts, parses and scores; the same object as in training.
         annotations: the samples, and the account of the rows that are none.
         budget: frames and pixels that a clip may cost.
-        lost: rows of the split that count although their annotation is lost with their video.
+        lost: rows of the split that are questions but no samples, as they have no usable video or truth.
     """
 
     name: str
@@ -83,15 +86,15 @@ def _read(cfg: DictConfig, name: str, limit: int | None, unseen: bool) -> Benchm
     node = cfg.benchmarks[name]
     unknown = [str(key) for key in node if key not in FIELDS]
     if unknown:
-        raise UserError(
-            f"benchmarks.{name} has {', '.join(unknown)}; it knows task, split, sources, video, options"
-        )
-    kind, split = str(node.task), str(node.split)
+        raise UserError(f"benchmarks.{name} has {', '.join(unknown)}; it knows {', '.join(FIELDS[:-3])}")
+    kind, split = _kind(cfg, name), str(node.split)
     source = OmegaConf.select(node, f"sources.{kind}.{split}")
     if source is None:
         raise UserError(f"benchmarks.{name}.sources.{kind}.{split} is not configured")
+    given = {field: node[field] for field in FILES if node.get(field) is not None}
+    source = OmegaConf.merge(source, given)
     task = build_task_for(cfg, kind, node.get("options"))
-    with missing_videos_kept(unseen):
+    with reading_for(Purpose.SCORING if unseen else Purpose.EVALUATION):
         annotations: Annotations = build(source)
     if len({sample.id for sample in annotations.samples}) < len(annotations.samples):
         (id_, count), *_ = Counter(sample.id for sample in annotations.samples).most_common(1)
@@ -102,6 +105,22 @@ def _read(cfg: DictConfig, name: str, limit: int | None, unseen: bool) -> Benchm
     log.info("%s - %s", name, annotations)
     own = node.sources[kind].get("video") or node.get("video") or cfg.data.video
     return Benchmark(name, kind, split, task, annotations, build(own), lost if limit is None else ())
+
+
+def _kind(cfg: DictConfig, name: str) -> str:
+    """The task of a benchmark: its own, or where it names none, the one that the command chooses.
+
+    Raises:
+        UserError: it names none, and the command chooses several.
+    """
+    if (kind := cfg.benchmarks[name].get("task")) is not None:
+        return str(kind)
+    chosen = [str(one) for one in cfg.get("tasks") or {}]
+    if len(chosen) != 1:
+        raise UserError(
+            f"say which task it is of, such as task=grounding or benchmarks.{name}.task=grounding"
+        )
+    return chosen[0]
 
 
 def build_task_for(cfg: DictConfig, kind: str, options: Any = None) -> Task:
@@ -124,15 +143,26 @@ def build_task_for(cfg: DictConfig, kind: str, options: Any = None) -> Task:
 
 
 def lost_rows(annotations: Annotations) -> tuple[LostSample, ...]:
-    """The rows that a reader has left out for want of their video; each counts as a failure.
+    """The rows that a reader has left out although they are questions; each counts as a failure.
 
-    A reader that names fewer rows than it counts, as one outside of this package may, gets numbers for them.
+    Official scorers count every question, so a row counts whatever it was left out for, but for the reasons
+    in `NO_QUESTIONS`. A reader that counts rows without a video but does not name them, as one outside of
+    this package may, gets numbers for them.
     """
+    rows = [one for one in annotations.left_out if one.reason not in NO_QUESTIONS]
+    taken = Counter(sample.id for sample in annotations.samples)
+    lost = [
+        LostSample(
+            _unused(one.row, taken),
+            MISSING_VIDEO if one.reason in VIDEO_REASONS else one.reason,
+            one.category,
+        )
+        for one in rows
+    ]
     counted = sum(annotations.dropped[reason] for reason in VIDEO_REASONS)
-    names = list(annotations.without_video)
-    names += [f"without-video-{number}" for number in range(1, counted - len(names) + 1)]
-    taken, categories = Counter(sample.id for sample in annotations.samples), annotations.categories
-    return tuple(LostSample(_unused(name, taken), "missing_video", categories.get(name)) for name in names)
+    unnamed = range(1, counted - len(annotations.without_video) + 1)
+    names = [_unused(f"without-video-{number}", taken) for number in unnamed]
+    return (*lost, *(LostSample(name, MISSING_VIDEO) for name in names))
 
 
 def _unused(name: str, taken: Counter[str]) -> str:

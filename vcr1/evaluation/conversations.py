@@ -14,7 +14,7 @@ import torch
 from vcr1.errors import UserError
 from vcr1.evaluation.likelihoods import Likelihood
 from vcr1.policy import VideoPolicy
-from vcr1.readers.annotations import read_lines
+from vcr1.readers.files import read_lines
 from vcr1.records import to_device
 
 BUILTIN = "builtin"

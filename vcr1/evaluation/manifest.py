@@ -45,6 +45,7 @@ def benchmark_facts(benchmark: Benchmark) -> dict[str, Any]:
         "samples": len(benchmark.samples) + len(lost),
         "samples_digest": digest_of([*rows, *lost]),
         "mended": dict(sorted(annotations.mended.items())),
+        "kept_as_published": dict(sorted(annotations.noticed.items())),
         "dropped": dict(sorted(annotations.dropped.items())),
         "video": asdict(benchmark.budget) | {"frames": benchmark.task.frames},
         "prompts_digest": digest_of(benchmark.task.prompt(one).text for one in benchmark.samples),

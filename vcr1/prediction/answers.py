@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Answer:
         truncated: whether the length limit ended the text.
         looks: the trace, where the model was to look again.
         stopped: why it looked no further.
+        scores: metric -> what the answer scores, where its truth is known.
     """
 
     question: Question
@@ -40,6 +41,7 @@ class Answer:
     truncated: bool
     looks: tuple[Look, ...] = ()
     stopped: str | None = None
+    scores: Mapping[str, float] | None = None
 
 
 def boxes_of(value: Any) -> tuple[Box, ...]:
@@ -63,6 +65,10 @@ def to_json(found: Answer | Failure) -> dict[str, Any]:
     row |= {"query": question.query, "text": found.text}
     if question.task != FREE:
         row |= {"answer": plain(found.value), "parse_failure": failure_of(found.value)}
+    if question.truth is not None:
+        row |= {"truth": plain(question.truth.target), "scores": found.scores}
+    elif question.unused is not None:
+        row["truth_unused"] = question.unused
     if boxes_of(found.value):
         row["times"] = [round(time, 3) for time in found.clip.timestamps]
     row |= {"tokens": found.tokens, "truncated": found.truncated, "frames": len(found.clip.indices)}

@@ -15,9 +15,12 @@ from vcr1.policy import Sampling, VideoPolicy
 from vcr1.policy.answering import answer_together
 from vcr1.prediction.answers import Answer
 from vcr1.prediction.questions import FREE, Question
-from vcr1.records import Interval, Prompt, VideoClip, VideoSource, to_device
+from vcr1.records import Completion, Interval, Prompt, VideoClip, VideoSource, to_device
 from vcr1.tasks import Task
 from vcr1.video import FrameBudget, read_clip, video_duration
+
+JUDGED = ("captioning",)
+"""Tasks whose answers are scored by a judge, which prediction does without."""
 
 Watch = Callable[[str], None]
 """Sees an answer grow: called with its text so far."""
@@ -160,6 +163,14 @@ class Asker:
             return replace(answer, question=question, value=value, looks=(look,))
 
         return search(ask, whole, self.budgets[question.task], plan)
+
+    def scored(self, answer: Answer) -> Answer:
+        """The answer with what it scores, where its line states the truth; captions have no score here."""
+        truth = answer.question.truth
+        if truth is None or answer.question.task in JUDGED:
+            return answer
+        completion = Completion(answer.text, answer.value)
+        return replace(answer, scores=self.tasks[answer.question.task].measure(completion, truth))
 
     def names_times(self, question: Question) -> bool:
         """Whether answers to a question name times, at which the model can look again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-TEXTS = ("query", "video", "checkpoint", "render", "out")
+TEXTS = ("query", "video", "videos", "checkpoint", "render", "out")
 """Settings whose value is a text as it stands, or a list of quoted ones."""
 
 _TEXT = re.compile(rf"({'|'.join(TEXTS)})=(.*)", re.DOTALL)

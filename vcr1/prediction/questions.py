@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.readers.annotations import read_lines
+from vcr1.prediction.truth import FIELDS, first_box, folders_of, truth_of
+from vcr1.readers import VideoFolder
+from vcr1.readers.files import read_lines
 from vcr1.readers.jsonl import INSTRUCTION
+from vcr1.readers.videos import ENDINGS
 from vcr1.records import Box, Sample, VideoSource
 
 FREE = "free"
 """Name of the questions that belong to no task: the model is asked them as they are."""
-VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
-"""Endings of the names of videos in a folder, in small or capital letters."""
-FIELDS = ("id", "video", "task", "query", "box", "options", "start", "end", "fps")
-"""What a line of a JSONL file may hold."""
 CHOICES = {"qa": 2, "grounded_qa": 2, "quality": 2}
 """Tasks that choose, and the fewest options to choose from."""
 BOXED = ("tracking",)
@@ -33,7 +31,7 @@ MAX_OPTIONS = 26
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question about one video, without its truth.
+    """One question about one video.
 
     Attributes:
         id: unique in its batch.
@@ -42,6 +40,8 @@ class Question:
         task: name of the task that it belongs to, or ``free``.
         box: of the object in the first frame, where the task tracks.
         options: what there is to choose from.
+        truth: the sample of a line that states its truth; it is compared with the answer, never shown.
+        unused: why the truth that a line states is not used.
     """
 
     id: str
@@ -50,6 +50,8 @@ class Question:
     task: str = FREE
     box: Box | None = None
     options: tuple[str, ...] = ()
+    truth: Sample | None = None
+    unused: str | None = None
 
     def sample(self) -> Sample:
         """The question as tasks know it; its target is empty but for the given box."""
@@ -78,6 +80,9 @@ class Manner:
         max_query: most characters of a query, and of all options.
         common: further fields, such as ``box`` and ``options``, of questions that do not have them.
         place: where questions come from that are in no file, as sentences name it.
+        videos: folder of the videos that a JSONL file names; None looks beside the file, then in
+            ``../videos``.
+        boxes: how many frames tracking shows.
     """
 
     task: str = FREE
@@ -85,6 +90,8 @@ class Manner:
     max_query: int = 8192
     common: Mapping[str, Any] = field(default_factory=dict)
     place: str = "the command line"
+    videos: str | None = None
+    boxes: int | None = None
 
 
 def read_questions(video: str, queries: Sequence[str], manner: Manner) -> list[Question | Failure]:
@@ -92,8 +99,8 @@ def read_questions(video: str, queries: Sequence[str], manner: Manner) -> list[Q
 
     Args:
         video: the video; a folder of videos; a folder of pictures, where ``manner`` has ``fps``; or a file
-            that ends in ``.jsonl``, whose lines are objects with a ``video`` (from the file's folder) and
-            the other ``FIELDS``.
+            that ends in ``.jsonl``, whose lines are objects with a ``video`` and others of ``FIELDS``,
+            those that one trains on too.
         queries: what is asked about each video; of a JSONL file, what a line without a ``query`` asks.
         manner: defaults and limits.
 
@@ -110,10 +117,10 @@ def read_questions(video: str, queries: Sequence[str], manner: Manner) -> list[Q
         return _of_lines(video, queries, manner)
     place = Path(video)
     if manner.common.get("fps") is None and _is_folder(place):
-        videos = [str(path) for path in sorted(place.iterdir()) if path.suffix.lower() in VIDEOS]
+        videos = [str(path) for path in sorted(place.iterdir()) if path.suffix.lower() in ENDINGS]
         if not videos:
             raise UserError(
-                f"video={video}: the folder holds no videos ({', '.join(VIDEOS)}); for a folder of pictures "
+                f"video={video}: the folder holds no videos ({', '.join(ENDINGS)}); for a folder of pictures "
                 f"give their frames per second, fps=..."
             )
     else:
@@ -130,6 +137,7 @@ def _of_lines(path: str, queries: Sequence[str], manner: Manner) -> list[Questio
     """The questions of a JSONL file."""
     asked: list[Question | Failure] = []
     ids: set[str] = set()
+    folders = folders_of(path, manner.videos)
     for number, line in read_lines(path):
         place = f"{path} line {number}"
         row: dict[str, Any] = {}
@@ -138,19 +146,36 @@ def _of_lines(path: str, queries: Sequence[str], manner: Manner) -> list[Questio
             video = row.get("video")
             if not isinstance(video, str) or not video:
                 raise UserError(f"{place}: needs the field 'video', the path of a video")
-            row = {name: value for name, value in {**manner.common, **row}.items() if value is not None}
-            own = [row["query"]] if "query" in row else _asked(queries, str(row.get("task", manner.task)))
+            stated = {name: value for name, value in row.items() if value is not None}
+            row = {**{name: value for name, value in manner.common.items() if value is not None}, **stated}
+            row["box"], task = first_box(row), str(row.get("task", manner.task))
+            own = [row["query"]] if "query" in row else _asked(queries, task)
             for position, query in enumerate(own):
                 id_ = str(row.get("id", number)) + (f"-{position}" if len(own) > 1 else "")
                 if id_ in ids:
                     raise UserError(f"{place}: the id {id_!r} stands above already; ids must differ")
                 ids.add(id_)
-                source = os.path.join(os.path.dirname(path), video)  # noqa: PTH118, PTH120 - a text, as given
-                asked.append(_question({**row, "query": query}, id_, source, manner, place))
+                folder, source = _found(folders, video, place)
+                question = _question({**row, "query": query}, id_, source, manner, place)
+                truth = truth_of(stated, place, task, folder, manner.boxes)
+                known = {"unused": truth} if isinstance(truth, str) else {"truth": truth}
+                asked.append(replace(question, **known))
         except UserError as error:
             known = {name: str(row.get(name, ""))[:200] for name in ("video", "query")}
             asked.append(Failure(str(row.get("id", number)), **known, reason=str(error)))
     return asked
+
+
+def _found(folders: Sequence[VideoFolder], video: str, place: str) -> tuple[VideoFolder, str]:
+    """The folder that has a video, and the video's path.
+
+    Raises:
+        UserError: none has it; says where it was looked for.
+    """
+    for folder in folders:
+        if (path := folder.find(video) or folder.find_frames(video)) is not None:
+            return folder, path
+    raise UserError(f"{place}: {'; '.join(folder.tried(video) for folder in folders)}")
 
 
 def _row(line: str, place: str) -> dict[str, Any]:

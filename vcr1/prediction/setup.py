@@ -44,7 +44,14 @@ def questions_of(cfg: DictConfig, limits: Limits, plan: CluePlan) -> list[Questi
     query = plain["query"]
     queries = query if isinstance(query, list) else [] if query is None else [query]
     common = {name: plain[name] for name in COMMON}
-    manner = Manner(tasks[0] if len(tasks) == 1 else FREE, tasks, int(limits.query), common)
+    manner = Manner(
+        tasks[0] if len(tasks) == 1 else FREE,
+        tasks,
+        int(limits.query),
+        common,
+        videos=None if cfg.videos is None else str(cfg.videos),
+        boxes=OmegaConf.select(cfg, "tasks.tracking.boxes"),
+    )
     asked = read_questions(str(cfg.video), [str(one) for one in queries], manner)
     kinds = {one.task for one in asked if isinstance(one, Question)} if plan.rounds else set()
     timeless = sorted(kind for kind in kinds if kind == FREE or not build_task(cfg, kind).names_times)

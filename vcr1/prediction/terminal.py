@@ -23,6 +23,11 @@ def remarks(answer: Answer) -> list[str]:
     if answer.question.task != FREE:
         reason = failure_of(answer.value)
         lines.append(f"{_rounded(plain(answer.value))}" if reason is None else f"cannot be read: {reason}")
+    if answer.question.truth is not None:
+        scores = "".join(f"; {name} {value:.3f}" for name, value in (answer.scores or {}).items())
+        lines.append(f"truth: {_rounded(plain(answer.question.truth.target))}{scores}")
+    elif answer.question.unused is not None:
+        lines.append(answer.question.unused)
     if answer.truncated:
         lines.append("cut off at rollout.max_new_tokens")
     return lines

@@ -4,7 +4,15 @@ A reader is a function that returns `Annotations`; a config names it by its dott
 """
 
 from vcr1.readers.activitynet import read_activitynet
-from vcr1.readers.annotations import VIDEO_REASONS, Annotations, concatenate, missing_videos_kept
+from vcr1.readers.annotations import (
+    NO_QUESTIONS,
+    VIDEO_REASONS,
+    Annotations,
+    LeftOut,
+    Purpose,
+    concatenate,
+    reading_for,
+)
 from vcr1.readers.captions import read_captions
 from vcr1.readers.charades_sta import read_charades_sta
 from vcr1.readers.got10k import read_got10k, read_tracking_json
@@ -13,12 +21,16 @@ from vcr1.readers.multiple_choice import read_mvbench, read_perception_test, rea
 from vcr1.readers.nextgqa import read_nextgqa, read_nextgqa_json
 from vcr1.readers.quality import read_vidtab_quality
 from vcr1.readers.synthetic import read_synthetic
+from vcr1.readers.videos import VideoFolder
 
 __all__ = [
+    "NO_QUESTIONS",
     "VIDEO_REASONS",
     "Annotations",
+    "LeftOut",
+    "Purpose",
+    "VideoFolder",
     "concatenate",
-    "missing_videos_kept",
     "read_activitynet",
     "read_captions",
     "read_charades_sta",
@@ -32,4 +44,5 @@ __all__ = [
     "read_tracking_json",
     "read_video_mme",
     "read_vidtab_quality",
+    "reading_for",
 ]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 
 from vcr1.errors import UserError
-from vcr1.readers.annotations import Annotations, VideoFolder, add_span, read_json
+from vcr1.readers.annotations import Annotations, add_span
+from vcr1.readers.files import read_json
+from vcr1.readers.videos import VideoFolder
 
 
 def read_activitynet(annotations: str, videos: str, limit: int | None = None) -> Annotations:
     """Captions JSON of ActivityNet and of VideoChat-R1: ``{video: {duration, timestamps, sentences}}``.
+
+    Time-R1's files of Charades-STA call the duration ``video_duration``; it is read where there is no other.
 
     Args:
         annotations: the JSON file.
@@ -28,7 +32,7 @@ def read_activitynet(annotations: str, videos: str, limit: int | None = None) ->
     left = math.inf if limit is None else limit
     for video, entry in content.items():
         try:
-            duration = float(entry["duration"])
+            duration = float(entry["duration"] if "duration" in entry else entry["video_duration"])
             spans, sentences = list(entry["timestamps"]), list(entry["sentences"])
             rows = [
                 (number, *span, text)
@@ -46,5 +50,6 @@ def read_activitynet(annotations: str, videos: str, limit: int | None = None) ->
             left -= 1
             if left < 0:
                 return result.checked()
-            add_span(result, f"{video}-{number}", path, sentence, start, end, duration)
+            detail = folder.tried(video) if path is None else ""
+            add_span(result, f"{video}-{number}", path, sentence, start, end, duration, detail)
     return result.checked()

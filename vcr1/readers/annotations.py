@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from enum import Enum
 
 from vcr1.errors import UserError
 from vcr1.geometry import clip_interval
@@ -20,26 +18,73 @@ from vcr1.records import Interval, Sample
 VIDEO_REASONS = ("missing_video", "missing_folder", "no_frames", "unreadable_frame", "unreadable_video")
 """Reasons for which a row is left out that lie in its video, not in the annotation."""
 
-_MISSING: ContextVar[str] = ContextVar("missing", default="dropped")
+MOST_OVERSHOOT = 0.1
+"""Part of a video's duration by which a span may end behind it and still be a slip that is mended."""
+LEAST_OVERSHOOT = 2.0
+"""Seconds by which it always may; Charades-STA's spans end up to 1.5 s behind their videos."""
+NO_QUESTIONS = ("no_spans", "repeated_id", "never_visible")
+"""Reasons for which a row is no question at all, so that no evaluation counts it, official ones neither."""
+
+
+class Purpose(Enum):
+    """What annotations are read for. It decides about dirty truth and about rows without a usable video.
+
+    Attributes:
+        TRAINING: spans and boxes are mended or dropped, rows without a video are dropped; all is counted.
+        HELD_OUT: of a training run: the truth stays the file's, rows without a video are dropped.
+        EVALUATION: the truth stays the file's, and every question counts, also those without a video.
+        SCORING: as EVALUATION, and no video need be there, nor their folder.
+    """
+
+    TRAINING = "training"
+    HELD_OUT = "held_out"
+    EVALUATION = "evaluation"
+    SCORING = "scoring"
+
+
+_PURPOSE: ContextVar[Purpose] = ContextVar("purpose", default=Purpose.TRAINING)
 
 
 @contextmanager
-def missing_videos_kept(unseen: bool = False) -> Iterator[None]:
-    """Within, readers keep rows whose video is missing: an evaluation counts them as failures.
-
-    Args:
-        unseen: the videos are not needed at all, nor the folder that they would lie in.
-    """
-    token = _MISSING.set("unseen" if unseen else "kept")
+def reading_for(purpose: Purpose) -> Iterator[None]:
+    """Within, readers read for this purpose; outside of any, for training."""
+    token = _PURPOSE.set(purpose)
     try:
         yield
     finally:
-        _MISSING.reset(token)
+        _PURPOSE.reset(token)
+
+
+def purpose() -> Purpose:
+    """What annotations are read for here."""
+    return _PURPOSE.get()
+
+
+def keeps_truth() -> bool:
+    """Whether the truth stays as the file has it; else what is dirty in it is mended or dropped."""
+    return _PURPOSE.get() is not Purpose.TRAINING
 
 
 def keeps_missing() -> bool:
-    """Whether rows with a missing video are samples here; see `missing_videos_kept`."""
-    return _MISSING.get() != "dropped"
+    """Whether rows with a missing video are samples here, which count as failures."""
+    return _PURPOSE.get() in (Purpose.EVALUATION, Purpose.SCORING)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row that is no sample.
+
+    Attributes:
+        row: its name, the id that its sample would have.
+        reason: why, of a fixed set.
+        category: the group that its sample would count in, if any.
+        detail: a sentence more, such as the paths that were tried.
+    """
+
+    row: str
+    reason: str
+    category: str | None = None
+    detail: str = ""
 
 
 @dataclass(slots=True)
@@ -51,37 +96,55 @@ class Annotations:
         samples: usable rows.
         mended: reason -> rows that were changed and kept.
         dropped: reason -> rows that were left out.
-        without_video: names the rows that were left out for want of a video that can be read.
-        categories: of those rows, by the name; only of those whose annotation says it.
+        noticed: reason -> rows that look wrong and were kept as the file has them.
+        left_out: the rows that were left out, one by one; a reader from elsewhere may only count them.
     """
 
     source: str
     samples: list[Sample] = field(default_factory=list)
     mended: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    without_video: list[str] = field(default_factory=list)
-    categories: dict[str, str] = field(default_factory=dict)
+    noticed: Counter[str] = field(default_factory=Counter)
+    left_out: list[LeftOut] = field(default_factory=list)
 
-    def drop(self, reason: str, row: str, category: str | None = None) -> None:
-        """Count a row that is left out; ``row`` names it, ``category`` is its sample's, if any."""
+    @property
+    def without_video(self) -> list[str]:
+        """Names of the rows that were left out for want of a video that can be read."""
+        return [one.row for one in self.left_out if one.reason in VIDEO_REASONS]
+
+    def drop(self, reason: str, row: str, category: str | None = None, detail: str = "") -> None:
+        """Count a row that is left out; see `LeftOut`."""
         self.dropped[reason] += 1
-        if reason in VIDEO_REASONS:
-            self.without_video.append(row)
-            if category is not None:
-                self.categories[row] = category
+        self.left_out.append(LeftOut(row, reason, category, detail))
+
+    def settle(self, attempt: Annotations, sample: Sample | None, category: str | None = None) -> None:
+        """Account for one row: kept with what was mended in it, or left out for the first reason found.
+
+        Args:
+            attempt: the row's own account, named after it, so that a row counts once for each reason.
+            sample: the row's sample; None where it is left out.
+            category: of the row, which a row that is left out still counts in.
+        """
+        if sample is None:
+            reason = next(iter(attempt.dropped))
+            detail = next((one.detail for one in attempt.left_out if one.reason == reason), "")
+            self.drop(reason, attempt.source, category, detail)
+            return
+        self.samples.append(sample)
+        self.mended.update(attempt.mended.keys())
+        self.noticed.update(attempt.noticed.keys())
 
     def __str__(self) -> str:
-        def listing(counts: Counter[str]) -> str:
-            return ", ".join(
-                f"{reason.replace('_', ' ')}: {count}" for reason, count in sorted(counts.items())
+        def listing(title: str, counts: Counter[str]) -> str:
+            reasons = ", ".join(
+                f"{name.replace('_', ' ')}: {count}" for name, count in sorted(counts.items())
             )
+            return f"; {title} {counts.total()} ({reasons})" if counts else ""
 
-        text = f"{self.source}: {len(self.samples)} samples"
-        if self.mended:
-            text += f"; mended {self.mended.total()} ({listing(self.mended)})"
-        if self.dropped:
-            text += f"; dropped {self.dropped.total()} ({listing(self.dropped)})"
-        return text
+        text = f"{self.source}: {len(self.samples)} samples{listing('mended', self.mended)}"
+        text += listing("kept as published", self.noticed) + listing("dropped", self.dropped)
+        example = next((one for one in self.left_out if one.detail), None)
+        return text if example is None else f"{text}; for example {example.row}: {example.detail}"
 
     def checked(self) -> Annotations:
         """The annotations themselves where they hold samples.
@@ -107,8 +170,8 @@ def concatenate(parts: Sequence[Annotations], seed: int | None = None) -> Annota
         result.samples += part.samples if seed is None else rng.sample(part.samples, len(part.samples))
         result.mended += part.mended
         result.dropped += part.dropped
-        result.without_video += part.without_video
-        result.categories |= part.categories
+        result.noticed += part.noticed
+        result.left_out += part.left_out
     return result.checked()
 
 
@@ -117,116 +180,77 @@ def mend_interval(
 ) -> Interval | None:
     """The rule for dirty spans; counts what it does in ``annotations``.
 
-    1. A duration that is not positive, an end that is no finite number, or ``start >= end``: dropped.
-    2. A span that lies outside ``[0, duration]``: dropped.
-    3. A span that reaches over 0 or the duration: clamped to it.
+    For training, that of `clamp_interval`. Where the truth stays the file's (`keeps_truth`), the span is
+    returned as it is, and what is odd about it is counted as noticed; only an end that is no finite number
+    is dropped. A span that ends before it starts has no form of its own: it becomes an instant, which scores
+    0 against every answer, as in official scorers.
 
     Args:
         start: seconds.
         end: seconds.
         duration: of the video in seconds; None where it is unknown, then no end is too late.
-        annotations: where mended and dropped rows are counted.
+        annotations: where mended, noticed and dropped rows are counted.
     """
-    if duration is not None and not 0 < duration < math.inf:
-        annotations.dropped["duration_not_positive"] += 1
+    if not keeps_truth():
+        return clamp_interval(start, end, duration, annotations)
+    ends = _finite(start, end)
+    if ends is None:
+        annotations.drop("not_a_span", annotations.source)
         return None
-    try:
-        start, end = float(start), float(end)
-        if start >= end:
-            annotations.dropped["start_not_before_end"] += 1
-            return None
-        interval = Interval(start, end)
-    except (TypeError, ValueError, OverflowError):
-        annotations.dropped["not_a_span"] += 1
-        return None
-    clipped = clip_interval(interval, max(interval.end, 0.0) if duration is None else duration)
-    if clipped is None or clipped.length <= 0:
-        annotations.dropped["outside_the_video"] += 1
-        return None
-    if clipped != interval:
-        annotations.mended["clamped_to_the_video"] += 1
+    start, end = ends
+    seconds = math.inf if duration is None or _unusable(duration) else duration
+    if start >= end:
+        annotations.noticed["start_not_before_end"] += 1
+    elif end <= 0 or start >= seconds:
+        annotations.noticed["outside_the_video"] += 1
+    elif start < 0 or end > seconds:
+        annotations.noticed["reaches_over_the_video"] += 1
+    return Interval(start, max(start, end))
+
+
+def clamp_interval(
+    start: float, end: float, duration: float | None, annotations: Annotations, anyhow: bool = False
+) -> Interval | None:
+    """The part of a span that lies in the video, or None; counted in ``annotations``.
+
+    1. A duration that is not positive, an end that is no finite number, or ``start >= end``: dropped.
+    2. A span that lies outside ``[0, duration]``: dropped.
+    3. A span that ends far behind the duration (by more than `MOST_OVERSHOOT` of it, and by more than
+       `LEAST_OVERSHOOT` seconds): dropped, but not ``anyhow``. That is no slip: it may count frames.
+    4. A span that reaches over 0 or the duration: clamped to it.
+    """
+    ends = _finite(start, end)
+    clipped = None
+    if _unusable(duration):
+        reason = "duration_not_positive"
+    elif ends is None:
+        reason = "not_a_span"
+    elif ends[0] >= ends[1]:
+        reason = "start_not_before_end"
+    else:
+        span, seconds = Interval(*ends), max(ends[1], 0.0) if duration is None else duration
+        reason, clipped = "outside_the_video", clip_interval(span, seconds)
+        slip = anyhow or span.end - seconds <= max(MOST_OVERSHOOT * seconds, LEAST_OVERSHOOT)
+        if clipped is not None and not slip:
+            reason, clipped = "ends_far_behind_the_video", None
+        if clipped is not None and clipped != span:
+            annotations.mended["clamped_to_the_video"] += 1
+    if clipped is None:
+        annotations.drop(reason, annotations.source)
     return clipped
 
 
-def read_json(path: str | Path) -> Any:
-    """Content of a JSON file.
-
-    Raises:
-        UserError: names the file, and the line where it is broken.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        # The decoder would keep the last of two equal keys and lose the other without a word.
-        for key, count in Counter(key for key, _ in pairs).items():
-            if count > 1:
-                raise UserError(
-                    f"{path}: the key {key!r} stands {count} times in one object; merge its entries"
-                )
-        return dict(pairs)
-
+def _finite(start: float, end: float) -> tuple[float, float] | None:
+    """Two ends as floats; None where one is no finite number."""
     try:
-        return json.loads(_text(path), object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON at line {error.lineno}: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, endless brackets
-        raise UserError(f"{path}: not usable JSON: {error}") from error
+        start, end = float(start), float(end)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return (start, end) if math.isfinite(start) and math.isfinite(end) else None
 
 
-def read_lines(path: str | Path) -> list[tuple[int, str]]:
-    """(line number, text) of the lines that are not blank."""
-    # Not splitlines, which also splits at U+2028 and its like: JSON's texts may hold them as they are.
-    return [(number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
-
-
-def _text(path: str | Path) -> str:
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"annotation file {path} does not exist")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
-    if not text.strip():
-        raise UserError(f"annotation file {path} is empty")
-    return text
-
-
-class VideoFolder:
-    """Finds a data set's videos by name.
-
-    Args:
-        folder: where the videos lie.
-        extensions: tried in this order after the name.
-
-    Raises:
-        UserError: the folder does not exist.
-    """
-
-    def __init__(
-        self, folder: str | Path, extensions: Iterable[str] = (".mp4", ".mkv", ".webm", ".avi")
-    ) -> None:
-        self.folder = Path(folder)
-        self.extensions = tuple(extensions)
-        if not self.folder.is_dir() and _MISSING.get() != "unseen":
-            raise UserError(f"video folder {folder} does not exist")
-
-    def find(self, name: str) -> str | None:
-        """Path of the video called ``name``, with or without its extension; None where there is none.
-
-        Where missing videos are kept, the path that it would have; None still of a folder of frames.
-        """
-        try:
-            found = next((str(path) for path in self._candidates(name) if path.is_file()), None)
-            if found is None and keeps_missing() and not (self.folder / name).is_dir():
-                return str(self.folder / name)
-            return found
-        except (OSError, ValueError):  # no name that a file can have
-            return None
-
-    def _candidates(self, name: str) -> Iterator[Path]:
-        yield self.folder / name
-        for extension in self.extensions:
-            yield self.folder / f"{name}{extension}"
+def _unusable(duration: float | None) -> bool:
+    return duration is not None and not 0 < duration < math.inf
 
 
 def add_span(
@@ -237,6 +261,7 @@ def add_span(
     start: float,
     end: float,
     duration: float | None,
+    detail: str = "",
 ) -> None:
     """Add one sample of temporal grounding, or count why it is left out.
 
@@ -248,11 +273,14 @@ def add_span(
         start: seconds.
         end: seconds.
         duration: of the video in seconds, where it is known.
+        detail: where the video was looked for.
     """
     query = sentence.strip() if isinstance(sentence, str) else ""
+    attempt, sample = Annotations(id_), None
     if path is None:
-        result.drop("missing_video", id_)
+        attempt.drop("missing_video", id_, detail=detail)
     elif not query:
-        result.dropped["empty_query"] += 1
-    elif (interval := mend_interval(start, end, duration, result)) is not None:
-        result.samples.append(Sample(id_, path, query, interval, duration))
+        attempt.drop("empty_query", id_)
+    elif (interval := mend_interval(start, end, duration, attempt)) is not None:
+        sample = Sample(id_, path, query, interval, None if _unusable(duration) else duration)
+    result.settle(attempt, sample)

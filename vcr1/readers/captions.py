@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from vcr1.readers.annotations import Annotations, VideoFolder
+from vcr1.readers.annotations import Annotations
 from vcr1.readers.jsonl import INSTRUCTION, Content, caption_content, sample_of
-from vcr1.readers.rows import Row, read_objects, settle
+from vcr1.readers.rows import Footage, Row, read_objects
+from vcr1.readers.videos import VideoFolder
 
 
 def read_captions(
@@ -28,7 +29,7 @@ def read_captions(
             missing folder, no usable line.
     """
 
-    def find(row: Row, duration: float | None, attempt: Annotations) -> Content | None:
+    def find(row: Row, footage: Footage | None, attempt: Annotations) -> Content | None:
         return caption_content(row, row.text("instruction", instruction), attempt)
 
     fields = ("video", "caption", "events", "instruction", "duration", "start", "end", "fps")
@@ -36,5 +37,5 @@ def read_captions(
     for row in read_objects(annotations, limit):
         known = {name: row.content[name] for name in fields if name in row.content}
         attempt = Annotations(row.id)
-        settle(result, attempt, sample_of(Row(row.place, row.id, known), folder, find, attempt))
+        result.settle(attempt, sample_of(Row(row.place, row.id, known), folder, find, attempt))
     return result.checked()

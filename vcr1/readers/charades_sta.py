@@ -6,7 +6,9 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 from vcr1.errors import UserError, VideoError
-from vcr1.readers.annotations import Annotations, VideoFolder, add_span, keeps_missing, read_lines
+from vcr1.readers.annotations import Annotations, add_span, keeps_missing
+from vcr1.readers.files import read_lines
+from vcr1.readers.videos import VideoFolder
 from vcr1.video import video_duration
 
 _CHARADES_ROW = re.compile(r"(\S{1,200})\s+(\S{1,40})\s+(\S{1,40})\s*##(.*)", re.DOTALL)
@@ -48,7 +50,8 @@ def read_charades_sta(
         if paths[video] is not None and durations[video] is None and not keeps_missing():
             result.drop("unreadable_video", f"{video}-{number}")
             continue
-        add_span(result, f"{video}-{number}", paths[video], sentence, start, end, durations[video])
+        detail = folder.tried(video) if paths[video] is None else ""
+        add_span(result, f"{video}-{number}", paths[video], sentence, start, end, durations[video], detail)
     return result.checked()
 
 

@@ -6,14 +6,16 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vcr1.errors import UserError, VideoError
-from vcr1.geometry import box_from_xywh, clip_box
-from vcr1.readers.annotations import Annotations, VideoFolder, read_json, read_lines
-from vcr1.records import Box, Sample, Tracklet, VideoSource
+from vcr1.readers.annotations import Annotations, Purpose, keeps_truth, purpose
+from vcr1.readers.boxes import corners_of, mend_boxes
+from vcr1.readers.files import read_lines
+from vcr1.readers.rows import read_rows, strict_number
+from vcr1.readers.videos import VideoFolder
+from vcr1.records import Sample, VideoSource
 from vcr1.video.frames import SUFFIXES, list_frames
 from vcr1.video.sampling import evenly_spaced
 from vcr1.video.timeline import open_video
@@ -30,7 +32,6 @@ _RESOLUTION = re.compile(r"\( {0,4}([1-9][0-9]{0,4}) {0,4}, {0,4}([1-9][0-9]{0,4
 _FPS = re.compile(r"([1-9][0-9]{0,3}(?:\.[0-9]{1,6})?) ?Hz", re.IGNORECASE)
 _EXTRA = ("object_class", "major_class", "root_class", "motion_class", "motion_adverb")
 _LONGEST_LINE = 200  # characters that four numbers may take
-_SLACK = 1e-6  # part of the frame by which the rounding of decimals may move an edge
 
 
 def read_got10k(
@@ -45,8 +46,10 @@ def read_got10k(
 
     Asked are ``boxes`` evenly spaced frames, the first and the last among them. A sequence is left out, with
     its reason counted, where its folder is missing, where it has no frames, another number of them than
-    lines, or fewer than are asked, and where in an asked frame the object is absent or its box has no area.
-    Boxes that reach over the frame are clipped.
+    lines, or fewer than are asked. For training, it is left out, too, where in an asked frame the object is
+    absent or its box has no area, and boxes that reach out of the frame are clamped (`mend_boxes`). Where the
+    truth stays the file's, boxes do, and asked frames without the object do not count, as in the official
+    toolkit; ``extra["visible"]`` says which have it.
 
     Args:
         folder: of the split, such as ``got10k/train``.
@@ -83,10 +86,11 @@ def read_tracking_json(
 ) -> Annotations:
     """Tracking rows ``[{path, object, gt: [[x0, y0, x1, y1], ...]}]``, as VideoChat-R1 ships GOT-10k.
 
-    A row's boxes stand for evenly spaced frames of its video, the first and the last among them. Boxes that
-    reach over the frame are clipped. A row is left out, with its reason counted, where its video is missing,
-    its folder holds fewer frames than are asked, its object has no name, or it holds another number of boxes,
-    one without area in the frame (reversed or not finite, too), or corners that are no fractions.
+    A row's boxes stand for evenly spaced frames of its video, the first and the last among them; dirty ones
+    are treated by `mend_boxes`. A row is left out, with its reason counted, where its video is missing, its
+    folder holds fewer frames than are asked, its object has no name, or it holds another number of boxes.
+    The published file names folders of its authors' machine: ``path`` is found by its last parts below
+    ``videos`` (`vcr1.readers.videos`).
 
     Args:
         annotations: the JSON file.
@@ -103,23 +107,27 @@ def read_tracking_json(
     _check_arguments(boxes, fps)
     if form not in FORMS:
         raise UserError(f"form={form} of {annotations}: choose from {', '.join(FORMS)}")
-    rows = read_json(annotations)
-    if not isinstance(rows, list):
-        raise UserError(f"{annotations}: expected a list of rows, found a {type(rows).__name__}")
+    rows = read_rows(annotations)
     folder, result = VideoFolder(videos), Annotations(annotations)
     counts: Counter[str] = Counter()
     for number, row in enumerate(rows[:limit], 1):
         path, name, rectangles, size = _read_row(row, f"{annotations}, row {number}", form)
         id_, found = _numbered(path, counts), _find_video(folder, path, boxes, fps)
+        attempt, target, query = Annotations(id_), None, name.replace("_", " ").strip()
         if isinstance(found, str):
-            result.drop(found, id_)
+            detail = folder.tried(path) if found == "missing_video" else ""
+            attempt.drop(found, id_, detail=detail)
         elif len(rectangles) != boxes:
-            result.dropped["other_number_of_boxes"] += 1
-        elif not (query := name.replace("_", " ").strip()):
-            result.dropped["empty_query"] += 1
-        elif (target := _tracklet(rectangles, size, result)) is not None:
-            extra = {"object_class": name.strip()}
-            result.samples.append(Sample(id_, found[0], query, target, found[1], extra=extra))
+            attempt.drop("other_number_of_boxes", id_)
+        elif not query:
+            attempt.drop("empty_query", id_)
+        else:
+            corners = corners_of(rectangles, *size) if size else rectangles
+            target = mend_boxes(corners, attempt, written=size is None)
+        sample = None
+        if target is not None and not isinstance(found, str):
+            sample = Sample(id_, found[0], query, target, found[1], extra={"object_class": name.strip()})
+        result.settle(attempt, sample)
     return result.checked()
 
 
@@ -144,33 +152,6 @@ def _count_frames(folder: Path) -> int:
         return sum(entry.name.lower().endswith(SUFFIXES) and entry.name[0] != "." for entry in entries)
 
 
-def _tracklet(rectangles: Sequence[Rectangle], size: Size | None, result: Annotations) -> Tracklet | None:
-    """Boxes, or None where one is unusable; of ``x, y, w, h`` in pixels with a size, else of corners."""
-    # Pixels taken for fractions; else most of them would count as boxes outside the frame.
-    if size is None and any(2 < max(map(abs, rectangle)) < math.inf for rectangle in rectangles):
-        result.dropped["box_not_normalised"] += 1
-        return None
-    boxes, clipped = [], False
-    for a, b, c, d in rectangles:
-        try:
-            if size is None:
-                box, edges = clip_box(Box(a, b, c, d)), (a, b, 1 - c, 1 - d)  # edges: from the frame's
-            else:
-                width, height = size
-                box = box_from_xywh(a, b, c, d, width, height)
-                edges = (a / width, b / height, 1 - (a + c) / width, 1 - (b + d) / height)
-        except ValueError:  # not finite, or the second corner before the first
-            box, edges = Box(0, 0, 0, 0), (0, 0, 0, 0)
-        if not box.area:
-            result.dropped["box_without_area"] += 1
-            return None
-        clipped = clipped or min(edges) < -_SLACK
-        boxes.append(box)
-    if clipped:
-        result.mended["clipped_to_the_frame"] += 1
-    return tuple(boxes)
-
-
 def _add_sequence(result: Annotations, id_: str, folder: Path, boxes: int, fps: float) -> None:
     """Add one sequence, or count why it is left out."""
     if not folder.is_dir():
@@ -179,6 +160,8 @@ def _add_sequence(result: Annotations, id_: str, folder: Path, boxes: int, fps: 
     rectangles, meta = _read_groundtruth(folder / "groundtruth.txt"), _read_meta(folder / "meta_info.ini")
     absent = _read_absence(folder / "absence.label") or [False] * len(rectangles)
     asked, frames = evenly_spaced(len(rectangles), boxes), _count_frames(folder)
+    if purpose() is Purpose.SCORING:  # no picture is needed
+        frames = frames or len(rectangles)
     reason = None
     if not frames:
         reason = "no_frames"
@@ -188,20 +171,29 @@ def _add_sequence(result: Annotations, id_: str, folder: Path, boxes: int, fps: 
         reason = "other_number_of_labels_than_frames"
     elif frames < boxes:
         reason = "fewer_frames_than_asked"
-    elif any(absent[index] for index in asked):
+    elif any(absent[index] for index in asked) and not keeps_truth():
         reason = "object_absent"
+    elif all(absent[index] for index in asked[1:]):
+        reason = "never_visible"
     elif not (size := _stated(folder, meta, "resolution", _RESOLUTION) or _size_of_first(folder)):
         reason = "unreadable_frame"
+    attempt, sample = Annotations(id_), None
     if reason is not None:
-        result.drop(reason, id_)
-    elif (target := _tracklet([rectangles[i] for i in asked], (size[0], size[1]), result)) is not None:
-        extra = {key: meta[key][1] for key in _EXTRA if key in meta and meta[key][1]}
+        attempt.drop(reason, id_)
+        result.settle(attempt, None)
+        return
+    visible = tuple(not absent[index] for index in asked)
+    corners = corners_of([rectangles[index] for index in asked], size[0], size[1])
+    target = mend_boxes(corners, attempt, visible, written=False)
+    if target is not None:
+        extra: dict[str, Any] = {key: meta[key][1] for key in _EXTRA if key in meta and meta[key][1]}
         query = extra.get("object_class", "").replace("_", " ").strip()
-        if not query:
-            result.mended["object_not_named"] += 1
+        attempt.mended.update([] if query else ["object_not_named"])
+        extra |= {} if all(visible) else {"visible": visible}
         (rate,) = _stated(folder, meta, "anno_fps", _FPS) or [fps]
-        video, duration = VideoSource(str(folder), fps=rate), frames / rate
-        result.samples.append(Sample(id_, video, query or "the object", target, duration, extra=extra))
+        video = VideoSource(str(folder), fps=rate)
+        sample = Sample(id_, video, query or "the object", target, frames / rate, extra=extra)
+    result.settle(attempt, sample)
 
 
 def _read_groundtruth(path: Path) -> list[Rectangle]:
@@ -268,8 +260,10 @@ def _read_row(row: Any, where: str, form: str) -> tuple[str, str, list[Rectangle
         path, name, gt = row["path"], row["object"], row["gt"]
         if not (isinstance(path, str) and path.strip() and isinstance(name, str) and isinstance(gt, list)):
             raise TypeError("path and object are texts, gt is a list")
-        rectangles = [(_number(a), _number(b), _number(c), _number(d)) for a, b, c, d in gt]
-        size = [_number(row[side]) for side in sides]
+        rectangles = [
+            (strict_number(a), strict_number(b), strict_number(c), strict_number(d)) for a, b, c, d in gt
+        ]
+        size = [strict_number(row[side]) for side in sides]
         if not all(0 < side < math.inf for side in size):
             raise ValueError(f"no size of a frame: {size}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -279,21 +273,16 @@ def _read_row(row: Any, where: str, form: str) -> tuple[str, str, list[Rectangle
     return path, name, rectangles, (size[0], size[1]) if size else None
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"a {type(value).__name__} where a number should be")
-    return float(value)
-
-
 def _find_video(
     folder: VideoFolder, name: str, boxes: int, fps: float
 ) -> tuple[VideoSource, float | None] | str:
     """A row's video and its length in seconds where that is known; or why there is none."""
     if (file := folder.find(name)) is not None:
         return VideoSource(file), None
-    path = folder.folder / name
-    try:
-        frames = _count_frames(path)
-    except (OSError, ValueError):  # no folder, no name that a folder can have
+    if (path := folder.find_frames(name)) is None:
         return "missing_video"
-    return "fewer_frames_than_asked" if frames < boxes else (VideoSource(str(path), fps=fps), frames / fps)
+    try:
+        frames = _count_frames(Path(path))
+    except OSError:  # no permission
+        return "missing_video"
+    return "fewer_frames_than_asked" if frames < boxes else (VideoSource(path, fps=fps), frames / fps)

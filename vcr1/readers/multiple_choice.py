@@ -14,8 +14,10 @@ from string import ascii_uppercase
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.readers.annotations import Annotations, VideoFolder, read_json
-from vcr1.readers.rows import Footage, check_ids, check_row, find_footage, read_rows, settle, texts_of
+from vcr1.readers.annotations import Annotations, keeps_truth
+from vcr1.readers.files import read_json
+from vcr1.readers.rows import Footage, check_ids, check_row, find_footage, read_rows, texts_of
+from vcr1.readers.videos import VideoFolder
 from vcr1.records import Sample
 
 TVQA_FPS = 3.0
@@ -47,7 +49,8 @@ def read_mvbench(
 
     ``answer`` is the text of a candidate. ``start`` and ``end`` (seconds) ask about that part of the video;
     ``fps`` is the frame rate of a ``video`` that is a folder of frames, 3 where it is not stated. Other keys
-    (``subtitle`` among them) are not read.
+    (``subtitle`` among them) are not read. Where the truth stays the file's, an answer that stands twice
+    among the candidates means the last of them, as in MVBench's own code; for training the row is dropped.
 
     Args:
         annotations: a JSON file, or a folder of them, read in the order of their names.
@@ -71,15 +74,15 @@ def read_mvbench(
         place = f"{file}, row {number}"
         check_row(place, row, _MVBENCH)
         group = file.stem if category is None else category
-        below = (folders or {}).get(group, ".")
-        name = f"{below}/{row['video']}" if row["video"].strip() else ""
+        place_of_group = folder.below((folders or {}).get(group, "."))
         part = (row.get("start"), row.get("end"), row.get("fps", TVQA_FPS))
         attempt = Annotations(f"{group}-{number}")
-        choice = choose(texts_of(place, row, "candidates"), str(row["answer"]), attempt, letters=False)
-        footage = find_footage(folder, name, attempt, *part)
+        candidates, answer = texts_of(place, row, "candidates"), str(row["answer"])
+        choice = choose(candidates, answer, attempt, letters=False, last_of_equals=keeps_truth())
+        footage = find_footage(place_of_group, row["video"], attempt, *part)
         extra = {"category": group}
         sample = question(f"{group}-{number}", row, choice, footage, extra, attempt)
-        settle(result, attempt, sample, extra["category"])
+        result.settle(attempt, sample, extra["category"])
     return result.checked()
 
 
@@ -116,7 +119,7 @@ def video_mme_samples(
         extra = {key: row[key] for key in ("task_type", "domain", "sub_category")}
         extra["category"] = row["duration"]
         sample = question(row["question_id"], row, choice, footage, extra, attempt)
-        settle(result, attempt, sample, extra["category"])
+        result.settle(attempt, sample, extra["category"])
     return check_ids(result)
 
 
@@ -152,7 +155,7 @@ def read_perception_test(annotations: str, videos: str, limit: int | None = None
         footage = find_footage(folder, video, attempt, duration=_frames_duration(entry.get("metadata")))
         extra = {key: row[key] for key in ("reasoning", "tag") if key in row} | {"category": row["area"]}
         sample = question(f"{video}-{row['id']}", row, choice, footage, extra, attempt)
-        settle(result, attempt, sample, extra["category"])
+        result.settle(attempt, sample, extra["category"])
     return check_ids(result)
 
 
@@ -200,7 +203,11 @@ def option_texts(written: Sequence[str]) -> tuple[str, ...]:
 
 
 def choose(
-    written: Sequence[str], answer: str | int, attempt: Annotations, letters: bool = True
+    written: Sequence[str],
+    answer: str | int,
+    attempt: Annotations,
+    letters: bool = True,
+    last_of_equals: bool = False,
 ) -> Choice | None:
     """The options without letters and the right letter; None where there is none, counted in ``attempt``.
 
@@ -210,17 +217,20 @@ def choose(
             several options have, or that is one option's text and another's letter, is ambiguous.
         attempt: counts what makes the question unusable.
         letters: whether a text may be a letter.
+        last_of_equals: an answer that several options have means the last of them, as MVBench's own code
+            has it; else the question is unusable.
     """
     options = option_texts(written)
     if not 2 <= len(options) <= len(ascii_uppercase):
-        attempt.dropped["not_2_to_26_options"] += 1
+        attempt.drop("not_2_to_26_options", attempt.source)
     elif not all(options):
-        attempt.dropped["empty_option"] += 1
+        attempt.drop("empty_option", attempt.source)
     else:
         right = _meant(answer, written, options, letters)
-        if len(right) == 1:
-            return options, ascii_uppercase[right.pop()]
-        attempt.dropped["ambiguous_answer" if right else "answer_is_no_option"] += 1
+        if len(right) == 1 or (right and last_of_equals):
+            attempt.noticed.update(["answer_stands_twice"] if len(right) > 1 else [])
+            return options, ascii_uppercase[max(right)]
+        attempt.drop("ambiguous_answer" if right else "answer_is_no_option", attempt.source)
     return None
 
 
@@ -253,7 +263,7 @@ def question(
     """The sample of a row with a ``question``; None where a part is missing, counted in ``attempt``."""
     query = row["question"].strip()
     if not query:
-        attempt.dropped["empty_query"] += 1
+        attempt.drop("empty_query", attempt.source)
     if not query or choice is None or footage is None:
         return None
     (options, letter), (video, duration) = choice, footage

@@ -7,12 +7,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from string import ascii_uppercase
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.readers.annotations import Annotations, VideoFolder, mend_interval, read_json, read_lines
+from vcr1.readers.annotations import Annotations, keeps_truth, mend_interval
+from vcr1.readers.files import read_json, read_lines
+from vcr1.readers.rows import read_rows, strict_number
+from vcr1.readers.videos import VideoFolder
 from vcr1.records import GroundedAnswer, Interval, Sample
 
 OPTIONS = ("a0", "a1", "a2", "a3", "a4")
@@ -32,10 +34,10 @@ class _Row:
 
     Attributes:
         id: of the sample.
-        path: of the video; None where it is missing.
+        video: its name.
         question: its text.
         options: texts without letters.
-        answer: text of the right option; None where its letter stands for none.
+        answer: place of the right option, counted from 0; None where there is none.
         kind: type of the question, such as ``CW``.
         spans: that show the answer.
         duration: of the video in seconds, where it is stated.
@@ -43,10 +45,10 @@ class _Row:
     """
 
     id: str
-    path: str | None
+    video: str
     question: str
     options: tuple[str, ...]
-    answer: str | None
+    answer: int | None
     kind: str
     spans: Pairs
     duration: float | None
@@ -67,14 +69,16 @@ def read_nextgqa(
 ) -> Annotations:
     """NExT-GQA's own files: questions in CSV, the spans that show their answers in JSON.
 
-    A question without spans is no sample and counts as dropped. Dropped are, too, a question whose video is
-    missing, whose answer is none of the options or stands twice among them, and one without a usable span.
+    A question without spans is no sample and counts as dropped. For training, dropped are, too, a question
+    whose video is missing, whose answer is none of the options or stands twice among them, and one without a
+    usable span. Where the truth stays the file's, the first of equal options is right, as in the authors' own
+    code (``TempCLIP/dataloader/vqa_loader.py``), and the spans are those of the file.
 
-    Spans are mended one by one (`mend_interval`) and put in order, but not merged, even where they touch:
-    NExT-GQA's own metrics take the best over the spans as they are given. A video's length is its frames over
-    its frame rate: durations in the file are rounded to whole seconds, so that good spans end up to half a
-    second after them. Without either of the two, the whole seconds count, and a span may end half a second
-    later.
+    For training, spans are mended one by one (`mend_interval`). They are put in order, but never merged, even
+    where they touch: NExT-GQA's own metrics take the best over the spans as they are given. A video's length
+    is its frames over its frame rate: durations in the file are rounded to whole seconds, so that good spans
+    end up to half a second after them. Without either of the two, the whole seconds count, and a span may end
+    half a second later.
 
     Args:
         questions: ``val.csv`` or ``test.csv``, one question per line.
@@ -89,8 +93,7 @@ def read_nextgqa(
     """
     paths = {} if id_map is None else _read_map(id_map)
     located = _read_spans(spans)
-    find = cache(VideoFolder(videos).find)
-    result = Annotations(questions)
+    folder, result = VideoFolder(videos), Annotations(questions)
     seen: set[str] = set()
     for number, cells in _read_questions(questions, limit):
         video, frames = cells["video_id"], cells.get("frame_count", "").strip()
@@ -98,18 +101,19 @@ def read_nextgqa(
             raise UserError(f"{questions}, line {number}: frame_count is no number: {frames[:80]!r}")
         entry = located.get(video, _VideoSpans(None, None, {}))
         length = int(frames or 0) / entry.fps if entry.fps else 0.0
+        options, answer = tuple(cells[name].strip() for name in OPTIONS), cells["answer"].strip()
         row = _Row(
             id=f"{video}_{cells['qid']}",
-            path=find(paths.get(video, video)),
+            video=paths.get(video, video),
             question=cells["question"],
-            options=tuple(cells[name].strip() for name in OPTIONS),
-            answer=cells["answer"].strip(),
+            options=options,
+            answer=options.index(answer) if answer in options else None,
             kind=cells["type"],
             spans=entry.location.get(cells["qid"], ()),
             duration=length or entry.duration,
             exact=length > 0,
         )
-        _add(result, row, seen)
+        _add(result, row, folder, seen)
     return result.checked()
 
 
@@ -128,17 +132,14 @@ def read_nextgqa_json(annotations: str, videos: str, limit: int | None = None) -
     Raises:
         UserError: a missing or broken file (names the row), a missing folder, no usable row.
     """
-    content = read_json(annotations)
-    if not isinstance(content, list):
-        raise UserError(f"{annotations}: expected a list of rows, found a {type(content).__name__}")
-    find = cache(VideoFolder(videos).find)
-    result = Annotations(annotations)
+    content = read_rows(annotations)
+    folder, result = VideoFolder(videos), Annotations(annotations)
     seen: set[str] = set()
     for number, row in enumerate(content[:limit], 1):
         try:
             options = _options(row["options"])
             fields = {name: _text(row[name]) for name in ("id", "video", "question", "type", "answer")}
-            spans, duration = _pairs(row["glue"]), _number(row["duration"])
+            spans, duration = _pairs(row["glue"]), strict_number(row["duration"])
             if (letter := _LETTER.fullmatch(fields["answer"].strip())) is None:
                 raise ValueError(f"the answer is no letter in brackets: {fields['answer'][:80]!r}")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -146,52 +147,57 @@ def read_nextgqa_json(annotations: str, videos: str, limit: int | None = None) -
                 f"{annotations}, row {number}: needs id, video, question, type, options ['(A) ...', ...], "
                 f"answer '(A)', duration and glue [[start, end], ...] ({type(error).__name__}: {error})"
             ) from error
-        answer = dict(zip(ascii_uppercase, options, strict=False)).get(letter[1])
-        path, question = find(fields["video"]), fields["question"]
-        _add(
-            result,
-            _Row(fields["id"], path, question, options, answer, fields["type"], spans, duration),
-            seen,
+        place = ascii_uppercase.index(letter[1])
+        row = _Row(
+            fields["id"],
+            fields["video"],
+            fields["question"],
+            options,
+            place if place < len(options) else None,
+            fields["type"],
+            spans,
+            duration,
         )
+        _add(result, row, folder, seen)
     return result.checked()
 
 
-def _add(result: Annotations, row: _Row, seen: set[str]) -> None:
+def _add(result: Annotations, row: _Row, folder: VideoFolder, seen: set[str]) -> None:
     """Add a question, or count why it is left out."""
+    attempt, kind, path = Annotations(row.id), row.kind.strip(), folder.find(row.video)
+    repeated = row.answer is not None and row.options.count(row.options[row.answer]) > 1
     reason = None
     if row.id in seen:
         reason = "repeated_id"
     elif not row.spans:
         reason = "no_spans"
-    elif row.path is None:
+    elif path is None:
         reason = "missing_video"
     elif not row.question.strip():
         reason = "empty_query"
-    elif "" in row.options:
+    elif "" in row.options and not keeps_truth():
         reason = "empty_option"
-    elif row.answer is None or row.answer not in row.options:
+    elif row.answer is None:
         reason = "answer_is_no_option"
-    elif row.options.count(row.answer) > 1:
+    elif repeated and not keeps_truth():
         reason = "answer_stands_twice"
     seen.add(row.id)
+    sample = None
     if reason is not None:
-        result.drop(reason, row.id, row.kind.strip() or None)
-    elif (mended := _mend_spans(row, result)) is not None:
+        attempt.drop(reason, row.id, detail=folder.tried(row.video) if reason == "missing_video" else "")
+    elif (mended := _mend_spans(row, attempt)) is not None:
         intervals, duration = mended
-        assert row.path is not None
+        assert path is not None
         assert row.answer is not None
-        target = GroundedAnswer(ascii_uppercase[row.options.index(row.answer)], intervals)
-        extra = {"category": row.kind.strip()} if row.kind.strip() else {}
-        result.samples.append(
-            Sample(row.id, row.path, row.question.strip(), target, duration, row.options, extra)
-        )
+        attempt.noticed.update(["answer_stands_twice"] if repeated else [])
+        target = GroundedAnswer(ascii_uppercase[row.answer], intervals)
+        extra = {"category": kind} if kind else {}
+        sample = Sample(row.id, path, row.question.strip(), target, duration, row.options, extra)
+    result.settle(attempt, sample, kind or None)
 
 
-def _mend_spans(row: _Row, result: Annotations) -> tuple[tuple[Interval, ...], float | None] | None:
-    """Disjoint spans in order of time and the video's seconds; None without a usable span.
-
-    The row is counted once under each thing that is mended, and once where it is dropped.
-    """
+def _mend_spans(row: _Row, attempt: Annotations) -> tuple[tuple[Interval, ...], float | None] | None:
+    """The spans in order of time, and the video's seconds; None without a usable span, which is counted."""
     duration = row.duration
     if duration is not None and duration.is_integer() and not row.exact:
         ends = [end for _, end in row.spans if duration < end <= duration + _ROUNDING]
@@ -200,14 +206,16 @@ def _mend_spans(row: _Row, result: Annotations) -> tuple[tuple[Interval, ...], f
     found = [mend_interval(start, end, duration, account) for start, end in row.spans]
     usable = [interval for interval in found if interval is not None]
     if not usable:
-        result.dropped[next(iter(account.dropped))] += 1
+        attempt.drop(next(iter(account.dropped)), row.id)
         return None
     reasons = {
         "duration_was_rounded": duration != row.duration,
         "span_left_out": len(usable) < len(found),
     }
-    result.mended.update([*account.mended, *(reason for reason, holds in reasons.items() if holds)])
-    return tuple(sorted(usable, key=lambda span: (span.start, span.end))), duration
+    attempt.mended.update([*account.mended, *(reason for reason, holds in reasons.items() if holds)])
+    attempt.noticed.update(account.noticed.keys())
+    usable.sort(key=lambda span: (span.start, span.end))
+    return tuple(usable), duration if duration is not None and 0 < duration < math.inf else None
 
 
 # ----------------------------------------------------------------------------------------- NExT-GQA's files
@@ -245,7 +253,8 @@ def _read_spans(path: str) -> dict[str, _VideoSpans]:
     for video, entry in content.items():
         try:
             duration, fps = (
-                None if entry.get(name) is None else _number(entry[name]) for name in ("duration", "fps")
+                None if entry.get(name) is None else strict_number(entry[name])
+                for name in ("duration", "fps")
             )
             if fps is not None and not 0 < fps < math.inf:
                 raise ValueError(f"fps is {fps}")
@@ -282,13 +291,7 @@ def _options(values: Any) -> tuple[str, ...]:
 def _pairs(values: Any) -> list[tuple[float, float]]:
     if not isinstance(values, list):
         raise TypeError(f"spans are a list, not a {type(values).__name__}")
-    return [(_number(start), _number(end)) for start, end in values]
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"a {type(value).__name__} where a number should be")
-    return float(value)
+    return [(strict_number(start), strict_number(end)) for start, end in values]
 
 
 def _text(value: Any) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from vcr1.errors import UserError
-from vcr1.readers.annotations import Annotations, VideoFolder
-from vcr1.readers.rows import check_row, find_footage, read_rows, settle
+from vcr1.readers.annotations import Annotations
+from vcr1.readers.rows import check_row, find_footage, read_rows
+from vcr1.readers.videos import VideoFolder
 from vcr1.records import Sample
 
 _CHOICE = re.compile(r"\s?\b(?:Choice|Choose) one answer from \[([^\[\]]{1,4000})\]\.?")
@@ -22,7 +23,8 @@ def read_vidtab_quality(
     """VideoChat-R1's JSON: ``[{video, instruction, answer}, ...]``, the classes named in the instruction.
 
     ``How about the quality of the video ...? Choice one answer from ['low quality', 'high quality'].``
-    becomes the question before "Choice" and the classes in the brackets: the task's prompt lists these.
+    becomes the question before "Choice" and the classes in the brackets: the task's prompt lists these. The
+    answer is a class whatever its capitals, as in that project's own evaluation.
 
     Args:
         annotations: the JSON file.
@@ -50,15 +52,17 @@ def read_vidtab_quality(
         id_ = _new_id(PurePosixPath(row["video"]).stem, taken)
         attempt = Annotations(id_)
         footage = find_footage(folder, row["video"], attempt)
-        answer = row["answer"].strip()
+        answer = next(
+            (name for name in options if _plain(name) == _plain(row["answer"])), row["answer"].strip()
+        )
         if answer not in options:
-            attempt.dropped["answer_is_no_option"] += 1
+            attempt.drop("answer_is_no_option", attempt.source)
         if not query:
-            attempt.dropped["empty_query"] += 1
+            attempt.drop("empty_query", attempt.source)
         sample = None
         if footage is not None and not attempt.dropped:
             sample = Sample(id_, footage[0], query, answer, options=options)
-        settle(result, attempt, sample, answer)
+        result.settle(attempt, sample, answer)
     return result.checked()
 
 
@@ -98,10 +102,15 @@ def class_names(place: str, names: Sequence[str]) -> tuple[str, ...]:
         UserError: they do not; ``place`` says where they stand.
     """
     stripped = tuple(name.strip() for name in names)
-    plain = {" ".join(name.lower().split()) for name in stripped}
+    plain = set(map(_plain, stripped))
     if len(stripped) < 2 or "" in plain or len(plain) < len(stripped):
         raise UserError(f"{place}: needs two or more different names, not {str(stripped)[:200]}")
     return stripped
+
+
+def _plain(name: str) -> str:
+    """A name without the difference of capitals and of whitespace."""
+    return " ".join(name.lower().split())
 
 
 def _new_id(stem: str, taken: dict[str, int]) -> str:

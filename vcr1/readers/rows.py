@@ -13,8 +13,10 @@ from types import UnionType
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.readers.annotations import Annotations, VideoFolder, mend_interval, read_json, read_lines
-from vcr1.records import Sample, VideoSource
+from vcr1.readers.annotations import Annotations, clamp_interval
+from vcr1.readers.files import read_json, read_lines
+from vcr1.readers.videos import VideoFolder
+from vcr1.records import VideoSource
 
 Footage = tuple[str | VideoSource, float | None]
 """A sample's video, and the length in seconds, where it is known, of what is shown: the part or the whole."""
@@ -78,14 +80,14 @@ def find_footage(
     """
     path = folder.find(name) if name.strip() else None
     rate: float | None = None
-    if path is None and name.strip() and _is_folder(folder.folder / name):
-        path, rate = str(folder.folder / name), 0.0 if fps is None else _number(fps)
+    if path is None and name.strip() and (path := folder.find_frames(name)) is not None:
+        rate = 0.0 if fps is None else _number(fps)
     if path is None:
-        attempt.dropped["missing_video"] += 1
+        attempt.drop("missing_video", attempt.source, detail=folder.tried(name))
     elif rate is not None and not 0 < rate < math.inf:
-        attempt.dropped["frames_without_fps" if fps is None else "fps_not_positive"] += 1
+        attempt.drop("frames_without_fps" if fps is None else "fps_not_positive", attempt.source)
     elif duration is not None and not 0 < duration < math.inf:
-        attempt.dropped["duration_not_positive"] += 1
+        attempt.drop("duration_not_positive", attempt.source)
     elif start is None and end is None:
         return (path if rate is None else VideoSource(path, fps=rate)), duration
     else:
@@ -100,13 +102,24 @@ def _part(
     if end is None and duration is None:
         if 0 <= start < math.inf:
             return VideoSource(path, start, fps=fps), None
-        attempt.dropped["not_a_span"] += 1
+        attempt.drop("not_a_span", attempt.source)
         return None
     last = _number(duration if end is None else end)
-    span = mend_interval(start, last, duration, attempt)
+    span = clamp_interval(start, last, duration, attempt, anyhow=True)
     if span is None:
         return None
     return VideoSource(path, span.start, None if end is None else span.end, fps), span.length
+
+
+def strict_number(value: object) -> float:
+    """As a float.
+
+    Raises:
+        TypeError: no number, such as a text or a truth value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"a {type(value).__name__} where a number should be")
+    return float(value)
 
 
 def _number(value: object) -> float:
@@ -115,31 +128,6 @@ def _number(value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return math.nan
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # no name that a folder can have
-        return False
-
-
-def settle(
-    result: Annotations, attempt: Annotations, sample: Sample | None, category: str | None = None
-) -> None:
-    """Account for one row: kept with what was mended in it, or left out for the first reason found.
-
-    Args:
-        result: the whole file's account.
-        attempt: the row's own, named after it, so that a row counts once for each reason.
-        sample: the row's sample; None where it is left out.
-        category: of the row, which a row without its video still counts in.
-    """
-    if sample is None:
-        result.drop(next(iter(attempt.dropped)), attempt.source, category)
-        return
-    result.samples.append(sample)
-    result.mended.update(attempt.mended.keys())
 
 
 def check_ids(result: Annotations) -> Annotations:
@@ -210,15 +198,13 @@ class Row:
 
 
 def read_objects(path: str, limit: int | None = None) -> Iterator[Row]:
-    """The objects of a JSONL file's lines; blank lines are passed over.
+    """The objects of a JSONL file's lines; blank lines are passed over. A JSON list of objects is read too.
 
     Raises:
         UserError: a missing file, a line that is no JSON object, or two lines with one id.
     """
     lines: dict[str, int] = {}
-    for number, line in read_lines(path)[:limit]:
-        place = f"{path}, line {number}"
-        content = _parse(place, line)
+    for number, place, content in _contents(path, limit):
         id_ = content.get("id", f"{Path(path).stem}-{number}")
         if not isinstance(id_, str | int) or isinstance(id_, bool) or not str(id_).strip():
             raise Row(place, "", content).fault("id", "a text or a whole number")
@@ -229,8 +215,22 @@ def read_objects(path: str, limit: int | None = None) -> Iterator[Row]:
         yield Row(place, id_, content)
 
 
-def _parse(place: str, line: str) -> dict[str, Any]:
-    """A line's object without its nulls."""
+def _contents(path: str, limit: int | None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(number, place for messages, object without its nulls) of each line, or of each row of a list."""
+    lines = read_lines(path)
+    if not lines[0][1].lstrip().startswith("["):
+        for number, line in lines[:limit]:
+            place = f"{path}, line {number}"
+            yield number, place, _object(place, _parse(place, line))
+        return
+    content = read_json(path)
+    for number, row in enumerate(content[:limit] if isinstance(content, list) else [content], 1):
+        place = f"{path}, row {number}"
+        yield number, place, _object(place, row)
+
+
+def _parse(place: str, line: str) -> Any:
+    """The content of a line."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for name, count in Counter(name for name, _ in pairs).items():
@@ -246,6 +246,11 @@ def _parse(place: str, line: str) -> dict[str, Any]:
         raise UserError(f"{place}: not valid JSON at column {error.colno}: {error.msg}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, endless brackets
         raise UserError(f"{place}: not usable JSON: {error}") from error
+    return content
+
+
+def _object(place: str, content: Any) -> dict[str, Any]:
+    """An object without its nulls."""
     if not isinstance(content, dict):
         raise UserError(f"{place}: expected an object {{...}}, found a {type(content).__name__}")
     return {name: value for name, value in content.items() if value is not None}

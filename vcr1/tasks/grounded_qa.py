@@ -72,15 +72,16 @@ class GroundedQATask(Task):
     def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
         """Accuracy of the letter, and three measures of the spans.
 
-        ``iou`` and ``iop`` are the best over the true spans, as NExT-GQA's own evaluation takes them;
-        ``union_iou`` and ``union_iop`` are of all answered against all true time, as the reward has it: only
-        they reach 1 where several true spans are all answered.
+        ``iou`` and ``iop`` are the best over the true spans, by the rules of NExT-GQA's own evaluation
+        (``code/TempGQA/eval_ground.py``): an instant inside a true span has an IoP of 1 there. ``union_iou``
+        and ``union_iop`` are of all answered against all true time, as the reward has it: only they reach 1
+        where several true spans are all answered.
         """
         answered, true = _spans(completion.value), _spans(sample.target)
         return {
             "accuracy": letter_accuracy(completion, sample),
             "iou": max((_iou(answered, span) for span in true), default=0.0),
-            "iop": max((intersection_over_prediction(answered, [span]) for span in true), default=0.0),
+            "iop": max((_iop(answered, span) for span in true), default=0.0),
             "union_iou": glue_iou(completion, sample),
             "union_iop": intersection_over_prediction(answered, true),
         }
@@ -125,3 +126,10 @@ def _spans(value: GroundedAnswer | ParseFailure) -> tuple[Interval, ...]:
 def _iou(answered: Sequence[Interval], span: Interval) -> float:
     """IoU of one true span with an answer; of one answered span it is NExT-GQA's own."""
     return interval_iou(answered[0], span) if len(answered) == 1 else union_iou(answered, [span])
+
+
+def _iop(answered: Sequence[Interval], span: Interval) -> float:
+    """Share of an answer that lies in one true span; of one answered span or instant it is NExT-GQA's own."""
+    if len(answered) == 1 and answered[0].length == 0:
+        return float(span.start <= answered[0].start <= span.end)
+    return intersection_over_prediction(answered, [span])

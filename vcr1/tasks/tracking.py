@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import compress
 
 from vcr1.errors import UserError
-from vcr1.geometry import box_iou
+from vcr1.geometry import bound_box, box_iou, clip_box
 from vcr1.metrics import average_overlap, best_constant_box, mean, recall_at, success_rate
 from vcr1.parsing import BOX_FAILURES, format_boxes, parse_boxes
 from vcr1.records import Box, Completion, Judgement, ParseFailure, Prompt, Sample, Tracklet
@@ -31,7 +32,8 @@ class TrackingTask(Task):
 
     The frames that the model is shown are the frames whose boxes are asked: ``boxes`` of them, evenly spaced,
     the first and the last frame of the video among them. A sample's ``target`` holds one box for each. Where
-    ``extra`` has a ``first_box``, the prompt gives that one instead of the target's first.
+    ``extra`` has a ``first_box``, the prompt gives that one instead of the target's first; where it has
+    ``visible``, one truth value for each box, frames without the object do not count.
 
     Args:
         boxes: how many frames are shown and asked.
@@ -88,16 +90,19 @@ class TrackingTask(Task):
     def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
         """``iou`` is the mean over all boxes, as the reward has it.
 
-        The others leave the given first box out, as GOT-10k compares trackers: the mean ``overlap``, and the
-        shares of frames with an overlap over 0.5 and 0.75.
+        The others leave the given first box out and cut boxes to the frame, as GOT-10k's toolkit compares
+        trackers: the mean ``overlap``, and the shares of frames with an overlap over 0.5 and 0.75.
         """
         target: Tracklet = sample.target
         value: Tracklet | ParseFailure = completion.value
-        overlaps = [0.0] * (len(target) - 1)
+        visible = sample.extra.get("visible", (True,) * len(target))
+        ious, overlaps = [0.0] * sum(visible), [0.0] * sum(visible[1:])
         if not isinstance(value, ParseFailure) and len(value) == len(target):
-            overlaps = [box_iou(*pair) for pair in zip(value, target, strict=True)][1:]
+            pairs = list(compress(zip(value, target, strict=True), visible))
+            ious = [box_iou(*pair) for pair in pairs]
+            overlaps = [box_iou(*map(bound_box, pair)) for pair in pairs[int(visible[0]) :]]
         return {
-            "iou": mean_box_iou(completion, sample),
+            "iou": mean(ious),
             "overlap": average_overlap([overlaps]),
             "success@0.5": success_rate([overlaps], 0.5),
             "success@0.75": success_rate([overlaps], 0.75),
@@ -138,6 +143,6 @@ class TrackingTask(Task):
 
 
 def _first_box(sample: Sample) -> Box:
-    """The box that the prompt gives."""
+    """The box that the prompt gives, within the frame."""
     first: Box = sample.extra.get("first_box", sample.target[0])
-    return first
+    return clip_box(first)

@@ -5,7 +5,7 @@ them a part of a video has, ``frames`` reads folders of pictures, ``readers`` de
 ``synthetic`` make the clips of the embedded demo and of the tests.
 """
 
-from vcr1.video.readers import DECODERS, read_clip, video_duration
+from vcr1.video.readers import DECODERS, frame_times, read_clip, video_duration
 from vcr1.video.sampling import (
     FrameBudget,
     PatchGrid,
@@ -58,6 +58,7 @@ __all__ = [
     "draw_spec",
     "evenly_spaced",
     "frame_size",
+    "frame_times",
     "read_clip",
     "read_timeline",
     "render",

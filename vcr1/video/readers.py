@@ -112,6 +112,17 @@ def video_duration(source: str | Path | VideoSource) -> float:
     return cut(source, timeline.timestamps, timeline.duration).duration
 
 
+def frame_times(source: str | Path | VideoSource) -> tuple[float, ...]:
+    """When each frame of a video or of a part of one appears, in seconds from its start; decodes nothing.
+
+    Raises:
+        VideoError: as :func:`read_clip`, for all that shows without decoding.
+    """
+    source = _source(source)
+    timeline, _ = _timeline(source)
+    return cut(source, timeline.timestamps, timeline.duration).timestamps
+
+
 def _source(source: str | Path | VideoSource) -> VideoSource:
     """A path as a whole file."""
     return source if isinstance(source, VideoSource) else VideoSource(str(source))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vcr1.errors import UserError, VideoError
-from vcr1.prediction.questions import VIDEOS
+from vcr1.readers.videos import ENDINGS
 
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
 _STARTS = (
@@ -40,8 +40,8 @@ class Files:
         file = self._below(self.uploads, path)
         if file is None:
             raise UserError("the video was not uploaded; load it again")
-        if file.suffix.lower() not in VIDEOS:
-            raise UserError(f"{file.name}: its name must end in one of {', '.join(VIDEOS)}")
+        if file.suffix.lower() not in ENDINGS:
+            raise UserError(f"{file.name}: its name must end in one of {', '.join(ENDINGS)}")
         try:
             with file.open("rb") as content:
                 head = content.read(512)
@@ -63,7 +63,7 @@ class Files:
             raise UserError("no video is loaded: choose one (naming a path needs the server's videos=FOLDER)")
         file = self._below(self.videos, path)
         try:
-            if file is not None and file.suffix.lower() in VIDEOS and file.is_file():
+            if file is not None and file.suffix.lower() in ENDINGS and file.is_file():
                 return str(file)
         except OSError:  # too long a name
             pass

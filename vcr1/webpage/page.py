@@ -26,7 +26,8 @@ from vcr1.prediction import (
     remarks,
     stream_answer,
 )
-from vcr1.prediction.questions import BOXED, CHOICES, VIDEOS
+from vcr1.prediction.questions import BOXED, CHOICES
+from vcr1.readers.videos import ENDINGS
 from vcr1.webpage.form import Form, Rules, box_text, question_of, source_of
 from vcr1.webpage.guard import LOOPBACK, Guard, is_loopback
 
@@ -96,7 +97,7 @@ def build_page(asker: Asker, plan: CluePlan, rules: Rules, model: str) -> gr.Blo
         with gr.Row():
             with gr.Column():
                 # Not the video component: it would fetch an editor from elsewhere, and convert with FFmpeg.
-                upload = gr.File(label="Video", file_types=list(VIDEOS), height=120, elem_id="upload")
+                upload = gr.File(label="Video", file_types=list(ENDINGS), height=120, elem_id="upload")
                 player = gr.HTML(visible=False, elem_id="video")
                 path = gr.Textbox(
                     label="Or its path in the server's folder",

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.readers import read_jsonl
+from vcr1.readers import Purpose, read_jsonl, reading_for
 from vcr1.records import Sample
 from vcr1.tasks import GroundingTask
 
@@ -18,8 +18,9 @@ TASK = GroundingTask()
 
 @cache
 def samples() -> dict[str, Sample]:
-    """The usable lines by id, mended as in training."""
-    return {sample.id: sample for sample in read_jsonl(ANNOTATIONS, VIDEOS, TASK.name).samples}
+    """The usable lines by id, with the truth as the file has it."""
+    with reading_for(Purpose.HELD_OUT):
+        return {sample.id: sample for sample in read_jsonl(ANNOTATIONS, VIDEOS, TASK.name).samples}
 
 
 def sample_of(line: dict[str, Any]) -> Sample:

@@ -1,0 +1,91 @@
+"""The truth in lines that one has trained on: shown beside the answers, and compared with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vcr1.errors import UserError
+from vcr1.readers import Annotations, Purpose, VideoFolder, reading_for
+from vcr1.readers.jsonl import COMMON, TASKS, task_sample
+from vcr1.readers.rows import Row
+from vcr1.records import Sample
+
+ASKED = ("id", "video", "task", "query", "box", "options", "start", "end", "fps")
+"""Fields that say what is asked."""
+TRUTH: dict[str, tuple[str, ...]] = {
+    "grounding": ("interval",),
+    "tracking": ("boxes", "xywh"),
+    "grounded_qa": ("answer", "intervals"),
+    "qa": ("answer",),
+    "captioning": ("caption",),
+    "quality": ("answer",),
+}
+"""Task -> fields of which any says that a line states the truth."""
+FIELDS = tuple(dict.fromkeys([*ASKED, *COMMON, *(name for _, own in TASKS.values() for name in own)]))
+"""What a line may hold: what is asked, and whatever training lines hold (`vcr1.readers.jsonl`)."""
+
+
+def truth_of(
+    row: Mapping[str, Any], place: str, task: str, folder: VideoFolder, boxes: int | None
+) -> Sample | str | None:
+    """The sample that training and evaluation would read in a line, with the truth as it is written.
+
+    Args:
+        row: the line's own fields, without nulls.
+        place: file and line, for messages.
+        task: of the question.
+        folder: of the videos.
+        boxes: how many frames tracking shows.
+
+    Returns:
+        The sample; a sentence, where the line states a truth that cannot be used; None where it states none.
+    """
+    stated = {name for names in TRUTH.values() for name in names} & row.keys()
+    if not stated:
+        return None
+    if task not in TASKS:
+        return f"{', '.join(sorted(stated))} not used: name their task, such as task=grounding"
+    if not stated & set(TRUTH[task]):
+        return f"{', '.join(sorted(stated))} not used: no truth of the task {task}"
+    content = {name: row[name] for name in (*COMMON, *TASKS[task][1]) if name in row}
+    attempt = Annotations(place)
+    try:
+        with reading_for(Purpose.EVALUATION):
+            sample = task_sample(Row(place, place, content), folder, task, attempt, boxes)
+    except UserError as error:
+        return f"truth not used: {error}"
+    if sample is None:
+        (first, *_) = attempt.left_out
+        return f"truth not used: {first.detail or first.reason.replace('_', ' ')}"
+    return sample
+
+
+def first_box(row: Mapping[str, Any]) -> Any:
+    """The object's box in the first frame: ``box``, or the first of a line's track; None without either."""
+    boxes, pixels = row.get("boxes"), row.get("xywh")
+    if "box" in row:
+        return row["box"]
+    if isinstance(boxes, list) and boxes:
+        return boxes[0]
+    try:
+        (x, y, w, h), width, height = pixels[0], row["width"], row["height"]  # type: ignore[index]
+        return [x / width, y / height, (x + w) / width, (y + h) / height]
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError):
+        return None
+
+
+def folders_of(path: str, videos: str | None) -> list[VideoFolder]:
+    """Where a JSONL file's videos are looked for: in the named folder, else beside it and in ``../videos``.
+
+    In the last, training looks for the videos of ``my_data/TASK/val.jsonl``.
+
+    Raises:
+        UserError: the named folder does not exist.
+    """
+    if videos is not None:
+        return [VideoFolder(videos)]
+    beside = Path(path).parent
+    shared = beside / ".." / "videos"
+    return [VideoFolder(beside), *([VideoFolder(shared)] if shared.is_dir() else [])]
