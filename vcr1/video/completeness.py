@@ -4,12 +4,14 @@
 MP4, MOV               each box, and each frame in the index, lies within the file
 Matroska, WebM         the segment's size, where it is stated (live recordings do not)
 AVI                    the size of each RIFF chunk
-those, FLV, WMV, IVF   the duration that the header states, against the last packet of any stream
+WMV                    the size in the header
+GIF, Ogg               the mark of the end
+those, FLV, IVF        the duration that the header states, against the last packet of any stream
 all but MPEG-TS        a last packet of which a part is missing
 =====================  ================================================================================
 
-MPEG transport and program streams, Ogg, GIF and live recordings state neither size nor duration: half of such
-a file is a shorter video. There only the annotation's duration can tell; ``vcr1.check`` compares it.
+MPEG transport and program streams and live recordings state neither size nor duration: half of such a file is
+a shorter video. There only the annotation's duration can tell; ``vcr1.check`` compares it.
 """
 
 from __future__ import annotations
@@ -59,8 +61,8 @@ def check_complete(
     stated = max(indexed, _stated_size(path, formats))
     if stated > size:
         raise VideoError(f"{path}: cut short, {size} bytes of at least {stated}; fetch it again")
-    if last.is_corrupt and "mpegts" not in formats:
-        raise VideoError(f"{path}: cut short, a part of the last frame is missing; fetch it again")
+    if (last.is_corrupt and "mpegts" not in formats) or not _has_end(path, formats):
+        raise VideoError(f"{path}: cut short, its last part is missing; fetch it again")
     if not formats & _STATING or not container.duration:
         return
     duration = container.duration / 1_000_000
@@ -90,7 +92,29 @@ def _stated_size(path: Path, formats: set[str]) -> int:
             return max(_box_ends(file), default=0)
         if "avi" in formats:
             return max(_riff_ends(file), default=0)
+        if "asf" in formats:
+            return _asf_size(file)
         return _segment_end(file) if "matroska" in formats else 0
+
+
+def _has_end(path: Path, formats: set[str]) -> bool:
+    """Whether GIF ends with its semicolon, and Ogg with a page that is marked as the last."""
+    if not formats & {"gif", "ogg"}:
+        return True
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 2**17), os.SEEK_END)
+        end = file.read()
+    page = end.rfind(b"OggS")  # RFC 3533: byte 5 has the flags, of which 4 is "end of stream"
+    return end.rstrip(b"\0\r\n").endswith(b";") if "gif" in formats else page >= 0 and bool(end[page + 5] & 4)
+
+
+def _asf_size(file: BinaryIO) -> int:
+    """The size that the header of a WMV file states; 0 of a broadcast (ASF specification, 3.2)."""
+    header = file.read(2**16)
+    place = header.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+    if place < 0 or len(header) < place + 92 or header[place + 88] & 1:
+        return 0
+    return int.from_bytes(header[place + 40 : place + 48], "little")
 
 
 def _box_ends(file: BinaryIO) -> Iterator[int]:

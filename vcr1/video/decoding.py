@@ -32,6 +32,9 @@ from vcr1.video.timeline import Entry, Timeline
 _WORTH = 4
 """Packets that must be saved for the decoder to begin anew: it then has to fill its delay again."""
 
+_CUT = "begins between two key frames, as a cut without encoding leaves it"
+_CUT_ANEW = "cut it at a key frame, or encode the cut anew"
+
 
 class Pictures(NamedTuple):
     """Frames of one size.
@@ -141,6 +144,8 @@ def _count(
     Raises:
         VideoError: other frames came out than the file has times for, so that none has a sure time.
     """
+    if timeline.entries[0].packet:  # what comes out for the packets before differs from decoder to decoder
+        raise VideoError(f"{path}: {_CUT}, so that its frames cannot be counted; {_CUT_ANEW}")
     stream.codec_context.thread_count = 1
     wanted, total = set(indices), 0
     for frame in container.decode(stream):
@@ -150,10 +155,9 @@ def _count(
             yield frame
         total += 1
     if total != len(timeline.pts):
-        cause = "it begins between two key frames" if timeline.entries[0].packet else "it is damaged"
         raise VideoError(
-            f"{path}: gives {total} frames for {len(timeline.pts)} times (perhaps {cause}), so the time of a "
-            "frame is not sure; write it anew (ffmpeg -i OLD NEW.mp4), or fetch it again"
+            f"{path}: gives {total} frames for {len(timeline.pts)} times, so no frame has a sure time; "
+            "write it anew (ffmpeg -i OLD NEW.mp4), or fetch it again"
         )
 
 
@@ -162,10 +166,7 @@ def _explain(path: Path, timeline: Timeline, pts: int, reason: str) -> str:
     at = float((pts - timeline.pts[0]) * timeline.time_base)
     first = float((timeline.entries[0].pts - timeline.pts[0]) * timeline.time_base)
     if at < first:
-        return (
-            f"{path}: begins between two key frames, as a cut without encoding leaves it, and its first "
-            f"{first:.2f} s cannot be decoded; cut it at a key frame, or encode the cut anew"
-        )
+        return f"{path}: {_CUT}, and its first {first:.2f} s cannot be decoded; {_CUT_ANEW}"
     return f"{path}: the frame at {at:.3f} s cannot be decoded ({reason}); fetch it again"
 
 

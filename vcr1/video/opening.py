@@ -19,11 +19,13 @@ from av.video.stream import VideoStream
 
 from vcr1.errors import VideoError
 
+RAW_FORMATS = frozenset({"h264", "hevc", "mpegvideo", "m4v", "av1", "obu", "h263", "vc1", "mjpeg"})
+"""Streams without a container. Most state no times and are refused, but for that reason."""
+
 FORMATS = (
     *("mov", "mp4", "matroska", "webm", "avi", "flv", "asf", "mpegts", "mpeg", "ogg", "gif", "ivf", "nut"),
     *("mxf", "rm", "dv", "yuv4mpegpipe"),
-    # Raw streams state no times and are refused, but for that reason and not as files of an unknown kind.
-    *("h264", "hevc", "mpegvideo", "m4v", "av1", "obu", "h263", "vc1", "mjpeg"),
+    *sorted(RAW_FORMATS),
 )
 """FFmpeg's names of the formats that are read. Pictures, playlists and scripts are not among them."""
 

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from vcr1.errors import VideoError
 from vcr1.video.access import starts_afresh
 from vcr1.video.completeness import check_complete
-from vcr1.video.opening import open_video
+from vcr1.video.opening import RAW_FORMATS, open_video
 
 _REORDERING = 32
 """Packets by which decoding order may differ from presentation order: codecs allow 16 frames of two
@@ -101,7 +101,7 @@ def read_timeline(path: str | Path) -> Timeline:
             raise VideoError(f"{path}: the video stream holds no frame; fetch the file again")
         base, formats = stream.time_base, set(container.format.name.split(","))
         counted = _must_count(stamps, stream)
-        times = _times(path, stamps, counted)
+        times = _times(path, stamps, counted, raw=bool(formats & RAW_FORMATS))
         _check_clock(path, stamps, times, base, broadcast=bool(formats & {"mpegts", "mpeg"}))
         ends = max(times) + _last_length(path, stamps, times, stream)
         check_complete(path, container, stream, float(ends * base), last)
@@ -183,7 +183,7 @@ def _must_count(stamps: list[_Stamp], stream: VideoStream) -> bool:
     return stream.codec_context.has_b_frames and all(stamp.pts == stamp.dts for stamp in stamps)
 
 
-def _times(path: Path, stamps: list[_Stamp], counted: bool) -> list[int]:
+def _times(path: Path, stamps: list[_Stamp], counted: bool, raw: bool) -> list[int]:
     """Times of all frames, in the file's order; of counted ones, only the sorted times mean anything.
 
     Raises:
@@ -197,11 +197,13 @@ def _times(path: Path, stamps: list[_Stamp], counted: bool) -> list[int]:
         return dts
     lengths = [stamp.duration for stamp in stamps]
     if not any(lengths):
-        if not dts:
+        if raw:
             raise VideoError(
                 f"{path}: a raw stream, which states no times; put it into a container with its frame rate "
                 "(ffmpeg -framerate RATE -i RAW -c copy NEW.mp4)"
             )
+        if not dts:
+            raise VideoError(f"{path}: states no times, or was cut short; {_REMUX}, or fetch it again")
         lengths = _guessed_lengths(path, stamps)
     return _filled([stamp.dts for stamp in stamps], lengths)
 
@@ -251,8 +253,8 @@ def _last_length(path: Path, stamps: list[_Stamp], times: list[int], stream: Vid
     """How long the frame that is presented last is shown, in units of the time base.
 
     It lasts as its packet says. MP4 states lengths in decoding order, so where frames are reordered and
-    lengths differ, they are those of other frames. Without a length it is the mean of those near the median;
-    a single frame lasts as the stream's frame rate says.
+    lengths differ, they are those of other frames. Without a length it lasts as frames of about the median
+    length do, or as the one before it if that is shorter. A single frame lasts as the stream's rate says.
 
     Raises:
         VideoError: a single frame of unknown length.
@@ -266,7 +268,8 @@ def _last_length(path: Path, stamps: list[_Stamp], times: list[int], stream: Vid
     if gaps:
         middle = median(gaps)
         near = [gap for gap in gaps if abs(gap - middle) <= middle / 2] or [round(middle)]
-        return Fraction(sum(near), len(near))
+        usual = Fraction(sum(near), len(near))
+        return usual if gaps[-1] in near else min(usual, Fraction(gaps[-1]))
     rate = stream.average_rate or stream.guessed_rate
     if rate and stream.time_base:
         return 1 / (rate * stream.time_base)
