@@ -43,7 +43,7 @@ _MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.05
 def check_complete(
     path: Path, container: InputContainer, stream: VideoStream, end: float, last: Packet[VideoStream]
 ) -> None:
-    """Check that all the file states is there.
+    """Check that all the packets that the file states are there.
 
     Args:
         path: the file.
@@ -58,9 +58,8 @@ def check_complete(
     formats = set(container.format.name.split(","))
     size = path.stat().st_size
     indexed = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    stated = max(indexed, _stated_size(path, formats))
-    if stated > size:
-        raise VideoError(f"{path}: cut short, {size} bytes of at least {stated}; fetch it again")
+    if indexed > size:
+        raise VideoError(f"{path}: cut short, {size} bytes of at least {indexed}; fetch it again")
     if (last.is_corrupt and "mpegts" not in formats) or not _has_end(path, formats):
         raise VideoError(f"{path}: cut short, its last part is missing; fetch it again")
     if not formats & _STATING or not container.duration:
@@ -85,31 +84,51 @@ def _last_end(path: Path) -> float:
     return end
 
 
-def _stated_size(path: Path, formats: set[str]) -> int:
+def check_size(path: Path) -> None:
+    """Check that a file is as long as its own structure says, before FFmpeg meets it.
+
+    Raises:
+        VideoError: it was cut short.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+            size = file.seek(0, os.SEEK_END)
+            stated = _stated_size(file, start)
+    except (OSError, ValueError):  # no file: to be named by who opens it
+        return
+    if stated > size:
+        raise VideoError(f"{path}: cut short, {size} bytes of at least {stated}; fetch it again")
+
+
+def _stated_size(file: BinaryIO, start: bytes) -> int:
     """Bytes that the file must have by its own structure; 0 where it does not say."""
-    with path.open("rb") as file:
-        if "mp4" in formats:
-            return max(_box_ends(file), default=0)
-        if "avi" in formats:
-            return max(_riff_ends(file), default=0)
-        if "asf" in formats:
-            return _asf_size(file)
-        return _segment_end(file) if "matroska" in formats else 0
+    if start[4:8] in _BOXES:
+        return max(_box_ends(file), default=0)
+    if start[:4] == b"RIFF":
+        return max(_riff_ends(file), default=0)
+    if start == bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"):
+        return _asf_size(file)
+    return _segment_end(file) if start[:4] == b"\x1a\x45\xdf\xa3" else 0
 
 
 def _has_end(path: Path, formats: set[str]) -> bool:
-    """Whether GIF ends with its semicolon, and Ogg with a page that is marked as the last."""
+    """Whether GIF ends with its semicolon, and Ogg with a page that is whole and marked as the last."""
     if not formats & {"gif", "ogg"}:
         return True
     with path.open("rb") as file:
         file.seek(-min(path.stat().st_size, 2**17), os.SEEK_END)
         end = file.read()
-    page = end.rfind(b"OggS")  # RFC 3533: byte 5 has the flags, of which 4 is "end of stream"
-    return end.rstrip(b"\0\r\n").endswith(b";") if "gif" in formats else page >= 0 and bool(end[page + 5] & 4)
+    if "gif" in formats:
+        return end.rstrip(b"\0\r\n").endswith(b";")
+    # RFC 3533, 6: byte 5 holds flags, of which 4 is "end of stream"; byte 26 and what follows the sizes.
+    page = end[max(end.rfind(b"OggS"), 0) :]
+    return len(page) > 27 and bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
 def _asf_size(file: BinaryIO) -> int:
     """The size that the header of a WMV file states; 0 of a broadcast (ASF specification, 3.2)."""
+    file.seek(0)
     header = file.read(2**16)
     place = header.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
     if place < 0 or len(header) < place + 92 or header[place + 88] & 1:
@@ -150,8 +169,6 @@ def _segment_end(file: BinaryIO) -> int:
     """Where the segment of a Matroska file ends (RFC 8794); 0 where its size is unknown."""
     file.seek(0)
     header = file.read(4096)
-    if header[:4] != b"\x1a\x45\xdf\xa3":
-        return 0
     place, size = _ebml_size(header, 4)
     place += size or 0
     if header[place : place + 4] != b"\x18\x53\x80\x67":
