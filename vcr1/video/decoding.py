@@ -62,6 +62,8 @@ def decode_pyav(path: Path, timeline: Timeline, indices: Sequence[int]) -> Itera
     Raises:
         VideoError: a frame that cannot be decoded, or frames that do not come in the order of their times.
     """
+    if not indices:
+        return
     with open_video(path) as (container, stream):
         if timeline.counted:
             frames = _count(path, container, stream, timeline, indices)
