@@ -24,9 +24,6 @@ def after(first: int) -> object:
     return lambda number, packet: number >= first
 
 
-# ------------------------------------------------------------------------------------- cuts and missing parts
-
-
 @pytest.mark.parametrize("kind", ["h264", "h264 open", "hevc open", "mpeg4 b", "vp9"])
 @pytest.mark.parametrize("ending", ["mkv", "avi"])
 def test_a_cut_between_key_frames_is_refused_where_nothing_can_be_shown(
@@ -57,7 +54,7 @@ def test_a_cut_at_an_open_key_frame_begins_with_it(
     assert numbers(clip.frames) == [index + key for index in clip.indices]
 
 
-def test_a_cut_intra_refresh_is_refused_until_the_picture_is_whole(tmp_path: Path) -> None:
+def test_a_cut_intra_refresh_is_refused_until_its_picture_is_whole(tmp_path: Path) -> None:
     whole = write_numbered(tmp_path / "whole.mkv", "h264 refresh", count=100)
     path = copy_packets(whole, tmp_path / "cut.mkv", after(20))
     with pytest.raises(VideoError, match=r"the frame at 0\.000 s cannot be decoded"):
@@ -71,7 +68,7 @@ def test_a_cut_intra_refresh_is_refused_until_the_picture_is_whole(tmp_path: Pat
     [
         *[("h264", ending, share) for ending in ("mkv", "avi", "wmv", "3gp") for share in (0.6, 0.97)],
         *[("vp9", "webm", 0.5), ("vp9", "ivf", 0.5), ("gif", "gif", 0.5), ("gif", "gif", 0.98)],
-        *[("h264", "flv", 0.5), ("vp8", "ogv", 0.5), ("vp8", "ogv", 0.9), ("mpeg4 b", "avi", 0.95)],
+        *[("h264", "flv", 0.5), ("vp8", "ogv", 0.5), ("vp8", "ogv", 0.9)],
     ],
 )
 def test_a_file_cut_short_is_refused(tmp_path: Path, kind: str, ending: str, share: float) -> None:
@@ -95,9 +92,6 @@ def test_sound_may_outlast_the_pictures_of_a_matroska_file(tmp_path: Path) -> No
         container.mux(sound.encode(frame))
         container.mux(sound.encode())
     assert video_duration(path) == pytest.approx(2.0, abs=0.002)
-
-
-# ------------------------------------------------------------------------------------------------------ times
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mp4"])
@@ -173,9 +167,6 @@ def test_a_raw_stream_is_refused_for_what_it_lacks(tmp_path: Path, kind: str, en
         read_clip(path, BUDGET, GRID)
 
 
-# ----------------------------------------------------------------------------------------------------- shapes
-
-
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_all_eight_ways_to_turn_a_picture_are_heeded(tmp_path: Path, degrees: int, mirrored: bool) -> None:
@@ -185,9 +176,7 @@ def test_all_eight_ways_to_turn_a_picture_are_heeded(tmp_path: Path, degrees: in
         prepare=lambda stream: stream.set_display_rotation(degrees, hflip=mirrored),
     )
     # Degrees count against the clock; the picture is mirrored after it was turned.
-    wanted = np.rot90(picture(0x1234), degrees // 90)
-    wanted = wanted[:, ::-1] if mirrored else wanted
-    turns = [(np.rot90(picture(n), degrees // 90)[:, :: -1 if mirrored else 1]) for n in range(COUNT)]
+    turns = [np.rot90(picture(n), degrees // 90)[:, :: -1 if mirrored else 1] for n in range(COUNT)]
     for decoder in ("pyav", "decord"):
         clip = read_clip(path, BUDGET, GRID, decoder=decoder)
         expected = torch.from_numpy(np.stack([turns[index] for index in clip.indices]).copy())
@@ -206,11 +195,12 @@ def test_pixels_that_are_not_square_are_stretched(
     clip = read_clip(path, BUDGET, GRID, decoder=decoder)
     assert clip.frames.shape[-2:] == shape
     assert numbers(clip.frames) == list(clip.indices)
-    turned = write_numbered(
-        tmp_path / "turned.mp4",
-        "h264",
-        prepare=lambda stream: (prepare(stream), stream.set_display_rotation(90)),
-    )
+
+    def turn(stream: av.VideoStream) -> None:
+        prepare(stream)
+        stream.set_display_rotation(90)
+
+    turned = write_numbered(tmp_path / "turned.mp4", "h264", prepare=turn)
     assert read_clip(turned, BUDGET, GRID, decoder=decoder).frames.shape[-2:] == shape[::-1]
 
 
@@ -247,9 +237,6 @@ def test_a_stream_may_change_its_size_but_not_its_shape(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="changes from 64x64 to 128x64, another shape"):
         read_clip(other, BUDGET, GRID)
     assert numbers(read_clip(VideoSource(str(other), 3.5, 5.0), BUDGET, GRID).frames)[0] == 35
-
-
-# ------------------------------------------------------------------------------------------------------ names
 
 
 @pytest.mark.parametrize(

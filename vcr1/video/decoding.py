@@ -104,7 +104,11 @@ def _match(
     for number, packet in enumerate(container.demux(stream)):
         if number < entry.packet:
             continue
-        for frame in packet.decode():
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            raise _NotFound(error.strerror or "the decoder fails") from error
+        for frame in frames:
             assert isinstance(frame, av.VideoFrame)
             if frame.pts is None or (latest is not None and frame.pts <= latest):
                 raise _NotFound("its frames do not come in the order of their times")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 _CHUNK_BYTES = 16 * 2**20
 """Decoded frames asked of decord at a time. It takes about six times as much memory meanwhile (measured at
 720p: 16 MiB cost 160 MB, 64 MiB 420 MB and 256 MiB 1.8 GB), and larger chunks are no faster."""
+
+_doubts: dict[tuple[Path, int, int], str | None] = {}
+"""What was found of files, by name, size and date: a process looks at each file once."""
 
 _TOLERANCE = 2
 """Levels of 255 by which two builds of FFmpeg may differ."""
@@ -48,21 +51,21 @@ def decode_decord(path: Path, timeline: Timeline, indices: Sequence[int]) -> Ite
         VideoError: the file cannot be decoded.
     """
     state = path.stat()
-    doubt = find_doubt(path, timeline, (state.st_size, state.st_mtime_ns))
-    if doubt is None:
+    key = (path, state.st_size, state.st_mtime_ns)
+    if key not in _doubts:
+        _doubts[key] = find_doubt(path, timeline)
+    if _doubts[key] is None:
         return _decode(path, timeline, indices)
-    _warn_once(f"{path}: not read with decord, because {doubt}")
+    _warn_once(f"{path}: not read with decord, because {_doubts[key]}")
     return decode_pyav(path, timeline, indices)
 
 
-@lru_cache(maxsize=4096)
-def find_doubt(path: Path, timeline: Timeline, state: tuple[int, int]) -> str | None:
+def find_doubt(path: Path, timeline: Timeline) -> str | None:
     """Why decord might show wrong frames of a file; None where it is shown to be right.
 
     Args:
         path: the file.
         timeline: its frames.
-        state: size and date of the file, so that another file of that name is looked at anew.
     """
     if not timeline.closed:
         return "its groups of pictures are not closed, or its frames do not state their times"
