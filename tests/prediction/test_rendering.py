@@ -1,8 +1,10 @@
 """Answers drawn into a video."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,7 @@ from vcr1.errors import UserError
 from vcr1.prediction import Answer, Question
 from vcr1.prediction.rendering import box_at, draw, render_answers
 from vcr1.records import Box, GroundedAnswer, Interval, VideoClip, VideoSource
-from vcr1.video import write_mp4
-from vcr1.video.readers import read_timeline
+from vcr1.video import FrameBudget, PatchGrid, read_clip, read_timeline, write_mp4
 
 BLUE, ORANGE, GREY = (38, 103, 201), (224, 123, 31), (208, 208, 208)
 
@@ -65,6 +66,23 @@ def test_a_video_is_written_with_its_times(tmp_path: Path) -> None:
     render_answers(VideoSource(source.path, 1.0, 3.0), [answer(Interval(0, 1))], from_part)
     assert read_timeline(from_part).timestamps == [0.25 * number for number in range(8)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "part.mp4"]
+
+
+def test_frames_are_drawn_as_they_are_presented(tmp_path: Path) -> None:
+    path, out = tmp_path / "in.avi", tmp_path / "out.mp4"  # AVI states no presentation times
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4, options={"bf": "2", "b": "800k"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        for level in range(20, 180, 10):
+            pixels = np.full((64, 64, 3), level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    render_answers(VideoSource(str(path)), [], out)
+    clip = read_clip(out, FrameBudget(fps=4, min_pixels=784, total_pixels=784 * 64), PatchGrid())
+    assert clip.frames.shape[-1] == 2 * clip.frames.shape[-2]
+    assert clip.frames.float().mean((1, 2, 3)).tolist() == pytest.approx(range(20, 180, 10), abs=4)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

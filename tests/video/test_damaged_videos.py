@@ -38,7 +38,7 @@ def bad_files(folder: Path, good: bytes) -> dict[str, Path]:
 CAUSES = {
     "empty": "is empty",
     "text": "not a readable video",
-    "no index": "not a readable video",
+    "no index": "cut short",
     "noise": "not a readable video",
     "zeroed pictures": "fetch it again",
     "missing": "no such file",

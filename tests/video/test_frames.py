@@ -103,8 +103,15 @@ def test_any_kind_of_picture_becomes_rgb(tmp_path: Path, mode: str, suffix: str)
 
 def test_pictures_of_another_size_are_fitted_to_the_first(tmp_path: Path) -> None:
     write_frames(tmp_path, stripes(2, 112, 112))
-    Image.fromarray(stripes(1, 60, 200)[0]).save(tmp_path / "00000002.png")
+    Image.fromarray(stripes(1, 60, 60)[0]).save(tmp_path / "00000002.png")
     assert read_clip(VideoSource(str(tmp_path), fps=1), BUDGET, GRID).frames.shape == (2, 3, 112, 112)
+
+
+def test_pictures_of_another_shape_are_refused(tmp_path: Path) -> None:
+    write_frames(tmp_path, stripes(2, 112, 112))
+    Image.fromarray(stripes(1, 60, 200)[0]).save(tmp_path / "00000002.png")
+    with pytest.raises(VideoError, match="changes from 112x112 to 200x60, another shape"):
+        read_clip(VideoSource(str(tmp_path), fps=1), BUDGET, GRID)
 
 
 def bomb() -> bytes:

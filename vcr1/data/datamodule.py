@@ -31,7 +31,7 @@ class LoaderSettings:
         eval_batch_size: prompts per batch in evaluation.
         num_workers: decoding processes per rank; they overlap the training step.
         prefetch: batches that each worker prepares ahead.
-        decoder: ``auto`` (decord, PyAV where decord cannot), ``decord`` or ``pyav``.
+        decoder: ``pyav`` (``auto`` is the same), or ``decord``; see :func:`vcr1.video.read_clip`.
         shuffle: train in a random order, a new one in each epoch; else in that of the annotations.
         seed: of that order.
 

@@ -17,7 +17,8 @@ from vcr1.clues import intervals_of
 from vcr1.errors import UserError
 from vcr1.prediction.answers import Answer, boxes_of
 from vcr1.records import Box, Interval, VideoSource
-from vcr1.video.timeline import open_video, read_timeline
+from vcr1.video import Timeline, read_timeline
+from vcr1.video.decoding import decode_pyav
 
 COLORS = ("#2667c9", "#e07b1f", "#2a9d5c", "#b0379b", "#c0392b", "#1aa6a6")
 """Of one answer after the other; then again from the first."""
@@ -47,7 +48,7 @@ def render_answers(source: VideoSource, answers: Sequence[Answer], path: Path) -
     try:
         with av.open(str(scratch), "w", format="mp4") as container:
             stream: VideoStream | None = None
-            for time, picture in _frames(source, end, timeline.pts[0], timeline.time_base):
+            for time, picture in _frames(source, timeline, end):
                 if stream is None:
                     stream = _add_stream(container, picture, len(timeline.pts) / timeline.duration)
                 draw(picture, answers, time, end - source.start)
@@ -63,22 +64,20 @@ def render_answers(source: VideoSource, answers: Sequence[Answer], path: Path) -
         scratch.unlink(missing_ok=True)
 
 
-def _frames(
-    source: VideoSource, end: float, first: int, time_base: Fraction
-) -> Iterator[tuple[float, Image.Image]]:
+def _frames(source: VideoSource, timeline: Timeline, end: float) -> Iterator[tuple[float, Image.Image]]:
     """Time from the part's start in seconds, and picture, of each frame that begins in the part."""
-    with open_video(Path(source.path)) as (container, stream):
-        for frame in container.decode(stream):
-            if frame.pts is None:
-                continue
-            time = float((frame.pts - first) * time_base)
-            if time >= end:
-                break
-            if time >= source.start:
-                pixels = np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))
-                # 4:2:0 wants even sides.
-                height, width = (side - side % 2 for side in pixels.shape[:2])
-                yield time - source.start, Image.fromarray(np.ascontiguousarray(pixels[:height, :width]))
+    times = timeline.timestamps
+    following = [*times[1:], timeline.duration]
+    indices = [  # of frames with one time only the last one is seen
+        index for index, time in enumerate(times) if source.start <= time < min(end, following[index])
+    ]
+    size: tuple[int, int] | None = None
+    decoded = decode_pyav(Path(source.path), timeline, indices)
+    for index, (pixels, height, width) in zip(indices, decoded, strict=True):
+        # 4:2:0 wants even sides; the first frame's hold for all.
+        size = size or (max(width // 2, 1) * 2, max(height // 2, 1) * 2)
+        picture = Image.fromarray(pixels[0].permute(1, 2, 0).contiguous().numpy())
+        yield times[index] - source.start, picture if picture.size == size else picture.resize(size)
 
 
 def _add_stream(container: av.container.OutputContainer, picture: Image.Image, fps: float) -> VideoStream:

@@ -1,8 +1,10 @@
 """From a video file to the frames that the model sees, with their real times.
 
 ``sampling`` decides which frames and what size, ``timeline`` when each frame is shown, ``parts`` which of
-them a part of a video has, ``frames`` reads folders of pictures, ``readers`` decodes; ``writing`` and
-``synthetic`` make the clips of the embedded demo and of the tests.
+them a part of a video has, ``decoding`` gives them with PyAV and ``decord_reading`` with decord, ``frames``
+reads folders of pictures, and ``readers`` makes clips of all that. ``opening`` is the only place where a file
+is opened, ``completeness`` tells whether all of it is there, ``access`` where decoding may begin. ``writing``
+and ``synthetic`` make the clips of the embedded demo and of the tests.
 """
 
 from vcr1.video.readers import DECODERS, frame_times, read_clip, video_duration

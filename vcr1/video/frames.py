@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from PIL import Image, ImageOps
 
 from vcr1.errors import VideoError
+from vcr1.video.decoding import Pictures
 from vcr1.video.timeline import Timeline
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -69,8 +69,8 @@ def frames_timeline(count: int, fps: float) -> Timeline:
     )
 
 
-def decode_frames(folder: Path, names: Sequence[str], indices: Sequence[int]) -> Iterator[Tensor]:
-    """The wanted pictures one by one, ``[1, 3, H, W]`` uint8 RGB; transparency is left out.
+def decode_frames(folder: Path, names: Sequence[str], indices: Sequence[int]) -> Iterator[Pictures]:
+    """Give the wanted pictures one by one, upright; transparency is left out.
 
     Args:
         folder: where they lie.
@@ -82,7 +82,7 @@ def decode_frames(folder: Path, names: Sequence[str], indices: Sequence[int]) ->
     """
     for index in indices:
         pixels = _read_picture(folder / names[index])
-        yield torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        yield Pictures(torch.from_numpy(pixels).permute(2, 0, 1)[None], *pixels.shape[:2])
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -100,7 +100,7 @@ def _read_picture(path: Path) -> np.ndarray:
                 )
             if picture.mode not in _MODES:
                 raise VideoError(f"{path}: pixels of kind {picture.mode}; convert the picture to 8 bits RGB")
-            return np.array(picture.convert("RGB"))
+            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     # PIL's plugins answer broken files with whatever their parsing meets.
     except (
         OSError,

@@ -56,10 +56,11 @@ def cut(source: VideoSource, timestamps: list[float], duration: float) -> Part:
             f"{source.path}: the part from {start:g} s lies beyond the end of the video, which lasts "
             f"{duration:.3f} s; mend the annotation or fetch the video again"
         )
-    first = bisect_right(timestamps, start + _SLACK) - 1
+    # Of frames with equal times only the last one stays on screen; the whole source has all of them.
+    first = bisect_right(timestamps, start + _SLACK) - 1 if start > 0 else 0
     stop = max(bisect_left(timestamps, end - _SLACK), first + 1)
     ends = [*timestamps[first + 1 : stop + 1], duration]
-    head = (start - timestamps[first]) / (ends[0] - timestamps[first])
+    head = (start - timestamps[first]) / (ends[0] - timestamps[first]) if start > 0 else 0.0
     tail = (ends[stop - first - 1] - end) / (ends[stop - first - 1] - timestamps[stop - 1])
     return Part(
         first=first,

@@ -30,7 +30,8 @@ class FrameBudget:
     """How much of a video the model may see. The defaults are the paper's.
 
     Attributes:
-        fps: sampled frames per second.
+        fps: sampled frames per second. Above 4, frames of Qwen2.5-VL share positions: it counts time in half
+            seconds and joins two frames in a step, so that the 80 steps of 20 s at 8 fps lie on 40 positions.
         min_frames: fewest frames of a clip that has that many.
         max_frames: most frames of a clip.
         min_pixels: fewest pixels of a frame; smaller frames are enlarged.
