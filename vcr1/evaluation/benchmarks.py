@@ -10,13 +10,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vcr1.config import build
+from vcr1.config import build, video_reader
 from vcr1.errors import UserError
 from vcr1.preflight import check_frames
 from vcr1.readers import VIDEO_REASONS, Annotations, missing_videos_kept
 from vcr1.records import LostSample, Sample
 from vcr1.tasks import Task
-from vcr1.video import FrameBudget
+from vcr1.video import FrameBudget, reading_with
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def _read(cfg: DictConfig, name: str, limit: int | None, unseen: bool) -> Benchm
     if source is None:
         raise UserError(f"benchmarks.{name}.sources.{kind}.{split} is not configured")
     task = build_task_for(cfg, kind, node.get("options"))
-    with missing_videos_kept(unseen):
+    with missing_videos_kept(unseen), reading_with(video_reader(cfg)):
         annotations: Annotations = build(source)
     if len({sample.id for sample in annotations.samples}) < len(annotations.samples):
         (id_, count), *_ = Counter(sample.id for sample in annotations.samples).most_common(1)

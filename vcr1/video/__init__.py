@@ -1,10 +1,14 @@
 """From a video file to the frames that the model sees, with their real times.
 
 ``sampling`` decides which frames and what size, ``timeline`` when each frame is shown, ``parts`` which of
-them a part of a video has, ``frames`` reads folders of pictures, ``readers`` decodes; ``writing`` and
-``synthetic`` make the clips of the embedded demo and of the tests.
+them a part of a video has, ``frames`` reads folders of pictures, ``readers`` decodes. ``guard`` lets a run
+decode in ``children`` (``forked`` from it), which may crash or hang within ``limits``; ``probing`` tries many
+videos in them, ``journal`` remembers what became of them, ``comparing`` holds pictures against their times.
+``writing`` and ``synthetic`` make the clips of the embedded demo and of the tests.
 """
 
+from vcr1.video.guard import GuardedReader, current_reader, reading_with
+from vcr1.video.limits import DecodeLimits
 from vcr1.video.readers import DECODERS, read_clip, video_duration
 from vcr1.video.sampling import (
     FrameBudget,
@@ -45,12 +49,15 @@ __all__ = [
     "SHAPES",
     "WORLDS",
     "ClipSpec",
+    "DecodeLimits",
     "FrameBudget",
+    "GuardedReader",
     "PatchGrid",
     "ShapeEvent",
     "Timeline",
     "build_world",
     "count_frames",
+    "current_reader",
     "direction_of",
     "draw_long",
     "draw_motion",
@@ -60,6 +67,7 @@ __all__ = [
     "frame_size",
     "read_clip",
     "read_timeline",
+    "reading_with",
     "render",
     "sample_indices",
     "sample_times",
