@@ -133,9 +133,10 @@ class Child:
             self.pipe = None
 
     def _stalled(self) -> bool:
-        """Whether the child has done nothing for too long."""
+        """Whether the child has slept for too long. It has not where it only waits for a busy machine."""
         (ticks, since), now, seconds = self._worked, time.monotonic(), self._call[1]
-        if (found := _cpu_ticks(self._pid)) != ticks:
+        found, ready = _cpu_time(self._pid)
+        if found != ticks or ready:
             self._worked = (found, now)
             return False
         return seconds is not None and now - since > min(seconds, STALLED)
@@ -195,13 +196,13 @@ def _cause(code: int | None) -> Ended:
     return known.get(code, Ended("crashed", signal.Signals(-code).name))
 
 
-def _cpu_ticks(pid: int) -> int:
-    """CPU time of a process in clock ticks; 0 where there is no such process."""
+def _cpu_time(pid: int) -> tuple[int, bool]:
+    """CPU time of a process in clock ticks, and whether it would work if it were let; (0, False) of none."""
     try:
-        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):
-        return 0
-    return int(user) + int(system)
+        return 0, False
+    return int(numbers[10]) + int(numbers[11]), state == "R"
 
 
 def _anonymous(pid: int) -> int:

@@ -76,8 +76,8 @@ class GuardedReader:
             VideoError: as :meth:`clip`.
         """
         seconds = self._result(Trial(_source(source)))
-        assert isinstance(seconds, float)
-        return seconds
+        assert not isinstance(seconds, VideoClip)
+        return float(seconds)
 
     def run(self, source: VideoSource, work: Callable[[Callable[[], None]], Any]) -> Any:
         """Let something else be done with a video in a child of its own, such as drawing into all its frames.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -26,7 +26,7 @@ process; that process was killed from outside; it raises an error that nobody fo
 frames than those of its times."""
 
 _MESSAGE = 1000
-"""Most characters of an error that are kept."""
+"""Most characters of an error in a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Outcome:
 
     Attributes:
         status: ``ok``, one of ``BAD``, or ``refused`` where the configuration is at fault, not the video.
-        message: the error, cut to 1,000 characters.
+        message: the error.
         duration: seconds of the source.
         frames: frames of the clip.
         height: of a frame of the clip in pixels.
@@ -110,9 +110,9 @@ def probe(trial: Trial) -> Outcome:
         duration = clip.duration if trial.frames is None else video_duration(trial.source)
         different = other_frames(trial.source, clip, trial.compare) if trial.compare else None
     except Exception as error:
-        return _failure(trial.source.path, error)
+        return _printable(_failure(trial.source.path, error))
     if different is not None:
-        return Outcome("other frames", _printable(f"{trial.source.path}: {different}"))
+        return _printable(Outcome("other frames", f"{trial.source.path}: {different}"))
     return Outcome("ok", "", duration, *clip.frames.shape[:1], *clip.frames.shape[-2:])
 
 
@@ -126,11 +126,11 @@ def _failure(path: str, error: Exception) -> Outcome:
         raise MemoryError from error
     if isinstance(error, VideoError):
         status = "unreadable" if os.path.lexists(path.replace("\0", "")) else "missing"
-        return Outcome(status, _printable(str(error)))
+        return Outcome(status, str(error))
     if isinstance(error, UserError):
-        return Outcome("refused", _printable(str(error)))
+        return Outcome("refused", str(error))
     message = f"{path}: decoding failed with an error that is not foreseen, {type(error).__name__}: {error}"
-    return Outcome("failed", _printable(message))
+    return Outcome("failed", message)
 
 
 def ending(path: str, ended: Ended, limits: DecodeLimits) -> Outcome:
@@ -148,12 +148,13 @@ def ending(path: str, ended: Ended, limits: DecodeLimits) -> Outcome:
         "killed": f"the decoder was killed from outside ({cause}); is there enough memory? Fewer "
         "data.loader.num_workers need less",
     }
-    return Outcome(status, _printable(f"{path}: {say[cause if status == 'timeout' else status]}"))
+    return Outcome(status, f"{path}: {say[cause if status == 'timeout' else status]}")
 
 
-def _printable(message: str) -> str:
-    """The beginning of a message, in characters that any file and screen can take: names may hold others."""
-    return "".join(letter if letter.isprintable() else "?" for letter in message[:_MESSAGE])
+def _printable(outcome: Outcome) -> Outcome:
+    """With the beginning of its message, in characters that any file and screen can take."""
+    letters = (letter if letter.isprintable() else "?" for letter in outcome.message[:_MESSAGE])
+    return replace(outcome, message="".join(letters))
 
 
 def probe_all(
@@ -186,7 +187,7 @@ def probe_all(
                 if (found := child.take()) is not None:
                     del given[child]
                     if isinstance(found, Ended):
-                        yield trial, ending(trial.source.path, found, limits)
+                        yield trial, _printable(ending(trial.source.path, found, limits))
                     else:
                         yield trial, found.value
     finally:
