@@ -32,7 +32,7 @@ def behave(trial: Trial) -> Outcome:
         while True:
             pass
     if name == "wants":
-        torch.zeros(10**9, dtype=torch.uint8)
+        torch.zeros(10**10, dtype=torch.uint8)
     if name == "grows":  # as a decoder does that finds ever more frames, below the kernel's limit
         pieces = [torch.ones(10**8, dtype=torch.uint8) for _ in range(4)]
         time.sleep(5 + len(pieces))

@@ -10,7 +10,7 @@ Three limits hold for each call, and all of them end the child at once, whatever
 - seconds without any work, watched by the parent: a hang. Ten times the CPU seconds by the clock end the
   child in any case (``ITIMER_REAL``), also when its parent is gone;
 - memory, watched by the parent: the anonymous memory that the child has gained since its start. A limit of
-  the kernel (``RLIMIT_DATA``, twice as high) stands behind it. It does not judge alone: FFmpeg takes a
+  the kernel (``RLIMIT_DATA``, above twice as high) stands behind it. It does not judge alone: FFmpeg takes a
   refused allocation for damaged data ("Invalid data found"), and would blame the file for it.
 """
 

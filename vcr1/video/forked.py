@@ -46,7 +46,7 @@ def live(
         if memory is not None:
             held = int(Path("/proc/self/statm").read_text().split()[5]) * PAGE
             _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-            soft = held + int(2 * memory * GIB)
+            soft = held + int((2 * memory + 1) * GIB)
             resource.setrlimit(
                 resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
             )
