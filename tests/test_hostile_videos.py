@@ -110,7 +110,7 @@ def test_an_evaluation_counts_them_as_unreadable(data: Path) -> None:
     entry = {"duration": 4.0, "timestamps": [[1.0, 2.0], [2.0, 3.0]], "sentences": ["one", "two"]}
     (data / "activitynet").mkdir()
     (data / "activitynet" / "videos").symlink_to(data / "videos")
-    annotations = {name: entry for name in ("a", "aborts", "hangs")}
+    annotations = dict.fromkeys(("a", "aborts", "hangs"), entry)
     (data / "activitynet" / "val_2.json").write_text(json.dumps(annotations))
     settings = [*TINY, *BOUNDED, *FEW_PIXELS, f"data.root={data}", "benchmark=[activitynet]"]
     settings += ["data.loader.num_workers=2", "evaluation.examples=1", "data.loader.eval_batch_size=1"]
