@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -131,7 +132,7 @@ def test_a_child_serves_many_and_without_limits_there_is_none(hostile: Hostile, 
     ("name", "words"),
     [
         ("aborts", "the decoder died (SIGABRT); convert the video or leave it out"),
-        ("hangs", "the decoder hangs: it did nothing for 0.50"),
+        ("hangs", "the decoder hangs: it did nothing for 1 s"),
         ("floods", "takes more than 0.25 GiB of memory to decode (data.loader.decode_memory); convert"),
     ],
 )
@@ -213,13 +214,22 @@ def test_a_daemonic_process_has_children_of_its_own(hostile: Hostile, tmp_path: 
     assert mine == again != its
 
 
-def test_a_child_ends_with_its_parent_and_holds_nothing_of_it(hostile: Hostile, tmp_path: Path) -> None:
-    path = hostile("good")
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_child_ends_with_its_parent_and_holds_nothing_of_it(
+    hostile: Hostile, tmp_path: Path, hangs: bool
+) -> None:
+    path, stuck = hostile("good"), hostile("hangs")
     ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:  # a run
         try:
-            GuardedReader().clip(path, BUDGET, GRID)
+            reader = GuardedReader()
+            if hangs:
+                Thread(target=reader.clip, args=(stuck, BUDGET, GRID)).start()
+            else:
+                reader.clip(path, BUDGET, GRID)
+            while not (tmp_path / "attempts").exists():
+                time.sleep(0.01)
             os.write(theirs, b"x")
             time.sleep(600)
         finally:

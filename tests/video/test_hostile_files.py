@@ -5,7 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 
 from vcr1.errors import VideoError
@@ -64,10 +63,10 @@ def test_a_small_file_of_large_pictures_is_bounded(tmp_path: Path) -> None:
         stream.width = stream.height = 8192
         frame = av.VideoFrame(8192, 8192, "yuv420p")
         for plane in frame.planes:
-            plane.update(np.full(plane.buffer_size, 90, np.uint8).tobytes())
+            plane.update(bytes(plane.buffer_size))
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert path.stat().st_size < 100_000
+    assert path.stat().st_size < 300_000
     for memory, decoder in ((0.1, "pyav"), (0.1, "decord")):
         words = say(GuardedReader(decoder, DecodeLimits(60.0, memory)), path)
         assert words.startswith(f"{path}: takes more than 0.1 GiB of memory to decode")

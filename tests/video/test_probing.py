@@ -103,7 +103,7 @@ def test_a_process_that_hangs_or_dies_costs_its_file_only(workers: int) -> None:
         "exits": "crashed",
     }
     assert sorted(results) == sorted(names)
-    assert results["hangs"].message.startswith("hangs.mp4: the decoder hangs: it did nothing for 0.3 s")
+    assert results["hangs"].message.startswith("hangs.mp4: the decoder hangs: it did nothing for 1 s")
     assert results["computes"].message.startswith(
         "computes.mp4: not decoded within 0.3 CPU seconds (data.load"
     )

@@ -7,8 +7,8 @@ crashes. So each child here is forked by hand and sits at the end of a pipe.
 Three limits hold for each call, and all of them end the child at once, whatever it is doing in C:
 
 - CPU seconds, by the child's own ``ITIMER_PROF``: a busy machine does not change which files pass;
-- seconds without any work, watched by the parent: a hang. Ten times the CPU seconds by the clock end the
-  child in any case (``ITIMER_REAL``), also when its parent is gone;
+- seconds without any work, watched by the parent: a hang. A hundred times the CPU seconds by the clock end
+  the child in any case (``ITIMER_REAL``);
 - memory, watched by the parent: the anonymous memory that the child has gained since its start. A limit of
   the kernel (``RLIMIT_DATA``, above twice as high) stands behind it. It does not judge alone: FFmpeg takes a
   refused allocation for damaged data ("Invalid data found"), and would blame the file for it.
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vcr1.video.forked import GIB, NO_MEMORY, PAGE, live, receive
-from vcr1.video.limits import PATIENCE, STALLED
+from vcr1.video.limits import PATIENCE, stall_seconds
 
 POLL = 0.05
 """Seconds between two looks at a child's memory. At 3 GB/s it gains 150 MB meanwhile."""
@@ -49,7 +49,7 @@ class Ended(NamedTuple):
 
     Attributes:
         status: ``timeout``, ``memory``, ``crashed``, or ``killed`` where another process has sent SIGKILL.
-        cause: ``cpu`` or ``wall`` of a timeout, else how the process ended.
+        cause: ``cpu``, ``stall`` or ``wall`` of a timeout, else how the process ended.
     """
 
     status: str
@@ -107,7 +107,9 @@ class Child:
                 return done
         elif self.memory is not None and _anonymous(self._pid) - self._memory > self.memory * GIB:
             ended = Ended("memory", "")
-        elif self._stalled() or time.monotonic() >= self._deadline:
+        elif self._stalled():
+            ended = Ended("timeout", "stall")
+        elif time.monotonic() >= self._deadline:
             ended = Ended("timeout", "wall")
         else:
             return None
@@ -139,7 +141,7 @@ class Child:
         if found != ticks or ready:
             self._worked = (found, now)
             return False
-        return seconds is not None and now - since > min(seconds, STALLED)
+        return seconds is not None and now - since > stall_seconds(seconds)
 
     def _start(self) -> None:
         """Fork the process. It is forked, as those of a DataLoader are, so that it costs no imports."""

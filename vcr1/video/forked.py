@@ -7,6 +7,7 @@ import gc
 import os
 import pickle
 import resource
+import select
 import signal
 import traceback
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from contextlib import suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import Any, NoReturn
 
 import numpy as np
@@ -50,11 +52,8 @@ def live(
             resource.setrlimit(
                 resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
             )
+        Thread(target=_leave_with, args=(pipe, parent), daemon=True).start()
         while True:
-            # In case another process holds the far end open, so that it does not close with the parent.
-            while not pipe.poll(5):
-                if os.getppid() != parent:
-                    os._exit(0)
             call, seconds = pipe.recv()
             allow(seconds)
             value = work(call)
@@ -68,6 +67,16 @@ def live(
         traceback.print_exc()
     finally:
         os._exit(1)
+
+
+def _leave_with(pipe: Connection, parent: int) -> None:
+    """End this child when its parent has ended, also in the middle of a call."""
+    gone = select.poll()
+    gone.register(pipe.fileno(), 0)  # a hang-up is reported unasked
+    # Where another process holds the far end open, it does not close with the parent: then it takes longer.
+    while not gone.poll(10_000) and os.getppid() == parent:
+        pass
+    os._exit(0)
 
 
 def allow(seconds: float | None) -> None:

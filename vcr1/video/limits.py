@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-STALLED = 120.0
-"""Seconds without any work after which a decoder hangs, or its CPU seconds where those are fewer."""
-
-PATIENCE = 10
-"""Wall-clock seconds for each CPU second after which it is ended, though it does a little now and then."""
+PATIENCE = 100
+"""Seconds of the clock for each CPU second after which it is ended, though it does a little now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +35,11 @@ class DecodeLimits:
             return self.seconds + Path(path).stat().st_size / 2e6
         except (OSError, ValueError):  # missing, or no name that a file can have
             return self.seconds
+
+
+def stall_seconds(seconds: float) -> float:
+    """Seconds without any work after which a decoder hangs that may take so many CPU seconds."""
+    return max(min(seconds, 120.0), 1.0)
 
 
 def lacks_memory(error: BaseException | None) -> bool:

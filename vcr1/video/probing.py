@@ -16,7 +16,7 @@ from vcr1.errors import UserError, VideoError
 from vcr1.records import VideoClip, VideoSource
 from vcr1.video.children import POLL, Child, Ended
 from vcr1.video.comparing import other_frames
-from vcr1.video.limits import STALLED, DecodeLimits, lacks_memory
+from vcr1.video.limits import PATIENCE, DecodeLimits, lacks_memory, stall_seconds
 from vcr1.video.readers import read_clip, video_duration
 from vcr1.video.sampling import FrameBudget, PatchGrid
 
@@ -140,7 +140,8 @@ def ending(path: str, ended: Ended, limits: DecodeLimits) -> Outcome:
     remedy = "convert the video, leave it out, or raise the limit"
     say = {
         "cpu": f"not decoded within {seconds:.3g} CPU seconds (data.loader.decode_seconds); {remedy}",
-        "wall": f"the decoder hangs: it did nothing for {min(seconds, STALLED):.3g} s "
+        "wall": f"not decoded within {PATIENCE * seconds:.3g} s (data.loader.decode_seconds); {remedy}",
+        "stall": f"the decoder hangs: it did nothing for {stall_seconds(seconds):.3g} s "
         f"(data.loader.decode_seconds); {remedy}",
         "memory": f"takes more than {limits.memory or 0:g} GiB of memory to decode "
         f"(data.loader.decode_memory); {remedy}",
