@@ -31,7 +31,8 @@ FEW_PIXELS = ["data.video.min_pixels=784", "data.video.total_pixels=784"]
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A ``data.root``: four good videos of 4 s, one that aborts its decoder and one that hangs it."""
     (tmp_path / "videos").mkdir()
-    frames = np.random.default_rng(0).integers(0, 255, (16, 64, 64, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 15, (16, 64, 64, 3), np.uint8)
+    frames += (15 * np.arange(16, dtype=np.uint8))[:, None, None, None]  # each a little brighter
     for name in (*GOOD, "aborts", "hangs"):
         write_mp4(tmp_path / "videos" / f"{name}.mp4", frames, fps=4)
     write_rows(tmp_path, "grounding", [row(name) for name in (*GOOD, "aborts", "hangs")])

@@ -17,7 +17,7 @@ from vcr1.video.timeline import open_video, read_timeline
 WITHIN = 1500
 """First frames of a file that are decoded for the comparison: a minute at 25 frames per second."""
 
-_SIDE = 32
+_SIDE = 16
 _SLACK = 1e-4  # seconds
 _ALIKE = 4.0
 """Mean difference of two thumbnails, of 255, that resizing and colour conversion alone may cause."""
@@ -59,7 +59,7 @@ def other_frames(source: VideoSource, clip: VideoClip, count: int) -> str | None
 
 
 def _from_the_beginning(source: VideoSource, count: int) -> tuple[list[float], NDArray[np.float32]]:
-    """Times in seconds and thumbnails ``[n, 32, 32]`` of a file's first frames, and of a few behind them."""
+    """Times in seconds and thumbnails ``[n, 16, 16]`` of a file's first frames, and of a few behind them."""
     timeline = read_timeline(source.path)
     shown = timeline.timestamps
     first = float(timeline.pts[0] * timeline.time_base)
@@ -78,7 +78,7 @@ def _from_the_beginning(source: VideoSource, count: int) -> tuple[list[float], N
 
 
 def _thumbnail(frame: Tensor) -> NDArray[np.float32]:
-    """``[3, H, W]`` uint8 -> ``[32, 32]``, grey."""
+    """``[3, H, W]`` uint8 -> ``[16, 16]``, grey."""
     small = adaptive_avg_pool2d(frame.to(torch.float32), _SIDE)
     return _grey(small.permute(1, 2, 0).numpy())
 
