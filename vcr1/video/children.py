@@ -25,6 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,6 +155,9 @@ class Child:
         theirs.close()  # else the end of the process would not close the pipe
         self._served, self._memory = 0, _anonymous(self._pid)
         self._end = weakref.finalize(self, _end, self._pid, self.pipe, self._shared, parent)
+        # Processes of `multiprocessing`, as a DataLoader's, run no other handlers at their end. A child that
+        # is waited for counts among the seconds of the run.
+        Finalize(None, self._end, exitpriority=0)
 
 
 def _end(pid: int, pipe: Connection, shared: int, parent: int) -> None:
