@@ -273,6 +273,9 @@ def test_other_work_is_bounded_step_by_step(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"clip\.mp4: not decoded within 0\.3 CPU seconds"):
         reader.run(source, lambda moved: slow(lambda: None, 60))
 
+    with pytest.raises(VideoError, match=r"clip\.mp4: the decoder hangs"):
+        reader.run(source, lambda moved: time.sleep(600))
+
     def refuse(moved: Callable[[], None]) -> None:
         raise UserError("the disk is full")
 

@@ -16,7 +16,6 @@ Three limits hold for each call, and all of them end the child at once, whatever
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import time
@@ -30,13 +29,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vcr1.video.forked import GIB, NO_MEMORY, PAGE, live, receive
-from vcr1.video.limits import PATIENCE, stall_seconds
+from vcr1.video.limits import stall_seconds
 
 POLL = 0.05
 """Seconds between two looks at a child's memory. At 3 GB/s it gains 150 MB meanwhile."""
 
 GRACE = 5.0
-"""Seconds after which a child that should have ended by its own timers is killed."""
+"""Seconds that a child whose pipe is closed may take to end."""
 
 
 class Done(NamedTuple):
@@ -78,7 +77,6 @@ class Child:
         self.busy = False
         self._call: tuple[Any, float | None] = (None, None)
         self._pid = self._memory = self._served = 0
-        self._deadline = 0.0
         self._worked = (0, 0.0)  # its CPU time, and since when that has not grown
 
     def give(self, call: Any, seconds: float | None = None) -> None:
@@ -88,9 +86,7 @@ class Child:
             self._start()
         assert self.pipe is not None
         self.busy, self._call = True, (call, seconds)
-        now = time.monotonic()
-        self._deadline = math.inf if seconds is None else now + PATIENCE * seconds + GRACE
-        self._worked = (0, now)
+        self._worked = (0, time.monotonic())
         with suppress(OSError):  # killed this very moment: to be seen at the pipe's other end
             self.pipe.send(self._call)
 
@@ -110,8 +106,6 @@ class Child:
             ended = Ended("memory", "")
         elif self._stalled():
             ended = Ended("timeout", "stall")
-        elif time.monotonic() >= self._deadline:
-            ended = Ended("timeout", "wall")
         else:
             return None
         again = self._served > 0 and ended.status != "timeout"

@@ -96,7 +96,6 @@ class GuardedReader:
         seconds = self.limits.seconds_for(source.path)
 
         def in_child(_: None) -> Any:
-            allow(seconds)
             try:
                 return work(lambda: allow(seconds))
             except UserError as error:
@@ -106,7 +105,7 @@ class GuardedReader:
 
         child = Child(in_child, self.limits.memory)
         try:
-            found = child.ask(None)
+            found = child.ask(None, seconds)
         finally:
             child.kill()
         if not isinstance(found, Done):
