@@ -16,13 +16,18 @@ KEPT: list[Child] = []
 
 def test_tensors_travel_whole_and_may_be_written_to() -> None:
     def work(count: int) -> dict[str, Any]:
-        return {"pixels": torch.arange(count).to(torch.uint8), "odd": torch.ones(3, 4).T, "name": "\ud800"}
+        return {
+            "pixels": torch.full((count,), 7, dtype=torch.uint8),
+            "odd": torch.ones(3, 4).T,
+            "name": "\ud800",
+        }
 
     child = Child(work)
     for count in (0, 10, 70 * 2**20, 1000):
         done = child.ask(count)
         assert isinstance(done, Done)
-        assert done.value["pixels"].equal(torch.arange(count).to(torch.uint8))
+        assert done.value["pixels"].shape == (count,)
+        assert bool((done.value["pixels"] == 7).all())
         assert done.value["odd"].equal(torch.ones(4, 3))
         assert done.value["name"] == "\ud800"
         done.value["pixels"] += 1

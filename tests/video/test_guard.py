@@ -228,7 +228,7 @@ def test_a_child_ends_with_its_parent_and_holds_nothing_of_it(
                 Thread(target=reader.clip, args=(stuck, BUDGET, GRID)).start()
             else:
                 reader.clip(path, BUDGET, GRID)
-            while not (tmp_path / "attempts").exists():
+            while not ((tmp_path / "attempts").exists() and (tmp_path / "attempts").read_text()):
                 time.sleep(0.01)
             os.write(theirs, b"x")
             time.sleep(600)
