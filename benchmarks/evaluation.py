@@ -76,7 +76,7 @@ def in_groups(benchmark: Benchmark, size: int = GROUP) -> Callable[[], Texts]:
     answering = Answering(policy, [benchmark], SAMPLING, 1, Path())
 
     def run() -> Texts:
-        dataset = GroupDataset(form_groups([benchmark], size), [benchmark], policy.encoder, "auto")
+        dataset = GroupDataset(form_groups([benchmark], size), [benchmark], policy.encoder)
         texts: Texts = {}
         for place in range(len(dataset)):
             _, questions = dataset[place]

@@ -24,9 +24,12 @@ from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder
 from vcr1.readers import Annotations, Purpose, reading_for
 from vcr1.tasks import Task
-from vcr1.video import FrameBudget
+from vcr1.video import FrameBudget, GuardedReader, reading_with
 
 log = logging.getLogger(__name__)
+
+VIDEOS = "videos.jsonl"
+"""File in a run's folder with the videos that crash, hang or flood their decoder."""
 
 # For hydra.run.dir and hydra.sweep.dir.
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
@@ -152,7 +155,7 @@ def _read_splits(cfg: DictConfig, name: str) -> dict[str, Annotations]:
         raise UserError(
             f"data.sources.{name} has {', '.join(sorted(unknown))}; it knows train, val, weight and video"
         )
-    annotations = {}
+    annotations, reader = {}, video_reader(cfg)
     for split in SPLITS:
         if (source := sources.get(split)) is None:
             continue
@@ -160,7 +163,8 @@ def _read_splits(cfg: DictConfig, name: str) -> dict[str, Annotations]:
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise UserError(f"data.sources.{name}.{split}.limit={limit} is no whole number of at least 1")
         try:
-            with reading_for(Purpose.HELD_OUT if split == "val" else Purpose.TRAINING):
+            purpose = Purpose.HELD_OUT if split == "val" else Purpose.TRAINING
+            with reading_for(purpose), reading_with(reader):
                 annotations[split] = build(source)
         except UserError as error:
             raise UserError(f"data.sources.{name}.{split}: {error}") from error
@@ -192,10 +196,10 @@ def build_data(
     Raises:
         UserError: a setting that does not exist or fit.
     """
-    settings = loader_settings(cfg)
+    settings, reader = loader_settings(cfg), video_reader(cfg)
     parts = [
         TaskDataModule(
-            build_task(cfg, name), splits, encoder, encoder.grid, build_budget(cfg, name), settings
+            build_task(cfg, name), splits, encoder, encoder.grid, build_budget(cfg, name), settings, reader
         )
         for name, splits in annotations.items()
     ]
@@ -211,6 +215,16 @@ def loader_settings(cfg: DictConfig) -> LoaderSettings:
     with arguments_of("data.loader"):
         loader: Any = OmegaConf.to_container(cfg.data.loader, resolve=True)
         return LoaderSettings(**loader)
+
+
+def video_reader(cfg: DictConfig) -> GuardedReader:
+    """What decodes the videos of a run; in the run's folder it remembers those that must not be met again.
+
+    Raises:
+        UserError: a setting of ``data.loader`` that does not exist or fit.
+    """
+    folder = OmegaConf.select(cfg, "run_dir", throw_on_resolution_failure=False)
+    return loader_settings(cfg).reader(None if folder is None else Path(folder) / VIDEOS)
 
 
 def weights_of(cfg: DictConfig, names: Iterable[str]) -> dict[str, float]:

@@ -26,7 +26,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 
-from vcr1.config import arguments_of, build, command_line, loader_settings
+from vcr1.config import arguments_of, build, command_line, loader_settings, video_reader
 from vcr1.errors import UserError
 from vcr1.evaluation import (
     BASE,
@@ -61,6 +61,7 @@ from vcr1.evaluation import (
 from vcr1.policy import VideoPolicy
 from vcr1.policy.loading import stated_rule
 from vcr1.train import leave_ranks, quiet
+from vcr1.video import GuardedReader
 from vcr1.weights import Weights, chosen_weights
 
 log = logging.getLogger(__name__)
@@ -98,12 +99,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
         raise UserError("clues= needs the whole model on each rank: choose strategy=ddp or strategy=auto")
     if trainer.is_global_zero:
         settle(runs, [model_facts(*pair) for pair in zip(runs, origins, strict=True)], asked)
+    reader = video_reader(cfg)
     for one in runs:
-        answer(one, asked, trainer)
+        answer(one, asked, trainer, reader)
     if not trainer.is_global_zero:
         return None
     # Last of all: what goes wrong here must not let another rank wait for this one's next answer.
-    *_, metrics = [finish(one, asked) for one in runs]
+    *_, metrics = [finish(one, asked, reader) for one in runs]
     return metrics
 
 
@@ -140,7 +142,7 @@ def said_of(cfg: DictConfig, run: DictConfig) -> Iterator[None]:
         raise UserError(f"base={cfg.base}: {error}") from error
 
 
-def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer) -> None:
+def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer, reader: GuardedReader) -> None:
     """Let one model answer what waits for an answer."""
     benchmarks, folder, draws = asked.benchmarks, Path(cfg.run_dir), int(cfg.evaluation.draws)
     settings = loader_settings(cfg)
@@ -154,10 +156,9 @@ def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer) -> None:
     begin = time.perf_counter()
     if waiting or unread:
         policy: VideoPolicy = build(cfg.model)
-        module = Answering(
-            policy, benchmarks, asked.sampling, draws, folder, cfg.seed, asked.plan, settings.decoder
-        )
-        trainer.test(module, Groups(waiting, looked, policy, settings, unread, asked.bounds), verbose=False)
+        module = Answering(policy, benchmarks, asked.sampling, draws, folder, cfg.seed, asked.plan, reader)
+        data = Groups(waiting, looked, policy, settings, unread, asked.bounds, reader)
+        trainer.test(module, data, verbose=False)
         trainer.strategy.barrier()
     log.info("answered in %.1f s", time.perf_counter() - begin)
 
@@ -201,7 +202,7 @@ def model_facts(cfg: DictConfig, origin: Mapping[str, Any] | None) -> dict[str, 
     }
 
 
-def finish(cfg: DictConfig, asked: Asked) -> dict[str, Any]:
+def finish(cfg: DictConfig, asked: Asked, reader: GuardedReader) -> dict[str, Any]:
     """Put the ranks' answers together and write the results.
 
     Raises:
@@ -223,7 +224,7 @@ def finish(cfg: DictConfig, asked: Asked) -> dict[str, Any]:
     forgetting = None if cfg.base is None else against_base(folder, answers, likelihoods)
     metrics = write_results(folder, answers, draws, more)
     first = sections_of(metrics, forgetting)
-    write_report(folder, benchmarks, answers, metrics, cfg.evaluation.examples, first)
+    write_report(folder, benchmarks, answers, metrics, cfg.evaluation.examples, first, reader)
     show(metrics)
     if forgetting is not None:
         show_against_base(forgetting)

@@ -23,7 +23,7 @@ import transformers
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from vcr1.config import build, command_line
+from vcr1.config import build, command_line, video_reader
 from vcr1.errors import UserError, VideoError
 from vcr1.policy.memory import Unanswered, together_or_alone
 from vcr1.prediction import (
@@ -62,13 +62,14 @@ def predict(cfg: DictConfig, terminal: Terminal | None = None) -> dict[str, Any]
     plan: CluePlan = build(cfg.clues)
     asked = questions_of(cfg, limits, plan)
     batch, questions = is_batch(cfg), [one for one in asked if isinstance(one, Question)]
+    reader = video_reader(cfg)
     if not batch:  # what can be known of the only video is known before the weights are loaded
-        check_length(questions[0].source, limits)
+        check_length(questions[0].source, limits, reader)
     check_render(cfg, batch)
     device = check_settings(cfg)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    asker = build_asker(cfg, device, limits)
+    asker = build_asker(cfg, device, limits, reader)
     found: list[Answer | Failure] = []
     complete = False
     try:
@@ -81,9 +82,8 @@ def predict(cfg: DictConfig, terminal: Terminal | None = None) -> dict[str, Any]
         if found:  # also what there is of a batch that was interrupted
             write_report(report, Path(cfg.out))
     if cfg.render is not None:
-        render_answers(
-            questions[0].source, [one for one in found if isinstance(one, Answer)], Path(cfg.render)
-        )
+        answers = [one for one in found if isinstance(one, Answer)]
+        render_answers(questions[0].source, answers, Path(cfg.render), reader)
     terminal.finish(report, Path(cfg.out))
     return report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import time
 from collections.abc import Mapping
@@ -15,10 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from vcr1.data import MixtureDataModule, TaskDataModule
+from vcr1.errors import VideoError
 from vcr1.module import PolicyModule
 from vcr1.pictures import TimelineEntry, TrackEntry, learning_curve, timelines, tracks
 from vcr1.records import GroundedAnswer, Interval, Judgement, Sample, VideoSource
-from vcr1.video import read_clip
+
+log = logging.getLogger(__name__)
 
 Scores = dict[str, float]
 
@@ -204,7 +207,11 @@ def _draw_answers(report: Report, path: Path, data: TaskDataModule, clips: int) 
         drawn = {label: spans_of(answer) for label, answer in answers.items()}
         if not any(drawn.values()) and not isinstance(sample.target, tuple):
             continue
-        clip = read_clip(sample.source, data.budget, data.grid, frames=data.task.frames)
+        try:
+            clip = data.reader.clip(sample.source, data.budget, data.grid, frames=data.task.frames)
+        except VideoError as error:  # it was there when it was asked about
+            log.warning("no picture of sample %s: %s", sample.id, error)
+            continue
         if isinstance(sample.target, tuple):
             boxes = {label: answer if isinstance(answer, tuple) else () for label, answer in answers.items()}
             tracklets.append(TrackEntry(clip, sample.query, boxes))

@@ -16,7 +16,7 @@ from vcr1.errors import VideoError
 from vcr1.policy import Sampling
 from vcr1.prediction import Answer, Asker, CluePlan, Look, Question, draw_answer, first_frame, stream_answer
 from vcr1.records import Box, Interval, VideoClip, VideoSource
-from vcr1.video import FrameBudget, write_mp4
+from vcr1.video import FrameBudget, GuardedReader, write_mp4
 
 
 def answer(question: Question, text: str, value: Any = None, frames: int = 8) -> Answer:
@@ -125,7 +125,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> VideoSource:
 
 def drawn(path: Path, given: Answer) -> np.ndarray:
     """Which pixels of the picture are blue, as answers are; all else in it is grey."""
-    draw_answer(given, path / "answer.png")
+    draw_answer(given, path / "answer.png", GuardedReader())
     picture = matplotlib.image.imread(path / "answer.png")
     return np.asarray(picture[..., 2] - picture[..., 0] > 0.2)
 
@@ -152,8 +152,8 @@ def test_boxes_are_drawn_into_the_asked_frames_four_in_a_row(video: VideoSource,
 
 
 def test_the_first_frame_of_a_part(video: VideoSource) -> None:
-    assert first_frame(video).max() < 30
-    part = first_frame(VideoSource(video.path, 2.0))
+    assert first_frame(video, GuardedReader()).max() < 30
+    part = first_frame(VideoSource(video.path, 2.0), GuardedReader())
     assert part.min() > 220
     assert part.shape[1] / part.shape[0] == pytest.approx(1.5, abs=0.1)
     assert part.dtype == np.uint8

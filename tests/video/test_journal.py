@@ -1,12 +1,13 @@
 import os
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from vcr1.errors import UserError
 from vcr1.records import VideoSource
-from vcr1.video import FrameBudget, PatchGrid
+from vcr1.video import DecodeLimits, FrameBudget, PatchGrid
 from vcr1.video.journal import Journal
 from vcr1.video.probing import Outcome, Trial
 
@@ -20,14 +21,16 @@ def trial(tmp_path: Path) -> Trial:
     return Trial(VideoSource(str(path)), FrameBudget(), PatchGrid())
 
 
-def write(path: Path, trial: Trial, outcome: Outcome, timeout: float = 60) -> None:
-    with Journal(str(path), timeout) as journal:
-        journal.add(trial, outcome)
+def journal(path: Path | None, **limits: float) -> Journal:
+    return Journal(path, DecodeLimits(**limits))
 
 
-def find(path: Path, trial: Trial, timeout: float = 60) -> Outcome | None:
-    with Journal(str(path), timeout) as journal:
-        return journal.find(trial)
+def write(path: Path, trial: Trial, outcome: Outcome, **limits: float) -> None:
+    journal(path, **limits).add(trial, outcome)
+
+
+def find(path: Path, trial: Trial, **limits: float) -> Outcome | None:
+    return journal(path, **limits).find(trial)
 
 
 def test_an_outcome_is_found_again(tmp_path: Path, trial: Trial) -> None:
@@ -66,13 +69,48 @@ def test_another_trial_or_file_is_not_known(tmp_path: Path, trial: Trial) -> Non
 
 def test_what_may_have_been_chance_is_tried_again(tmp_path: Path, trial: Trial) -> None:
     path = tmp_path / "journal.jsonl"
-    for status in ("crashed", "failed", "missing", "refused"):
+    for status in ("killed", "failed", "missing", "refused"):
         write(path, trial, Outcome(status))
     assert find(path, trial) is None
-    assert path.read_text() == ""
-    write(path, trial, Outcome("timeout"), timeout=60)
-    assert find(path, trial, timeout=60) == find(path, trial, timeout=5) == Outcome("timeout")
-    assert find(path, trial, timeout=61) is None  # it is given more time now
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("status", "limit"), [("timeout", "seconds"), ("memory", "memory")])
+def test_with_a_higher_limit_it_is_tried_again(tmp_path: Path, trial: Trial, status: str, limit: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path, trial, Outcome(status), **{limit: 60})
+    assert find(path, trial, **{limit: 60}) == find(path, trial, **{limit: 5}) == Outcome(status)
+    assert find(path, trial, **{limit: 61}) is None
+    assert find(path, trial, **{limit: None}) is None  # type: ignore[arg-type]
+    write(path, trial, Outcome("crashed"), **{limit: 60})
+    assert find(path, trial, **{limit: 61}) == Outcome("crashed")  # no limit would save it
+
+
+def test_what_others_write_is_found_meanwhile(tmp_path: Path, trial: Trial) -> None:
+    path = tmp_path / "journal.jsonl"
+    reader = journal(path)
+    assert reader.find(trial) is None
+    write(path, replace(trial, frames=8), OK)
+    assert reader.find(trial) is None
+    write(path, trial, OK)
+    assert reader.find(trial) == OK
+
+
+def test_many_processes_write_whole_lines(tmp_path: Path, trial: Trial) -> None:
+    path = tmp_path / "journal.jsonl"
+
+    def fill(first: int) -> None:
+        for number in range(first, first + 50):
+            write(path, replace(trial, frames=number), Outcome("crashed", "x" * 500))
+
+    processes = [get_context("fork").Process(target=fill, args=(first,)) for first in (0, 50, 100)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    known = journal(path)
+    assert all(known.find(replace(trial, frames=number)) for number in range(150))
+    assert len(path.read_text().splitlines()) == 150
 
 
 def test_a_torn_line_is_passed_over_and_ended(tmp_path: Path, trial: Trial) -> None:
@@ -95,15 +133,14 @@ def test_lines_of_another_kind_are_passed_over(tmp_path: Path, trial: Trial) -> 
     assert find(path, trial) == OK
 
 
-def test_without_a_file_nothing_is_kept(trial: Trial) -> None:
-    with Journal(None, 60) as journal:
-        journal.add(trial, OK)
-        assert journal.find(trial) is None
+def test_without_a_file_it_is_known_to_the_process_alone(trial: Trial) -> None:
+    known = journal(None)
+    known.check()
+    known.add(trial, OK)
+    assert known.find(trial) == OK
+    assert journal(None).find(trial) is None
 
 
 def test_a_journal_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with (
-        pytest.raises(UserError, match=r"^check\.journal=.*cannot be read and written .* or to null"),
-        Journal(str(tmp_path), 60),
-    ):
-        pass
+    with pytest.raises(UserError, match=r"^check\.journal=x: .* cannot be read and written .* another file"):
+        Journal(tmp_path, DecodeLimits(), name="check.journal=x").check()

@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from video_files import stripes
 
 from vcr1.records import VideoSource
-from vcr1.video import FrameBudget, PatchGrid, write_mp4
+from vcr1.video import DecodeLimits, FrameBudget, PatchGrid, write_mp4
 from vcr1.video.probing import Outcome, Trial, probe, probe_all
 
 
@@ -27,6 +28,14 @@ def behave(trial: Trial) -> Outcome:
         os.kill(os.getpid(), signal.SIGSEGV)
     if name == "exits":
         os._exit(3)
+    if name == "computes":
+        while True:
+            pass
+    if name == "wants":
+        torch.zeros(10**10, dtype=torch.uint8)
+    if name == "grows":  # as a decoder does that finds ever more frames, below the kernel's limit
+        pieces = [torch.ones(10**8, dtype=torch.uint8) for _ in range(4)]
+        time.sleep(5 + len(pieces))
     return Outcome("ok", name, duration=float(os.getpid()))
 
 
@@ -47,25 +56,28 @@ def test_what_is_wrong_is_told_apart(clip: Path, tmp_path: Path, monkeypatch: py
     assert probe(trial(clip, decoder="opencv")).message.startswith("data.loader.decoder must be one of")
     assert probe(trial(clip, decoder="opencv")).status == probe(trial(clip, frames=3)).status == "refused"
 
-    def exhausted(*args: object, **kwargs: object) -> None:
-        raise MemoryError("no\nroom\x1b\ud800" + "x" * 1000)
+    def confused(*args: object, **kwargs: object) -> None:
+        raise IndexError("no\nframe\x1b\ud800" + "x" * 2000)
 
-    monkeypatch.setattr("vcr1.video.probing.read_clip", exhausted)
+    monkeypatch.setattr("vcr1.video.probing.read_clip", confused)
     failed = probe(trial(clip))
     assert failed.status == "failed"
-    assert failed.message.startswith(f"{clip}: MemoryError: no?room??xxx")
-    assert len(failed.message) == 300
+    assert failed.message.startswith(
+        f"{clip}: decoding failed with an error that is not foreseen, IndexError: "
+    )
+    assert "no?frame??xxx" in failed.message
+    assert len(failed.message) == 1000
 
 
 def test_a_pipe_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "pipe.mp4"
     os.mkfifo(path)  # to open it would wait for a writer
-    assert [outcome.status for _, outcome in probe_all([trial(path)], 1, 30)] == ["unreadable"]
+    assert [outcome.status for _, outcome in probe_all([trial(path)], 1)] == ["unreadable"]
 
 
 def test_each_video_is_tried_once_and_in_parallel() -> None:
     trials = [trial(f"{number}.mp4") for number in range(50)]
-    results = list(probe_all(trials, 3, 30, behave))
+    results = list(probe_all(trials, 3, probe=behave))
     assert sorted(int(outcome.message) for _, outcome in results) == list(range(50))
     assert all(Path(given.source.path).stem == outcome.message for given, outcome in results)
     processes = {outcome.duration for _, outcome in results}
@@ -73,29 +85,37 @@ def test_each_video_is_tried_once_and_in_parallel() -> None:
     assert os.getpid() not in processes
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_a_process_that_hangs_or_dies_costs_its_file_only(workers: int) -> None:
-    names = ["a", "hangs", "b", "segfaults", "c", "exits", "d"]
+    names = ["a", "hangs", "b", "segfaults", "c", "exits", "d", "computes", "grows", "wants", "e"]
+    limits = DecodeLimits(seconds=0.3, memory=0.25)
     results = {
         Path(given.source.path).stem: outcome
-        for given, outcome in probe_all([trial(f"{name}.mp4") for name in names], workers, 1.0, behave)
+        for given, outcome in probe_all([trial(f"{name}.mp4") for name in names], workers, limits, behave)
     }
-    assert {name: outcome.status for name, outcome in results.items()} == {
-        "a": "ok",
-        "b": "ok",
-        "c": "ok",
-        "d": "ok",
+    bad = {name: outcome.status for name, outcome in results.items() if outcome.status != "ok"}
+    assert bad == {
         "hangs": "timeout",
+        "computes": "timeout",
+        "grows": "memory",
+        "wants": "memory",
         "segfaults": "crashed",
         "exits": "crashed",
     }
-    assert results["hangs"].message == "hangs.mp4: not decoded within 1 s"
-    assert results["segfaults"].message == "segfaults.mp4: the decoder died (SIGSEGV)"
-    assert results["exits"].message == "exits.mp4: the decoder died (exit status 3)"
+    assert sorted(results) == sorted(names)
+    assert results["hangs"].message.startswith("hangs.mp4: the decoder hangs: it did nothing for 1 s")
+    assert results["computes"].message.startswith(
+        "computes.mp4: not decoded within 0.3 CPU seconds (data.load"
+    )
+    assert results["grows"].message.startswith(
+        "grows.mp4: takes more than 0.25 GiB of memory to decode (data"
+    )
+    assert results["segfaults"].message.startswith("segfaults.mp4: the decoder died (SIGSEGV); convert")
+    assert results["exits"].message.startswith("exits.mp4: the decoder died (exit status 3)")
 
 
 def test_no_process_is_left_behind() -> None:
-    results = probe_all([trial(f"{number}.mp4") for number in range(4)], 2, 30, behave)
+    results = probe_all([trial(f"{number}.mp4") for number in range(4)], 2, probe=behave)
     process = int(next(results)[1].duration)
     results.close()  # type: ignore[attr-defined]
     with pytest.raises(ProcessLookupError):
@@ -103,7 +123,7 @@ def test_no_process_is_left_behind() -> None:
 
 
 def test_nothing_to_do_starts_nothing() -> None:
-    assert list(probe_all([], 4, 1.0, behave)) == []
+    assert list(probe_all([], 4)) == []
 
 
 def test_real_files_are_tried(clip: Path, tmp_path: Path) -> None:
@@ -112,7 +132,7 @@ def test_real_files_are_tried(clip: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(good.read_bytes()[:500])
     found = {
-        Path(given.source.path).name: outcome for given, outcome in probe_all(map(trial, (good, cut)), 2, 60)
+        Path(given.source.path).name: outcome for given, outcome in probe_all(map(trial, (good, cut)), 2)
     }
     assert {name: outcome.status for name, outcome in found.items()} == {
         "good.mp4": "ok",

@@ -2,9 +2,11 @@
 
 from vcr1.data.datamodule import LoaderSettings, MixtureDataModule, TaskDataModule
 from vcr1.data.dataset import MixedDataset, VideoDataset, with_wrong_videos
+from vcr1.data.fitting import TOLERANCE, misfit, oddities
 from vcr1.data.order import MixtureSampler, Order
 
 __all__ = [
+    "TOLERANCE",
     "LoaderSettings",
     "MixedDataset",
     "MixtureDataModule",
@@ -12,5 +14,7 @@ __all__ = [
     "Order",
     "TaskDataModule",
     "VideoDataset",
+    "misfit",
+    "oddities",
     "with_wrong_videos",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -19,7 +21,7 @@ from vcr1.readers import Annotations
 from vcr1.records import Batch, Sample
 from vcr1.repeats import Again, Repeated, Repeats
 from vcr1.tasks.base import Task
-from vcr1.video import FrameBudget, PatchGrid
+from vcr1.video import DecodeLimits, FrameBudget, GuardedReader, PatchGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,12 @@ class LoaderSettings:
         decoder: ``pyav`` (``auto`` is the same), or ``decord``; see :func:`vcr1.video.read_clip`.
         shuffle: train in a random order, a new one in each epoch; else in that of the annotations.
         seed: of that order.
+        decode_seconds: CPU seconds that a video may take to decode, and one more for every 2 MB of its file;
+            None for no limit.
+        decode_memory: GiB of memory that it may take; None for no limit.
 
     Raises:
-        UserError: a size below 1, or workers below 0.
+        UserError: a size below 1, workers below 0, or a limit that is not positive.
     """
 
     batch_size: int = 1
@@ -46,12 +51,28 @@ class LoaderSettings:
     decoder: str = "auto"
     shuffle: bool = True
     seed: int = 0
+    decode_seconds: float | None = 60.0
+    decode_memory: float | None = 2.0
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise UserError(f"data.loader.{name}={value} is no whole number of at least {least}")
+        for name in ("decode_seconds", "decode_memory"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value < math.inf):
+                raise UserError(f"data.loader.{name}={value} is no positive number; null is no limit")
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """What decoding a video may cost."""
+        return DecodeLimits(self.decode_seconds, self.decode_memory)
+
+    def reader(self, remember: str | Path | None = None) -> GuardedReader:
+        """What decodes the videos; ``remember``: the file for those that crash, hang or flood it."""
+        return GuardedReader(self.decoder, self.limits, remember)
 
 
 class TaskDataModule(L.LightningDataModule):
@@ -64,6 +85,7 @@ class TaskDataModule(L.LightningDataModule):
         grid: frames and pixels per vision token of the model.
         budget: frames and pixels that a clip may cost.
         settings: how samples become batches.
+        reader: decodes the videos; None for one as the settings say.
 
     Raises:
         UserError: a task that shows a number of frames that the model cannot pack into its temporal patches.
@@ -77,6 +99,7 @@ class TaskDataModule(L.LightningDataModule):
         grid: PatchGrid,
         budget: FrameBudget | None = None,
         settings: LoaderSettings | None = None,
+        reader: GuardedReader | None = None,
     ) -> None:
         super().__init__()
         if task.frames is not None and task.frames % grid.temporal:
@@ -90,6 +113,7 @@ class TaskDataModule(L.LightningDataModule):
         self.grid = grid
         self.budget = budget or FrameBudget()
         self.settings = settings or LoaderSettings()
+        self.reader = reader or self.settings.reader()
 
     def samples(self, split: str) -> list[Sample]:
         """Samples of ``train`` or ``val``.
@@ -103,9 +127,7 @@ class TaskDataModule(L.LightningDataModule):
 
     def dataset(self, samples: Sequence[Sample]) -> VideoDataset:
         """Samples of this task, to be decoded and encoded as its settings say."""
-        return VideoDataset(
-            samples, self.task, self.encode, self.budget, self.grid, decoder=self.settings.decoder
-        )
+        return VideoDataset(samples, self.task, self.encode, self.budget, self.grid, self.reader)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches; an incomplete last one is left out, so that every update weighs the same."""

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from torch.utils.data import Dataset
 
+from vcr1.data.fitting import misfit
 from vcr1.data.order import Key
 from vcr1.errors import VideoError
 from vcr1.records import Batch, LostSample, Prompt, PromptInputs, Sample, VideoClip, VideoSource
 from vcr1.tasks.base import Task
-from vcr1.video import FrameBudget, PatchGrid, read_clip
+from vcr1.video import FrameBudget, GuardedReader, PatchGrid
 
 Encode = Callable[[Prompt, VideoClip | None], PromptInputs]
 Loaded = tuple[Sample, VideoClip, PromptInputs]
@@ -21,7 +22,8 @@ Loaded = tuple[Sample, VideoClip, PromptInputs]
 class VideoDataset(Dataset[Loaded | LostSample]):
     """Decodes and encodes one sample at a time; runs in the DataLoader's workers.
 
-    A video that cannot be read gives a ``LostSample``: it is counted, not replaced by another.
+    A video that cannot be read, or that its annotation does not fit, gives a ``LostSample``: it is counted,
+    not replaced by another.
 
     Args:
         samples: what to ask.
@@ -29,7 +31,7 @@ class VideoDataset(Dataset[Loaded | LostSample]):
         encode: from prompt and clip to model inputs.
         budget: frames and pixels that a clip may cost.
         grid: frames and pixels per vision token of the model.
-        decoder: ``auto``, ``decord`` or ``pyav``.
+        reader: decodes the videos; None for one with the usual limits.
     """
 
     def __init__(
@@ -39,14 +41,14 @@ class VideoDataset(Dataset[Loaded | LostSample]):
         encode: Encode,
         budget: FrameBudget,
         grid: PatchGrid,
-        decoder: str = "auto",
+        reader: GuardedReader | None = None,
     ) -> None:
         self.samples = list(samples)
         self.task = task
         self.encode = encode
         self.budget = budget
         self.grid = grid
-        self.decoder = decoder
+        self.reader = reader or GuardedReader()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -54,11 +56,13 @@ class VideoDataset(Dataset[Loaded | LostSample]):
     def __getitem__(self, index: int) -> Loaded | LostSample:
         sample = self.samples[index]
         try:
-            clip = read_clip(
-                sample.source, self.budget, self.grid, decoder=self.decoder, frames=self.task.frames
-            )
+            clip = self.reader.clip(sample.source, self.budget, self.grid, frames=self.task.frames)
         except VideoError as error:
             return LostSample(sample.id, str(error), self.task.category(sample))
+        # A clip of a given number of frames has a clock of its own, and its task asks for no times.
+        why = misfit(sample, clip.duration) if self.task.frames is None else None
+        if why is not None:
+            return LostSample(sample.id, why, self.task.category(sample))
         return sample, clip.without_frames(), self.encode(self.task.prompt(sample), clip)
 
     def collate(self, items: list[Loaded | LostSample]) -> Batch:

@@ -29,7 +29,7 @@ from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.conversations import Conversation
 from vcr1.policy import PromptEncoder, VideoPolicy
 from vcr1.records import Batch, LostSample, Sample, VideoClip, VideoSource
-from vcr1.video import read_clip
+from vcr1.video import GuardedReader
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         groups: what is asked.
         benchmarks: of which.
         encode: from prompt and clip to model inputs.
-        decoder: ``auto``, ``decord`` or ``pyav``.
+        reader: decodes the videos; None for one with the usual limits.
         bounds: what is not asked.
     """
 
@@ -128,13 +128,13 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         groups: Sequence[Group],
         benchmarks: Sequence[Benchmark],
         encode: PromptEncoder,
-        decoder: str,
+        reader: GuardedReader | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - never changes
     ) -> None:
         self.groups = list(groups)
         self.benchmarks = list(benchmarks)
         self.encode = encode
-        self.decoder = decoder
+        self.reader = reader or GuardedReader()
         self.bounds = bounds
 
     def __len__(self) -> int:
@@ -167,7 +167,7 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
     def _clip(self, benchmark: Benchmark, sample: Sample) -> VideoClip | LostSample:
         source, frames = sample.source, benchmark.task.frames
         try:
-            clip = read_clip(source, benchmark.budget, self.encode.grid, decoder=self.decoder, frames=frames)
+            clip = self.reader.clip(source, benchmark.budget, self.encode.grid, frames=frames)
         except VideoError as error:
             why, reason = str(error), UNREADABLE_VIDEO if Path(source.path).exists() else MISSING_VIDEO
         else:
@@ -191,6 +191,7 @@ class Groups(L.LightningDataModule):
         settings: workers, prefetching and decoder.
         conversations: what is read behind them.
         bounds: what is not asked.
+        reader: decodes the videos; None for one as the settings say.
     """
 
     def __init__(
@@ -201,6 +202,7 @@ class Groups(L.LightningDataModule):
         settings: LoaderSettings,
         conversations: Sequence[Conversation] = (),
         bounds: Bounds = Bounds(),  # noqa: B008 - never changes
+        reader: GuardedReader | None = None,
     ) -> None:
         super().__init__()
         self.groups = list(groups)
@@ -209,12 +211,13 @@ class Groups(L.LightningDataModule):
         self.policy = policy
         self.settings = settings
         self.bounds = bounds
+        self.reader = reader or settings.reader()
 
     def test_dataloader(self) -> DataLoader[Any]:
         """One rank's groups, decoded ahead of the model by worker processes, then its conversations."""
         settings = self.settings
         own = self._dealt(self.groups, Group(0, ()))
-        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, settings.decoder, self.bounds)
+        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, self.reader, self.bounds)
         parts: list[Any] = [dataset]
         if self.conversations:
             parts.append(self._dealt(self.conversations, self.conversations[0]._replace(line=0)))

@@ -10,14 +10,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vcr1.config import build
+from vcr1.config import build, video_reader
 from vcr1.errors import UserError
 from vcr1.evaluation.answers import MISSING_VIDEO
 from vcr1.preflight import check_frames
 from vcr1.readers import NO_QUESTIONS, VIDEO_REASONS, Annotations, Purpose, reading_for
 from vcr1.records import LostSample, Sample
 from vcr1.tasks import Task
-from vcr1.video import FrameBudget
+from vcr1.video import FrameBudget, reading_with
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ def _read(cfg: DictConfig, name: str, limit: int | None, unseen: bool) -> Benchm
     given = {field: node[field] for field in FILES if node.get(field) is not None}
     source = OmegaConf.merge(source, given)
     task = build_task_for(cfg, kind, node.get("options"))
-    with reading_for(Purpose.SCORING if unseen else Purpose.EVALUATION):
+    purpose = Purpose.SCORING if unseen else Purpose.EVALUATION
+    with reading_for(purpose), reading_with(video_reader(cfg)):
         annotations: Annotations = build(source)
     if len({sample.id for sample in annotations.samples}) < len(annotations.samples):
         (id_, count), *_ = Counter(sample.id for sample in annotations.samples).most_common(1)

@@ -20,7 +20,7 @@ from vcr1.evaluation.statistics import nan_mean
 from vcr1.pictures import TimelineEntry, TrackEntry, column_of, save, smooth, timelines, tracks
 from vcr1.records import ParseFailure, Sample
 from vcr1.report import spans_of
-from vcr1.video import PatchGrid, read_clip
+from vcr1.video import GuardedReader, PatchGrid
 
 log = logging.getLogger(__name__)
 
@@ -110,15 +110,24 @@ def chosen_examples(answers: Sequence[Answer], metric: str, count: int) -> dict[
     return {"best": best, "median": rest[start : start + count], "worst": worst[::-1]}
 
 
-def draw_examples(benchmark: Benchmark, answers: Sequence[Answer], path: Path) -> bool:
+def draw_examples(
+    benchmark: Benchmark, answers: Sequence[Answer], path: Path, reader: GuardedReader | None = None
+) -> bool:
     """Frames, timelines and boxes of answers; False where there is nothing to draw, such as letters.
 
     A video that cannot be read is left out.
+
+    Args:
+        benchmark: of the answers.
+        answers: which are drawn, in this order.
+        path: where to write the PNG.
+        reader: decodes the videos; None for one with the usual limits.
     """
+    reader = reader or GuardedReader()
     samples = {sample.id: sample for sample in benchmark.samples}
     spans, boxes = [], []
     for answer in answers:
-        entry = _entry(benchmark, samples[answer.id], answer) if answer.id in samples else None
+        entry = _entry(benchmark, samples[answer.id], answer, reader) if answer.id in samples else None
         if isinstance(entry, TimelineEntry):
             spans.append(entry)
         elif isinstance(entry, TrackEntry):
@@ -130,11 +139,13 @@ def draw_examples(benchmark: Benchmark, answers: Sequence[Answer], path: Path) -
     return bool(spans or boxes)
 
 
-def _entry(benchmark: Benchmark, sample: Sample, answer: Answer) -> TimelineEntry | TrackEntry | None:
+def _entry(
+    benchmark: Benchmark, sample: Sample, answer: Answer, reader: GuardedReader
+) -> TimelineEntry | TrackEntry | None:
     """One clip of a picture."""
     value: Any = shifted(benchmark.task.parse(answer.completion, sample), answer.shown_from)
     try:
-        clip = read_clip(sample.source, benchmark.budget, GRID, frames=benchmark.task.frames)
+        clip = reader.clip(sample.source, benchmark.budget, GRID, frames=benchmark.task.frames)
     except VideoError as error:
         log.warning("no picture of sample %s: %s", sample.id, error)
         return None

@@ -12,7 +12,7 @@ from vcr1.evaluation.answers import Answer, answer_of, plain, scores_of
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.policy import PromptEncoder
 from vcr1.records import Batch, Completion, Interval, Sample, VideoClip
-from vcr1.video import FrameBudget, read_clip, video_duration
+from vcr1.video import FrameBudget, GuardedReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class Eyes:
     Attributes:
         plan: how often and how closely.
         encoder: of the model.
-        decoder: ``auto``, ``decord`` or ``pyav``.
+        reader: decodes the videos.
         generate: completes a batch of one question: its only text.
     """
 
     plan: CluePlan
     encoder: PromptEncoder
-    decoder: str
+    reader: GuardedReader
     generate: Callable[[Batch], str]
 
     def look_again(self, benchmark: Benchmark, sample: Sample, clip: VideoClip, text: str) -> Seen:
@@ -61,7 +61,7 @@ class Eyes:
             RuntimeError, UserError: the model cannot answer. A part that cannot be shown ends the looking.
         """
         task, source, grid = benchmark.task, sample.source, self.encoder.grid
-        whole = Interval(0.0, video_duration(source))
+        whole = Interval(0.0, self.reader.duration(source))
 
         def seen(part: Interval, clip: VideoClip, text: str) -> Seen:
             value = shifted(task.parse(text, sample), part.start)
@@ -70,7 +70,7 @@ class Eyes:
 
         def ask(part: Interval, budget: FrameBudget) -> Seen:
             shown = replace(sample, video=part_of(source, part, whole))
-            clip = read_clip(shown.source, budget, grid, decoder=self.decoder, frames=task.frames)
+            clip = self.reader.clip(shown.source, budget, grid, frames=task.frames)
             inputs = self.encoder(task.prompt(shown), clip)
             return seen(part, clip, self.generate(Batch(task, [shown], [clip], [inputs], [])))
 

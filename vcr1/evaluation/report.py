@@ -15,6 +15,7 @@ from vcr1.evaluation.journal import write_whole
 from vcr1.evaluation.output import metric_rows, number
 from vcr1.evaluation.page import Part, Picture, Section, Table, html, markdown, markdown_table
 from vcr1.evaluation.results import by_benchmark
+from vcr1.video import GuardedReader
 
 __all__ = ["Table", "category_table", "markdown_table", "write_report"]
 
@@ -29,6 +30,7 @@ def write_report(
     metrics: Mapping[str, Any],
     examples: int = 3,
     first: Sequence[Section] = (),
+    reader: GuardedReader | None = None,
 ) -> None:
     """Write report.md, report.html and the pictures into a run's folder, each whole or not at all.
 
@@ -39,10 +41,12 @@ def write_report(
         metrics: content of metrics.json.
         examples: best, median and worst answers that are shown, so many of each; 0 decodes no video.
         first: what stands before the benchmarks.
+        reader: decodes the videos of the examples; None for one with the usual limits.
     """
+    reader = reader or GuardedReader()
     groups = by_benchmark(answers)
     sections = [
-        _section(folder, one, groups[one.name], metrics[one.name], examples)
+        _section(folder, one, groups[one.name], metrics[one.name], examples, reader)
         for one in benchmarks
         if one.name in groups
     ]
@@ -53,7 +57,12 @@ def write_report(
 
 
 def _section(
-    folder: Path, benchmark: Benchmark, answers: Sequence[Answer], metrics: Mapping[str, Any], examples: int
+    folder: Path,
+    benchmark: Benchmark,
+    answers: Sequence[Answer],
+    metrics: Mapping[str, Any],
+    examples: int,
+    reader: GuardedReader,
 ) -> Section:
     parts = [Part("Metrics", [["metric", "value", "95 %"], *map(list, metric_rows(metrics["metrics"]))])]
     if "looks" in metrics:
@@ -69,7 +78,7 @@ def _section(
     metric = next(iter(answers[0].scores))
     for kind, chosen in chosen_examples(answers, metric, examples).items() if examples else ():
         if chosen:
-            parts.append(_examples(folder, benchmark, kind, chosen))
+            parts.append(_examples(folder, benchmark, kind, chosen, reader))
     return Section(f"{benchmark.name}: {metrics['samples']} samples", parts)
 
 
@@ -85,7 +94,9 @@ def _charts(folder: Path, name: str, ious: Sequence[float]) -> Part:
     return Part("IoU", pictures=pictures, charts=True)
 
 
-def _examples(folder: Path, benchmark: Benchmark, kind: str, chosen: Sequence[Answer]) -> Part:
+def _examples(
+    folder: Path, benchmark: Benchmark, kind: str, chosen: Sequence[Answer], reader: GuardedReader
+) -> Part:
     """Some answers with their frames."""
     metric = next(iter(chosen[0].scores))
     rows = [
@@ -94,7 +105,7 @@ def _examples(folder: Path, benchmark: Benchmark, kind: str, chosen: Sequence[An
     ]
     part = Part(f"Answers: {kind}", [["id", metric, "question", "answer", "truth"], *rows], cards=True)
     path = folder / f"{kind}_{benchmark.name}.png"
-    if draw_examples(benchmark, chosen, path):
+    if draw_examples(benchmark, chosen, path, reader):
         part.pictures.append(Picture(path, f"The {kind} answers, in the same order"))
     return part
 

@@ -26,6 +26,7 @@ from vcr1.module.rollouts import lost_judgement, part_of
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.policy.memory import Unanswered, together_or_alone
 from vcr1.records import Batch, LostSample, PromptInputs, VideoSource
+from vcr1.video import GuardedReader
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Answering(L.LightningModule):
         folder: the run's.
         seed: of the sampling.
         plan: whether and how the model looks again at what it names.
-        decoder: of further looks: ``auto``, ``decord`` or ``pyav``.
+        reader: decodes the videos of further looks; None for one with the usual limits.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Answering(L.LightningModule):
         folder: Path,
         seed: int = 0,
         plan: CluePlan | None = None,
-        decoder: str = "auto",
+        reader: GuardedReader | None = None,
     ) -> None:
         super().__init__()
         self.policy = policy
@@ -63,7 +64,7 @@ class Answering(L.LightningModule):
         self.folder = folder
         self.seed = seed
         self.plan = plan or CluePlan()
-        self.decoder = decoder
+        self.reader = reader or GuardedReader()
 
     def configure_model(self) -> None:
         """Let a strategy that shards do so."""
@@ -102,7 +103,7 @@ class Answering(L.LightningModule):
         seconds: Callable[[], float],
     ) -> list[Answer]:
         """Answers after further looks, one question after the other; ``texts`` are of the first."""
-        eyes = Eyes(self.plan, self.policy.encoder, self.decoder, self._only)
+        eyes = Eyes(self.plan, self.policy.encoder, self.reader, self._only)
         answers, failed = [], list(questions.lost)
         for sample, clip, own in zip(questions.samples, questions.clips, texts, strict=True):
             try:

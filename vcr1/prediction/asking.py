@@ -17,7 +17,7 @@ from vcr1.prediction.answers import Answer
 from vcr1.prediction.questions import FREE, Question
 from vcr1.records import Completion, Interval, Prompt, VideoClip, VideoSource, to_device
 from vcr1.tasks import Task
-from vcr1.video import FrameBudget, read_clip, video_duration
+from vcr1.video import FrameBudget, GuardedReader
 
 JUDGED = ("captioning",)
 """Tasks whose answers are scored by a judge, which prediction does without."""
@@ -58,7 +58,7 @@ class Asker:
         tasks: name -> task.
         budgets: name of a task, or ``free`` -> how much of a video may be shown.
         sampling: decoding parameters.
-        decoder: ``auto``, ``decord`` or ``pyav``.
+        reader: decodes the videos; None for one with the usual limits.
         limits: what is refused.
         seed: of the sampling, the same for every video, so that a batch answers as its parts do.
     """
@@ -69,7 +69,7 @@ class Asker:
         tasks: Mapping[str, Task],
         budgets: Mapping[str, FrameBudget],
         sampling: Sampling,
-        decoder: str = "auto",
+        reader: GuardedReader | None = None,
         limits: Limits | None = None,
         seed: int = 0,
     ) -> None:
@@ -77,7 +77,7 @@ class Asker:
         self.tasks = dict(tasks)
         self.budgets = dict(budgets)
         self.sampling = sampling
-        self.decoder = decoder
+        self.reader = reader or GuardedReader()
         self.limits = limits or Limits()
         self.seed = seed
         self.alone = Lock()
@@ -153,7 +153,7 @@ class Asker:
             VideoError: the video cannot be shown.
         """
         source = question.source
-        whole = Interval(0.0, video_duration(source))
+        whole = Interval(0.0, self.reader.duration(source))
 
         def ask(part: Interval, budget: FrameBudget) -> Answer:
             shown = replace(question, source=part_of(source, part, whole))
@@ -201,20 +201,20 @@ class Asker:
         Raises:
             VideoError: it cannot be read, lasts too long, or is a single frame.
         """
-        check_length(source, self.limits)
-        clip = read_clip(source, budget, self.policy.encoder.grid, decoder=self.decoder, frames=frames)
+        check_length(source, self.limits, self.reader)
+        clip = self.reader.clip(source, budget, self.policy.encoder.grid, frames=frames)
         if len(set(clip.indices)) < 2:
             raise VideoError(f"{source.path}: there is one frame to be shown, and so nothing that happens")
         return clip
 
 
-def check_length(source: VideoSource, limits: Limits) -> float:
+def check_length(source: VideoSource, limits: Limits, reader: GuardedReader) -> float:
     """Seconds of a video, without decoding it.
 
     Raises:
         VideoError: it is not there, cannot be read, or is longer than the limit.
     """
-    seconds = video_duration(source)
+    seconds = reader.duration(source)
     if seconds > limits.seconds:
         raise VideoError(
             f"{source.path}: lasts {seconds:.0f} s, more than limits.seconds={limits.seconds:g}: the frames "

@@ -11,7 +11,7 @@ from vcr1.clues import intervals_of
 from vcr1.pictures import STRIP_FRAMES, TimelineEntry, TrackEntry, timelines, tracks
 from vcr1.prediction.answers import Answer, boxes_of
 from vcr1.records import VideoClip, VideoSource
-from vcr1.video import FrameBudget, PatchGrid, read_clip
+from vcr1.video import FrameBudget, GuardedReader, PatchGrid
 
 GRID = PatchGrid()
 SHOWN = FrameBudget(max_frames=STRIP_FRAMES, total_pixels=STRIP_FRAMES // GRID.temporal * 360 * 240)
@@ -22,7 +22,7 @@ IN_A_ROW = 4
 """Frames with boxes beside each other."""
 
 
-def draw_answer(answer: Answer, path: Path, decoder: str = "auto") -> None:
+def draw_answer(answer: Answer, path: Path, reader: GuardedReader) -> None:
     """Write a picture of an answer.
 
     A tracked object's boxes are drawn into the frames that were asked; of any other answer there is a strip
@@ -31,19 +31,14 @@ def draw_answer(answer: Answer, path: Path, decoder: str = "auto") -> None:
     Args:
         answer: to a question about a video that is still there.
         path: the PNG; written whole or not at all.
-        decoder: ``auto``, ``decord`` or ``pyav``.
+        reader: decodes the video.
 
     Raises:
         VideoError: the video cannot be read.
     """
     boxes = boxes_of(answer.value)
-    clip = read_clip(
-        answer.question.source,
-        SHOWN,
-        GRID,
-        decoder=decoder,
-        frames=len(answer.clip.indices) if boxes else None,
-    )
+    count = len(answer.clip.indices) if boxes else None
+    clip = reader.clip(answer.question.source, SHOWN, GRID, frames=count)
     if boxes:
         rows = range(0, len(clip.indices), IN_A_ROW)
         tracks(
@@ -58,13 +53,13 @@ def draw_answer(answer: Answer, path: Path, decoder: str = "auto") -> None:
     timelines([TimelineEntry(clip, answer.question.query[:90], {"answer": named} if named else {})], path)
 
 
-def first_frame(source: VideoSource, decoder: str = "auto") -> np.ndarray:
+def first_frame(source: VideoSource, reader: GuardedReader) -> np.ndarray:
     """The first frame of a video, or of a part of one: ``[H, W, 3]`` uint8, RGB.
 
     Raises:
         VideoError: the video cannot be read.
     """
-    clip = read_clip(source, FRAME, GRID, decoder=decoder, frames=GRID.temporal)
+    clip = reader.clip(source, FRAME, GRID, frames=GRID.temporal)
     return np.ascontiguousarray(clip.frames[0].permute(1, 2, 0).numpy())
 
 

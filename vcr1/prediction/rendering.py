@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from uuid import uuid4
@@ -17,7 +17,7 @@ from vcr1.clues import intervals_of
 from vcr1.errors import UserError
 from vcr1.prediction.answers import Answer, boxes_of
 from vcr1.records import Box, Interval, VideoSource
-from vcr1.video import Timeline, read_timeline
+from vcr1.video import GuardedReader, Timeline, read_timeline
 from vcr1.video.decoding import decode_pyav
 
 COLORS = ("#2667c9", "#e07b1f", "#2a9d5c", "#b0379b", "#c0392b", "#1aa6a6")
@@ -26,7 +26,9 @@ _BAR = "#d0d0d0"
 _TICK = Fraction(1, 90_000)
 
 
-def render_answers(source: VideoSource, answers: Sequence[Answer], path: Path) -> None:
+def render_answers(
+    source: VideoSource, answers: Sequence[Answer], path: Path, reader: GuardedReader | None = None
+) -> None:
     """Write a video, or the part of it that was asked about, with the answers drawn in.
 
     Each answer that names times has a bar along the lower edge, and the frame has its colour while it names
@@ -37,18 +39,31 @@ def render_answers(source: VideoSource, answers: Sequence[Answer], path: Path) -
         source: the video file.
         answers: about it.
         path: an MP4 in a folder that exists.
+        reader: bounds the decoding, each frame by itself; None for the usual limits.
 
     Raises:
         VideoError: the video cannot be read.
         UserError: the file cannot be written.
     """
+    reader = reader or GuardedReader()
+    scratch = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        reader.run(source, lambda moved: _render(source, answers, scratch, path, moved))
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _render(
+    source: VideoSource, answers: Sequence[Answer], scratch: Path, path: Path, moved: Callable[[], None]
+) -> None:
+    """Write the video to ``scratch``, then rename it; ``moved`` is called for each frame."""
     timeline = read_timeline(source.path)
     end = timeline.duration if source.end is None else min(source.end, timeline.duration)
-    scratch = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     try:
         with av.open(str(scratch), "w", format="mp4") as container:
             stream: VideoStream | None = None
             for time, picture in _frames(source, timeline, end):
+                moved()
                 if stream is None:
                     stream = _add_stream(container, picture, len(timeline.pts) / timeline.duration)
                 draw(picture, answers, time, end - source.start)
@@ -60,8 +75,6 @@ def render_answers(source: VideoSource, answers: Sequence[Answer], path: Path) -
         scratch.replace(path)
     except OSError as error:
         raise UserError(f"render={path}: cannot be written ({error.strerror})") from error
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _frames(source: VideoSource, timeline: Timeline, end: float) -> Iterator[tuple[float, Image.Image]]:

@@ -9,11 +9,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vcr1.clues import CluePlan
-from vcr1.config import build, build_budget, build_task
+from vcr1.config import build, build_budget, build_task, video_reader
 from vcr1.errors import UserError
 from vcr1.prediction.asking import Asker, Limits
 from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
-from vcr1.video import DECODERS
+from vcr1.video import DECODERS, GuardedReader
 from vcr1.weights import chosen_weights
 
 COMMON = ("box", "options", "start", "end", "fps")
@@ -124,8 +124,10 @@ def check_model(cfg: DictConfig) -> torch.device:
     return device
 
 
-def build_asker(cfg: DictConfig, device: torch.device, limits: Limits) -> Asker:
-    """The model on its device, with the tasks.
+def build_asker(
+    cfg: DictConfig, device: torch.device, limits: Limits, reader: GuardedReader | None = None
+) -> Asker:
+    """The model on its device, with the tasks; ``reader`` decodes, None for one as the config says.
 
     Raises:
         UserError: weights or a setting that cannot be used.
@@ -135,4 +137,4 @@ def build_asker(cfg: DictConfig, device: torch.device, limits: Limits) -> Asker:
     budgets = {name: build_budget(cfg, name) for name in [*tasks, FREE]}
     policy = build(cfg.model)
     policy.eval().requires_grad_(False).to(device)
-    return Asker(policy, tasks, budgets, sampling, cfg.data.loader.decoder, limits, cfg.seed)
+    return Asker(policy, tasks, budgets, sampling, reader or video_reader(cfg), limits, cfg.seed)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from vcr1.errors import UserError, VideoError
 from vcr1.readers.annotations import Annotations, add_span, keeps_missing
 from vcr1.readers.files import read_lines
 from vcr1.readers.videos import VideoFolder
-from vcr1.video import video_duration
+from vcr1.video import GuardedReader, current_reader
 
 _CHARADES_ROW = re.compile(r"(\S{1,200})\s+(\S{1,40})\s+(\S{1,40})\s*##(.*)", re.DOTALL)
 
@@ -41,8 +42,9 @@ def read_charades_sta(
                 f"{annotations}, line {line_number}: expected 'VIDEO start end##sentence', not {line[:80]!r}"
             ) from error
     paths = {video: folder.find(video) for video in dict.fromkeys(row[0] for row in rows)}
+    reader = current_reader()
     with ThreadPoolExecutor(threads) as pool:
-        durations = dict(zip(paths, pool.map(_duration, paths.values()), strict=True))
+        durations = dict(zip(paths, pool.map(partial(_duration, reader), paths.values()), strict=True))
     result = Annotations(annotations)
     counts: dict[str, int] = {}
     for video, start, end, sentence in rows:
@@ -55,11 +57,11 @@ def read_charades_sta(
     return result.checked()
 
 
-def _duration(path: str | None) -> float | None:
+def _duration(reader: GuardedReader, path: str | None) -> float | None:
     """Seconds of a video; None where it is missing or unreadable."""
     if path is None:
         return None
     try:
-        return video_duration(path)
+        return reader.duration(path)
     except VideoError:
         return None

@@ -3,10 +3,14 @@
 ``sampling`` decides which frames and what size, ``timeline`` when each frame is shown, ``parts`` which of
 them a part of a video has, ``decoding`` gives them with PyAV and ``decord_reading`` with decord, ``frames``
 reads folders of pictures, and ``readers`` makes clips of all that. ``opening`` is the only place where a file
-is opened, ``completeness`` tells whether all of it is there, ``access`` where decoding may begin. ``writing``
-and ``synthetic`` make the clips of the embedded demo and of the tests.
+is opened, ``completeness`` tells whether all of it is there, ``access`` where decoding may begin. ``guard``
+lets a run decode in ``children`` (``forked`` from it), which may crash or hang within ``limits``; ``probing``
+tries many videos in them, ``journal`` remembers what became of them, ``comparing`` holds pictures against
+their times. ``writing`` and ``synthetic`` make the clips of the embedded demo and of the tests.
 """
 
+from vcr1.video.guard import GuardedReader, current_reader, reading_with
+from vcr1.video.limits import DecodeLimits
 from vcr1.video.readers import DECODERS, frame_times, read_clip, video_duration
 from vcr1.video.sampling import (
     FrameBudget,
@@ -47,12 +51,15 @@ __all__ = [
     "SHAPES",
     "WORLDS",
     "ClipSpec",
+    "DecodeLimits",
     "FrameBudget",
+    "GuardedReader",
     "PatchGrid",
     "ShapeEvent",
     "Timeline",
     "build_world",
     "count_frames",
+    "current_reader",
     "direction_of",
     "draw_long",
     "draw_motion",
@@ -63,6 +70,7 @@ __all__ = [
     "frame_times",
     "read_clip",
     "read_timeline",
+    "reading_with",
     "render",
     "sample_indices",
     "sample_times",

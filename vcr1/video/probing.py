@@ -1,45 +1,53 @@
-"""Trying to decode many videos, in processes that may hang or die at the cost of one file only.
+"""Trying to decode videos, in child processes that may hang or die at the cost of one file only.
 
-`concurrent.futures` can neither stop a worker that hangs nor outlive one that crashes, and decoders of
-hostile files do both. So each slot here is one process at the end of a pipe, replaced once it was killed.
+The check of the data and the reading of a run go this way, so that what the one finds the other meets.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-
-import torch
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from typing import Any
 
 from vcr1.errors import UserError, VideoError
-from vcr1.records import VideoSource
+from vcr1.records import VideoClip, VideoSource
+from vcr1.video.children import POLL, Child, Ended
+from vcr1.video.comparing import other_frames
+from vcr1.video.limits import PATIENCE, DecodeLimits, lacks_memory, stall_seconds
 from vcr1.video.readers import read_clip, video_duration
 from vcr1.video.sampling import FrameBudget, PatchGrid
 
-BAD = ("missing", "unreadable", "timeout", "crashed", "failed")
-"""What may be wrong with a video: it is not there; cannot be decoded; takes too long; kills its process;
-raises an error that nobody foresaw, which would stop a training run."""
+BAD = ("missing", "unreadable", "timeout", "memory", "crashed", "killed", "failed", "other frames")
+"""What may be wrong with a video: it is not there; cannot be decoded; takes too much time or memory; ends its
+process; that process was killed from outside; it raises an error that nobody foresaw; it is decoded to other
+frames than those of its times."""
 
-_MESSAGE = 300
-"""Most characters of an error that are kept."""
+_MESSAGE = 1000
+"""Most characters of an error in a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One decoding as a training run does it: the arguments of :func:`vcr1.video.read_clip`."""
+    """One decoding as a training run does it: the arguments of :func:`vcr1.video.read_clip`.
+
+    Attributes:
+        source: what is decoded.
+        budget: how much of it; None where only its duration is wanted.
+        grid: likewise.
+        decoder: by which.
+        frames: as many frames, evenly spaced; None leaves it to the budget.
+        compare: compare as many of the frames with those of a second, simple way of decoding.
+    """
 
     source: VideoSource
-    budget: FrameBudget
-    grid: PatchGrid
+    budget: FrameBudget | None = None
+    grid: PatchGrid | None = None
     decoder: str = "auto"
     frames: int | None = None
+    compare: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Outcome:
 
     Attributes:
         status: ``ok``, one of ``BAD``, or ``refused`` where the configuration is at fault, not the video.
-        message: the error, cut to 300 characters.
+        message: the error.
         duration: seconds of the source.
         frames: frames of the clip.
         height: of a frame of the clip in pixels.
@@ -62,128 +70,127 @@ class Outcome:
     height: int = 0
     width: int = 0
 
+    def error(self) -> UserError:
+        """What a run raises for an outcome that is not ``ok``."""
+        return UserError(self.message) if self.status == "refused" else VideoError(self.message)
+
+
+def attempt(trial: Trial) -> VideoClip | float:
+    """The clip of a trial, or the duration of its source in seconds.
+
+    Raises:
+        VideoError, UserError: as :func:`vcr1.video.read_clip`.
+    """
+    if trial.budget is None or trial.grid is None:
+        return video_duration(trial.source)
+    return read_clip(trial.source, trial.budget, trial.grid, decoder=trial.decoder, frames=trial.frames)
+
+
+def decode(trial: Trial) -> VideoClip | float | Outcome:
+    """What :func:`attempt` returns, or why there is nothing; for a child process.
+
+    Raises:
+        MemoryError: there is no memory for it.
+    """
+    try:
+        return attempt(trial)
+    except Exception as error:
+        return _failure(trial.source.path, error)
+
 
 def probe(trial: Trial) -> Outcome:
-    """Decode a clip and say what it is like; never raises on a file's content."""
-    source = trial.source
+    """Decode a clip and say what it is like; for a child process.
+
+    Raises:
+        MemoryError: there is no memory for it.
+    """
     try:
-        clip = read_clip(source, trial.budget, trial.grid, decoder=trial.decoder, frames=trial.frames)
-        duration = clip.duration if trial.frames is None else video_duration(source)
-    except VideoError as error:
-        status = "unreadable" if os.path.lexists(source.path.replace("\0", "")) else "missing"
-        return Outcome(status, _printable(str(error)))
-    except UserError as error:
-        return Outcome("refused", _printable(str(error)))
-    except Exception as error:  # a training run would end here: the file must be known
-        return Outcome("failed", _printable(f"{source.path}: {type(error).__name__}: {error}"))
+        clip = attempt(trial)
+        assert isinstance(clip, VideoClip)
+        duration = clip.duration if trial.frames is None else video_duration(trial.source)
+        different = other_frames(trial.source, clip, trial.compare) if trial.compare else None
+    except Exception as error:
+        return _printable(_failure(trial.source.path, error))
+    if different is not None:
+        return _printable(Outcome("other frames", f"{trial.source.path}: {different}"))
     return Outcome("ok", "", duration, *clip.frames.shape[:1], *clip.frames.shape[-2:])
 
 
-def _printable(message: str) -> str:
-    """The beginning of a message, in characters that any file and screen can take: names may hold others."""
-    return "".join(letter if letter.isprintable() else "?" for letter in message[:_MESSAGE])
+def _failure(path: str, error: Exception) -> Outcome:
+    """What an error says of a video.
+
+    Raises:
+        MemoryError: it says nothing of it: there was no memory.
+    """
+    if lacks_memory(error):
+        raise MemoryError from error
+    if isinstance(error, VideoError):
+        status = "unreadable" if os.path.lexists(path.replace("\0", "")) else "missing"
+        return Outcome(status, str(error))
+    if isinstance(error, UserError):
+        return Outcome("refused", str(error))
+    message = f"{path}: decoding failed with an error that is not foreseen, {type(error).__name__}: {error}"
+    return Outcome("failed", message)
+
+
+def ending(path: str, ended: Ended, limits: DecodeLimits) -> Outcome:
+    """What the end of a child says of the video that it decoded."""
+    status, cause = ended
+    seconds = limits.seconds_for(path) or 0.0
+    remedy = "convert the video, leave it out, or raise the limit"
+    say = {
+        "cpu": f"not decoded within {seconds:.3g} CPU seconds (data.loader.decode_seconds); {remedy}",
+        "wall": f"not decoded within {PATIENCE * seconds:.3g} s (data.loader.decode_seconds); {remedy}",
+        "stall": f"the decoder hangs: it did nothing for {stall_seconds(seconds):.3g} s "
+        f"(data.loader.decode_seconds); {remedy}",
+        "memory": f"takes more than {limits.memory or 0:g} GiB of memory to decode "
+        f"(data.loader.decode_memory); {remedy}",
+        "crashed": f"the decoder died ({cause}); convert the video or leave it out",
+        "killed": f"the decoder was killed from outside ({cause}); is there enough memory? Fewer "
+        "data.loader.num_workers need less",
+    }
+    return Outcome(status, f"{path}: {say[cause if status == 'timeout' else status]}")
+
+
+def _printable(outcome: Outcome) -> Outcome:
+    """With the beginning of its message, in characters that any file and screen can take."""
+    letters = (letter if letter.isprintable() else "?" for letter in outcome.message[:_MESSAGE])
+    return replace(outcome, message="".join(letters))
 
 
 def probe_all(
     trials: Iterable[Trial],
     workers: int,
-    timeout: float,
-    probe: Callable[[Trial], Outcome] = probe,
-) -> Iterator[tuple[Trial, Outcome]]:
+    limits: DecodeLimits | None = None,
+    probe: Callable[[Trial], Any] = probe,
+) -> Iterator[tuple[Trial, Any]]:
     """Try all in parallel processes; results come as they are ready, in no order.
 
     Args:
         trials: what to decode.
         workers: processes at a time.
-        timeout: seconds that one trial may take; then its process is killed, and the outcome is ``timeout``.
-        probe: what to do with each, in a process; one that dies of it gives ``crashed``.
+        limits: what each may cost.
+        probe: what to do with each, in a child process; one that ends it gives the outcome of its end.
     """
+    limits = limits or DecodeLimits()
     pending = deque(trials)
-    slots = [_Slot(probe) for _ in range(min(workers, len(pending)))]
+    children = [Child(probe, limits.memory) for _ in range(min(workers, len(pending)))]
+    given: dict[Child, Trial] = {}
     try:
-        while pending or any(slot.trial for slot in slots):
-            for slot in slots:
-                if slot.trial is None and pending:
-                    slot.give(pending.popleft(), timeout)
-            busy = [slot for slot in slots if slot.trial is not None]
-            wait([slot.pipe for slot in busy], max(min(slot.deadline for slot in busy) - time.monotonic(), 0))
-            for slot in busy:
-                trial, outcome = slot.trial, slot.take()
-                if trial is not None and outcome is not None:
-                    yield trial, outcome
+        while pending or given:
+            for child in children:
+                if not child.busy and pending:
+                    given[child] = pending.popleft()
+                    path = given[child].source.path
+                    child.give(given[child], limits.seconds_for(path))
+            wait([child.pipe for child in given if child.pipe is not None], POLL)
+            for child, trial in list(given.items()):
+                if (found := child.take()) is not None:
+                    del given[child]
+                    if isinstance(found, Ended):
+                        yield trial, _printable(ending(trial.source.path, found, limits))
+                    else:
+                        yield trial, found.value
     finally:
-        for slot in slots:
-            slot.kill()
-
-
-class _Slot:
-    """A process that does one trial after the other."""
-
-    def __init__(self, probe: Callable[[Trial], Outcome]) -> None:
-        self.probe = probe
-        self.trial: Trial | None = None
-        self.seconds = self.deadline = 0.0
-        self.start()
-
-    def start(self) -> None:
-        """Fork a process. It is forked, as those of a DataLoader are, so that a new one costs no imports."""
-        context = multiprocessing.get_context("fork")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), self.probe), daemon=True)
-        self.process.start()
-        theirs.close()  # else the end of the process would not close the pipe
-
-    def give(self, trial: Trial, seconds: float) -> None:
-        """Begin a trial that may take so many seconds."""
-        if not self.process.is_alive():  # killed from outside while it had nothing to do
-            self.kill()
-            self.start()
-        self.trial, self.seconds, self.deadline = trial, seconds, time.monotonic() + seconds
-        with suppress(OSError):  # killed this very moment: to be seen at the pipe's other end
-            self.pipe.send(trial)
-
-    def take(self) -> Outcome | None:
-        """The outcome, if there is one or it is too late for one; then the slot is free."""
-        assert self.trial is not None
-        path = self.trial.source.path
-        if self.pipe.poll():
-            try:
-                outcome: Outcome = self.pipe.recv()
-            except (EOFError, OSError):
-                self.process.join()
-                outcome = Outcome("crashed", f"{path}: the decoder died ({_cause(self.process.exitcode)})")
-                self.kill()
-                self.start()
-        elif time.monotonic() >= self.deadline:
-            outcome = Outcome("timeout", f"{path}: not decoded within {self.seconds:g} s")
-            self.kill()
-            self.start()
-        else:
-            return None
-        self.trial = None
-        return outcome
-
-    def kill(self) -> None:
-        """End the process at once, whatever it is doing."""
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-
-
-def _serve(pipe: Connection, parent: int, probe: Callable[[Trial], Outcome]) -> None:
-    """A process of a slot: trials in, outcomes out, until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted as well, and ends this process
-    torch.set_num_threads(1)  # also because torch's own threads did not survive the fork
-    while True:
-        # The other processes hold this pipe's far end open, so that it does not close with the parent.
-        while not pipe.poll(5):
-            if os.getppid() != parent:
-                return
-        pipe.send(probe(pipe.recv()))
-
-
-def _cause(exit_code: int | None) -> str:
-    """How a process ended, in a word."""
-    if exit_code is not None and exit_code < 0:
-        return signal.Signals(-exit_code).name
-    return f"exit status {exit_code}"
+        for child in children:
+            child.kill()

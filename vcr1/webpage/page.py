@@ -221,7 +221,7 @@ def _frame_of(asker: Asker, rules: Rules) -> Callable[..., Any]:
         form = _form(fields)
         if form.task in BOXED and (form.upload or form.path.strip()):
             try:
-                first = Image.fromarray(first_frame(source_of(form, rules.files), asker.decoder))
+                first = Image.fromarray(first_frame(source_of(form, rules.files), asker.reader))
             except UserError:
                 pass
             else:
@@ -255,7 +255,7 @@ def _wanted(task: str) -> Any:
 
 def _drawn(answer: Answer, asker: Asker) -> Image.Image:
     with TemporaryDirectory(prefix="vcr1-") as folder:
-        draw_answer(answer, Path(folder) / "answer.png", asker.decoder)
+        draw_answer(answer, Path(folder) / "answer.png", asker.reader)
         with Image.open(Path(folder) / "answer.png") as picture:
             return picture.convert("RGB")
 
