@@ -29,19 +29,36 @@ MERGERS = ("multi_modal_projector", "connector", "merger", "projector", "aligner
 """What transformers' families call that which takes the vision tower's features to the language model."""
 
 
+TEXT_AFTER_VIDEO = ("largest", "frame")
+"""Rules for the position of the text behind a video.
+
+- ``largest``: the largest position so far plus 1, the video's times included. Published for Qwen2-VL
+  (arXiv 2409.12191, section 2.1), and what the weights of Qwen2-VL and Qwen2.5-VL were trained with. Followed
+  by transformers up to 5.2 and by vLLM.
+- ``frame``: the video's first position plus the larger side of its frame in tokens, whatever its length.
+  What transformers 5.3 to 5.23 do (issue 45381 there): right only for weights that were trained so.
+
+A model whose frames are grids of their own (Qwen3-VL) has the same positions under both.
+"""
+RULE_FIELD = "text_after_video"
+"""Key of a model's ``config.json`` in which a checkpoint states its rule. Exports of vcr1 state it."""
+
+
 @dataclass(frozen=True, slots=True)
 class VideoClock:
-    """How the videos of a prompt lie in time, in the model's positions.
+    """Describes how the videos of a prompt lie in the model's positions.
 
     Attributes:
         grids: ``[videos, 3]`` patches in time, height and width, one row per run of video tokens.
         seconds_per_grid: ``[videos]`` seconds between two steps of the temporal grid.
         tokens_per_second: positions in a second.
+        text_after_video: where the text behind a video goes on, one of :data:`TEXT_AFTER_VIDEO`.
     """
 
     grids: Tensor
     seconds_per_grid: Tensor
     tokens_per_second: float
+    text_after_video: str = "largest"
 
 
 @dataclass(frozen=True)
@@ -79,10 +96,26 @@ class Family:
         }
 
     def clock(self, config: Any, inputs: PromptInputs) -> VideoClock:
-        """The times of one prompt's videos: seconds of a step times ``tokens_per_second``."""
+        """Return the times of one prompt's videos: seconds of a step times ``tokens_per_second``."""
         return VideoClock(
-            inputs["video_grid_thw"], inputs["second_per_grid_ts"], config.vision_config.tokens_per_second
+            inputs["video_grid_thw"],
+            inputs["second_per_grid_ts"],
+            config.vision_config.tokens_per_second,
+            self.text_after_video(config),
         )
+
+    def text_after_video(self, config: Any) -> str:
+        """Return the rule for the text behind a video: the checkpoint's own, else the published one.
+
+        Raises:
+            UserError: the checkpoint's ``config.json`` names an unknown rule.
+        """
+        rule = getattr(config, RULE_FIELD, None) or TEXT_AFTER_VIDEO[0]
+        if rule not in TEXT_AFTER_VIDEO:
+            raise UserError(
+                f"config.json of the model: {RULE_FIELD}={rule}; vcr1 knows {', '.join(TEXT_AFTER_VIDEO)}"
+            )
+        return str(rule)
 
     def features(self, output: Any) -> Iterator[Tensor]:
         """Features ``[tokens, D]`` of one video after the other, out of ``get_video_features``."""
@@ -102,9 +135,10 @@ class Qwen2VL(Family):
     inputs: tuple[str, ...] = Family.inputs[:-1]
 
     def clock(self, config: Any, inputs: PromptInputs) -> VideoClock:
-        """Steps are counted."""
+        """Count the steps of the grid."""
         grids = inputs["video_grid_thw"]
-        return VideoClock(grids, torch.ones(len(grids), device=grids.device), 1.0)
+        steps = torch.ones(len(grids), device=grids.device)
+        return VideoClock(grids, steps, 1.0, self.text_after_video(config))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vcr1.policy.families import family_of
+from vcr1.policy.families import VideoClock, family_of
 from vcr1.records import PromptInputs
 
 
@@ -87,33 +87,28 @@ def prompt_positions(model: Any, inputs: PromptInputs) -> tuple[Tensor, int]:
     length = inputs["input_ids"].shape[1]
     if "video_grid_thw" not in inputs:
         return torch.arange(length, device=inputs["input_ids"].device).expand(3, -1), length
-    clock = family_of(model).clock(model.config, inputs)
     positions = mrope_positions(
         inputs["mm_token_type_ids"][0],
-        clock.grids,
-        clock.seconds_per_grid,
-        tokens_per_second=clock.tokens_per_second,
+        family_of(model).clock(model.config, inputs),
         merge=model.config.vision_config.spatial_merge_size,
     )
-    return positions, int(positions[0, -1]) + 1
+    return positions, int(positions.max()) + 1
 
 
-def mrope_positions(
-    token_types: Tensor, grids: Tensor, seconds_per_grid: Tensor, *, tokens_per_second: float, merge: int
-) -> Tensor:
-    """Positions in time, height and width of a prompt with videos: Qwen2.5-VL's rule.
+def mrope_positions(token_types: Tensor, clock: VideoClock, *, merge: int) -> Tensor:
+    """Compute the positions in time, height and width of a prompt with videos.
 
-    Text counts up, equal on all axes. A video's token lies at its step of the temporal grid times the
-    step's seconds times ``tokens_per_second``, rounded down, and at its row and column; the text behind
-    goes on after the larger side of the frame. Source: arXiv 2502.13923, section 2.1.2, in the form of
-    ``get_rope_index`` of transformers 5.23. Written out here, because older versions round the seconds
-    of a step to whole ones: 29.97 frames a second, sampled at 2, then all lie at the same time.
+    Text counts up, equal on all axes. A video's token lies at its step of the temporal grid times the step's
+    seconds times ``tokens_per_second``, rounded down, and at its row and column. The text behind a video goes
+    on by the clock's rule. Sources: arXiv 2409.12191, section 2.1 (M-RoPE; text after a video starts at the
+    largest position plus 1), and arXiv 2502.13923, section 2.1.2 (real seconds).
+
+    vcr1 computes positions itself because the libraries differ: transformers before 5.23 rounds the seconds
+    of a step to whole ones, and transformers 5.3 to 5.23 ignores time where the text goes on.
 
     Args:
         token_types: ``[L]`` 0 at text, 2 at the tokens of videos.
-        grids: ``[videos, 3]`` patches in time, height and width.
-        seconds_per_grid: ``[videos]`` seconds between two steps of the temporal grid.
-        tokens_per_second: positions in a second.
+        clock: grids and times of the prompt's videos.
         merge: patches on a side that make one token.
 
     Returns:
@@ -122,7 +117,7 @@ def mrope_positions(
     device = token_types.device
     parts: list[Tensor] = []
     position = 0
-    videos = iter(zip(grids.tolist(), seconds_per_grid, strict=True))
+    videos = iter(zip(clock.grids.tolist(), clock.seconds_per_grid, strict=True))
     for is_video, run in itertools.groupby((token_types == 2).tolist()):
         length = len(list(run))
         if not is_video:
@@ -131,9 +126,12 @@ def mrope_positions(
             continue
         (steps, height, width), seconds = next(videos)
         sides = (torch.arange(height // merge, device=device), torch.arange(width // merge, device=device))
-        time = (torch.arange(steps, device=device) * (tokens_per_second * seconds)).long()
+        time = (torch.arange(steps, device=device) * (clock.tokens_per_second * seconds)).long()
         parts.append(position + torch.stack(torch.meshgrid(time, *sides, indexing="ij")).flatten(1))
-        position += max(height, width) // merge
+        if clock.text_after_video == "largest":
+            position = int(parts[-1].max()) + 1
+        else:
+            position += max(height, width) // merge
     return torch.cat(parts, 1)
 
 
