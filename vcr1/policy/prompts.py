@@ -92,7 +92,7 @@ def prompt_positions(model: Any, inputs: PromptInputs) -> tuple[Tensor, int]:
         family_of(model).clock(model.config, inputs),
         merge=model.config.vision_config.spatial_merge_size,
     )
-    return positions, int(positions.max()) + 1
+    return positions, int(positions[:, -1].max()) + 1
 
 
 def mrope_positions(token_types: Tensor, clock: VideoClock, *, merge: int) -> Tensor:
