@@ -44,6 +44,8 @@ from vcr1.video import (
 from vcr1.video.synthetic import SOURCE_FPS
 
 NUM_OPTIONS = 4
+HINTED = ("qa", "grounded_qa")
+"""The tasks whose questions can say what is right: those that are answered by an option's letter."""
 LONG = "long"
 """The world whose clips are asked about as those of events are."""
 
@@ -77,6 +79,7 @@ def read_synthetic(
     world: str | None = None,
     parts: Sequence[float] | None = None,
     draws: int = 1,
+    hint: float = 0.0,
 ) -> Annotations:
     """Questions about clips of coloured shapes; the clips are written on first use.
 
@@ -97,11 +100,13 @@ def read_synthetic(
         parts: fewest and most seconds; every question is then asked about a part of its clip, of a random
             length between them, in which the event lies whole. None shows the whole clip.
         draws: parts of which each question is asked.
+        hint: share of the questions with options that say what is right before they ask. A tiny model learns
+            from these to find the right option's letter, as a language model has learnt from text.
 
     Raises:
-        UserError: an unknown task or world, parts or a ``loosen`` that the task cannot do.
+        UserError: an unknown task or world, parts, a ``loosen`` or a ``hint`` that the task cannot do.
     """
-    _check(task, loosen, world, parts, draws)
+    _check(task, loosen, world, parts, draws, hint)
     result, manner = Annotations(f"synthetic {split}"), Manner(loosen, boxes)
     for kind in _QUESTIONS[task] if world is None else [world]:
         for number, (path, spec) in enumerate(build_world(Path(folder), split, count, seed, kind)):
@@ -114,12 +119,17 @@ def read_synthetic(
                     for sample in found
                     for draw in range(draws)
                 ]
+            if hint:
+                told = random.Random(f"hint-{seed}-{number}")
+                found = [tell(sample) if told.random() < hint else sample for sample in found]
             result.samples += found
     result.samples = result.samples[:limit]
     return result.checked()
 
 
-def _check(task: str, loosen: float, world: str | None, parts: Sequence[float] | None, draws: int) -> None:
+def _check(
+    task: str, loosen: float, world: str | None, parts: Sequence[float] | None, draws: int, hint: float
+) -> None:
     """See that a data set can be had; see `read_synthetic`.
 
     Raises:
@@ -137,6 +147,15 @@ def _check(task: str, loosen: float, world: str | None, parts: Sequence[float] |
         raise UserError(f"parts={parts}: the fewest and the most seconds of a part, for task=grounding")
     if draws < 1 or (draws > 1 and parts is None):
         raise UserError(f"draws={draws}: as many parts of each question, so at least 1, and 1 without parts")
+    if hint and (task not in HINTED or not 0 < hint <= 1):
+        raise UserError(f"hint={hint}: a share between 0 and 1, for {' or '.join(HINTED)}")
+
+
+def tell(sample: Sample) -> Sample:
+    """Return the question with its right option said before it."""
+    letter = sample.target.letter if isinstance(sample.target, GroundedAnswer) else sample.target
+    right = sample.options[ascii_uppercase.index(letter)]
+    return replace(sample, query=f"It is {right}. {sample.query}")
 
 
 def ask_about(
