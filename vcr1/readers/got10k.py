@@ -16,9 +16,8 @@ from vcr1.readers.files import read_lines
 from vcr1.readers.rows import read_rows, strict_number
 from vcr1.readers.videos import VideoFolder
 from vcr1.records import Sample, VideoSource
-from vcr1.video.frames import SUFFIXES, list_frames
+from vcr1.video.frames import SUFFIXES, list_frames, picture_size
 from vcr1.video.sampling import evenly_spaced
-from vcr1.video.timeline import open_video
 
 FORMS = ("corners", "xywh_pixels")  # what four numbers of a JSON row may mean
 
@@ -246,11 +245,10 @@ def _stated(folder: Path, meta: Meta, key: str, grammar: re.Pattern[str]) -> lis
 def _size_of_first(folder: Path) -> list[float]:
     """Width and height of the first frame in pixels; empty where it is no picture."""
     try:
-        with open_video(folder / list_frames(folder)[0]) as (_, stream):
-            size = (stream.codec_context.width, stream.codec_context.height)
+        height, width = picture_size(folder / list_frames(folder)[0])
     except VideoError:
         return []
-    return [float(side) for side in size] if all(size) else []  # FFmpeg opens what is named .jpg
+    return [float(width), float(height)]
 
 
 def _read_row(row: Any, where: str, form: str) -> tuple[str, str, list[Rectangle], Size | None]:

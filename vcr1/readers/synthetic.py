@@ -154,7 +154,7 @@ def _check(
 def tell(sample: Sample) -> Sample:
     """Return the question with its right option said before it."""
     letter = sample.target.letter if isinstance(sample.target, GroundedAnswer) else sample.target
-    right = sample.options[ascii_uppercase.index(letter)]
+    right = sample.options[ascii_uppercase.index(str(letter))]
     return replace(sample, query=f"It is {right}. {sample.query}")
 
 

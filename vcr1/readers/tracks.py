@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vcr1.errors import VideoError
 from vcr1.readers.annotations import Annotations
 from vcr1.records import VideoSource
-from vcr1.video import evenly_spaced, frame_times
+from vcr1.video import current_reader, evenly_spaced, frame_times
 
 Corners = Sequence[float]
 
@@ -43,7 +43,7 @@ def sample_boxes(
     if times is None and len(boxes) == count:
         return list(boxes)
     try:
-        frames = frame_times(source)
+        frames = current_reader().run(source, lambda moved: frame_times(source))
     except VideoError as error:
         attempt.drop("unreadable_video", attempt.source, detail=str(error))
         return None

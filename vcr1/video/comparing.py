@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from vcr1.records import VideoClip, VideoSource
-from vcr1.video.timeline import open_video, read_timeline
+from vcr1.video.opening import open_video
+from vcr1.video.timeline import read_timeline
 
 WITHIN = 1500
 """First frames of a file that are decoded for the comparison: a minute at 25 frames per second."""

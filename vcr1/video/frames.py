@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,6 +23,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 MAX_PICTURE_PIXELS = 2**26
 """Most pixels of a picture, twice those of 8K: a few bytes of PNG may unpack to gigabytes."""
+
+_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
+"""EXIF's tag for how a picture is to be turned, and its values that swap the sides."""
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Kinds of pixels with at most eight bits to a colour; others (depth in 16 bits, floats) cannot be shown."""
@@ -85,10 +89,30 @@ def decode_frames(folder: Path, names: Sequence[str], indices: Sequence[int]) ->
         yield Pictures(torch.from_numpy(pixels).permute(2, 0, 1)[None], *pixels.shape[:2])
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return height and width of a picture as it is shown, in pixels; its pixels are not decoded.
+
+    Raises:
+        VideoError: not a picture that :func:`decode_frames` would read; the message names it.
+    """
+    with _opened(path) as picture:
+        turned = picture.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
+        return (picture.width, picture.height) if turned else (picture.height, picture.width)
+
+
 def _read_picture(path: Path) -> np.ndarray:
     """``[H, W, 3]`` uint8, RGB."""
+    with _opened(path) as picture:
+        if picture.mode not in _MODES:
+            raise VideoError(f"{path}: pixels of kind {picture.mode}; convert the picture to 8 bits RGB")
+        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture behind a path; whatever goes wrong with it within becomes a VideoError that names it."""
     try:
-        # What PIL has to say of odd metadata does not concern a run's log; sizes are bounded below.
+        # What PIL has to say of odd metadata does not concern a run's log.
         with (
             warnings.catch_warnings(action="ignore"),
             Image.open(path, formats=("JPEG", "PNG", "WEBP")) as picture,
@@ -98,9 +122,7 @@ def _read_picture(path: Path) -> np.ndarray:
                     f"{path}: a picture of {picture.width}x{picture.height} pixels, "
                     f"more than {MAX_PICTURE_PIXELS}; make it smaller"
                 )
-            if picture.mode not in _MODES:
-                raise VideoError(f"{path}: pixels of kind {picture.mode}; convert the picture to 8 bits RGB")
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+            yield picture
     # PIL's plugins answer broken files with whatever their parsing meets.
     except (
         OSError,
