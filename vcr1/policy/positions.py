@@ -44,7 +44,7 @@ def correct_positions(model: Any) -> Any:
             f"hand position_ids to the model instead"
         )
     family.text_after_video(model.config)
-    body = _body(model)
+    body: Any = _body(model)
     # A partial, not a bound method: it goes with the model when that is copied or pickled.
     body.get_rope_index = partial(rope_index, body)
     return model
@@ -117,7 +117,8 @@ def text_overlaps_video(model: Any) -> bool:
         False too where the model has no such function, or one that cannot be asked so: families whose frames
         are grids of their own do not take 50 steps as one run of tokens.
     """
-    body, vision = _body(model), getattr(model.config, "vision_config", None)
+    body: Any = _body(model)
+    vision: Any = getattr(model.config, "vision_config", None)
     if body is None or not hasattr(vision, "spatial_merge_size"):
         return False
     side, steps = vision.spatial_merge_size, 50
