@@ -2,6 +2,7 @@
 
 VENV := .venv
 LMMS := .venv-lmms
+OLDER := .older
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
@@ -22,7 +23,7 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint format types imports browser unit pytest bench lmms wheel upgrade clean
+.PHONY: help demo setup test lint format types imports browser unit pytest bench lmms older wheel upgrade clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +71,9 @@ bench: $(VENV)/.bench ## measure shared against repeated prompts, TRL, evaluatio
 lmms: $(VENV)/.dev $(LMMS)/.ready ## run an exported checkpoint in lmms-eval, in an environment of its own
 	LMMS_PYTHON=$(abspath $(LMMS)/bin/python) $(BIN)/python -m pytest tests/lmms_eval/smoke.py $(PYTEST_ARGS)
 
+older: $(VENV)/.dev $(OLDER)/.ready ## load exports in transformers 4.57, which lies in a folder of its own
+	OLDER_TRANSFORMERS=$(abspath $(OLDER)) $(BIN)/python -m pytest -n0 tests/policy/older_transformers.py $(PYTEST_ARGS)
+
 wheel: $(VENV)/.dev ## build the sdist, and the wheel from it, into dist/
 	$(BIN)/python -m build --no-isolation
 
@@ -107,6 +111,12 @@ $(LMMS)/.ready: docs/lmms_eval/constraints.txt | $(VENV)/.runtime
 	@$(BIN)/python -m venv --clear $(LMMS)
 	@$(LMMS)/bin/python -m pip install --quiet --disable-pip-version-check -c docs/lmms_eval/constraints.txt "lmms-eval[video-legacy]"
 	@$(LMMS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# Without torch and the like, which the tests have: three packages, 70 MB.
+$(OLDER)/.ready: | $(VENV)/.runtime
+	@rm -rf $(OLDER)
+	@$(PIP_INSTALL) --no-deps --target $(OLDER) "transformers==4.57.6" "huggingface-hub==0.36.2" "tokenizers==0.22.2"
 	@touch $@
 
 # The oldest Python resolves, because its newest versions also install on the newer one. Only metadata is read.

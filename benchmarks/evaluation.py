@@ -20,7 +20,7 @@ from measuring import Spread, machine, use_one_thread
 from vcr1.errors import UserError
 from vcr1.evaluation import Answering, Benchmark, form_groups
 from vcr1.evaluation.batches import GroupDataset
-from vcr1.policy import Sampling, load_encoder, load_policy
+from vcr1.policy import Sampling, correct_positions, load_encoder, load_policy
 from vcr1.policy.loading import resolve
 from vcr1.readers import read_synthetic
 from vcr1.tasks import GroundingTask
@@ -47,6 +47,7 @@ def one_by_one(benchmark: Benchmark) -> Callable[[], Texts]:
     """The plain loop: read, encode, ``generate``, one question after the other."""
     encoder = load_encoder(MODEL)
     model = AutoModelForImageTextToText.from_pretrained(resolve(MODEL), dtype=torch.float32).eval()
+    correct_positions(model)  # or transformers would answer from other positions than vcr1
     never = encoder.never_sampled(model.config.get_text_config().vocab_size)
 
     @torch.no_grad()

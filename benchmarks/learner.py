@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from vcr1.objectives import policy_loss
-from vcr1.policy import PromptEncoder
+from vcr1.policy import PromptEncoder, correct_positions
 from vcr1.records import PromptInputs
 from vcr1.tiny.model import build_processor
 
@@ -109,7 +109,7 @@ def make_model(processor: Qwen2_5_VLProcessor, size: Size, seed: int = 0) -> Any
                 parameter.normal_(0, 0.1)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    return model
+    return correct_positions(model)  # all forms compute from the same positions
 
 
 def video_prompt(model: Any, grid: tuple[int, int, int], words: int = WORDS, seed: int = 0) -> PromptInputs:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from vcr1.policy import correct_positions
 from vcr1.records import PromptInputs
 
 PADDING, END, VIDEO_START, VIDEO_END, IMAGE, VIDEO = range(6)
@@ -126,9 +127,10 @@ def build_model(shape: Shape, device: torch.device, dtype: torch.dtype, seed: in
     """A model with random weights, made on the device in the floating type: no copy passes through memory."""
     torch.manual_seed(seed)
     with torch.device(device):
-        return Qwen2_5_VLForConditionalGeneration._from_config(
+        model = Qwen2_5_VLForConditionalGeneration._from_config(
             model_config(shape), dtype=dtype, attn_implementation="sdpa"
         )
+    return correct_positions(model)  # all forms compute from the same positions
 
 
 def model_config(shape: Shape) -> Qwen2_5_VLConfig:

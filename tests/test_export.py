@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
-from vcr1.card import model_card, recipe_of
+from vcr1.card import Recipe, model_card, recipe_of
 from vcr1.config import build, build_data, conf_dir, load_config
 from vcr1.errors import UserError
 from vcr1.export import export, main
@@ -204,12 +205,36 @@ def test_the_card_says_what_the_model_is(full: Trained, tmp_path: Path) -> None:
         "| grounding | mIoU | 0.250 | 0.500 |",
         "Held-out samples, before and after training.",
         'AutoModelForImageTextToText.from_pretrained("path/to/this/folder", dtype="auto")',
+        '(`"text_after_video": "largest"` in `config.json`)',
+        "| vcr1, vLLM | right |",
+        "| transformers 5.3 to 5.23 | wrong, inside the video's times; rounds the seconds of a step",
+        "correct_positions(model)",
     ):
         assert said in card.text, said
     assert str(tmp_path) not in card.content
     (run / "report.json").write_text(report.replace('"steps": 2', '"steps": 9'))
     card = ModelCard.load(export(settings(ckpt=run, out=tmp_path / "model")) / "README.md")
     assert "These weights are those of update 2 and were not measured." in card.text
+
+
+@pytest.mark.parametrize(
+    ("family", "rule", "said"),
+    [
+        ("qwen2_vl", "largest", "| transformers up to 5.2 | right |"),
+        (
+            "qwen2_5_vl",
+            "largest",
+            "| transformers up to 5.2 | right; rounds the seconds of a step down to whole",
+        ),
+        ("qwen2_5_vl", "frame", "| vLLM, transformers up to 5.2 | wrong, behind the video's times |"),
+        ("qwen3_vl", "largest", "every reader places the text alike"),
+    ],
+)
+def test_the_card_says_which_readers_place_the_text_right(family: str, rule: str, said: str) -> None:
+    recipe = Recipe("org/name", {}, {}, {"algorithm": {}})
+    config = SimpleNamespace(model_type=family, text_after_video=rule)
+    assert said in model_card(recipe, config=config)
+    assert "## Positions" not in model_card(recipe, config=SimpleNamespace(model_type="internvl"))
 
 
 def test_the_card_of_adapters_names_a_base_on_the_hub(adapted: Trained, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.loggers.logger import Logger
+from published import placed
 from torch import Tensor
 
 from vcr1.data import LoaderSettings, MixtureDataModule, TaskDataModule
@@ -207,7 +208,7 @@ def plain_logprobs(policy: VideoPolicy, inputs: dict[str, Tensor], completion: l
         "attention_mask": torch.ones(1, length + len(completion), dtype=torch.long),
         "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(ids)], 1),
     }
-    logits = policy.model(**whole, use_cache=False).logits[0, length - 1 : -1]
+    logits = policy.model(**placed(policy.model, whole), use_cache=False).logits[0, length - 1 : -1]
     return logits.log_softmax(-1).gather(-1, ids[0, :, None])[:, 0]
 
 

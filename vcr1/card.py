@@ -34,6 +34,9 @@ processor = AutoProcessor.from_pretrained("{folder}")
 model = AutoModelForImageTextToText.from_pretrained("{base}", dtype="auto")"""
 
 
+_POSITIONS = "## Positions"
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a model was trained, in plain values.
@@ -88,7 +91,11 @@ def base_of(cfg: DictConfig) -> str:
 
 
 def model_card(
-    recipe: Recipe, report: Mapping[str, Any] | None = None, step: int | None = None, adapter: bool = False
+    recipe: Recipe,
+    report: Mapping[str, Any] | None = None,
+    step: int | None = None,
+    adapter: bool = False,
+    config: Any = None,
 ) -> str:
     """The text of README.md.
 
@@ -97,6 +104,7 @@ def model_card(
         report: content of the run's report.json, if it has one.
         step: updates that these weights had.
         adapter: whether the folder holds adapters alone.
+        config: Hugging Face config of the model, which states the rule of its positions.
     """
     algorithm = str(recipe.settings["algorithm"].get("_target_", "?")).split(".")[-1].removesuffix("Module")
     tasks = ", ".join(name.replace("_", " ") for name in recipe.tasks) or "no task"
@@ -106,6 +114,7 @@ def model_card(
         f"{what} `{_short(recipe.base)}`, trained by {algorithm} with vcr1 to answer questions about videos.",
         "## Loading",
         _loading(recipe, adapter),
+        *_positions(config),
         "## Training",
         "\n".join(_facts(recipe, algorithm, step)),
         "Settings:",
@@ -139,6 +148,44 @@ def _loading(recipe: Recipe, adapter: bool) -> str:
         # Not load_adapter: transformers leaves DoRA's magnitudes unread, in its own files too.
         lines = f'from peft import PeftModel\n{lines}\nmodel = PeftModel.from_pretrained(model, "{folder}")'
     return f"```python\n{lines}\n```"
+
+
+def _positions(config: Any) -> list[str]:
+    """Say where the text behind a video goes on, and which readers place it there."""
+    rule, family = getattr(config, "text_after_video", None), getattr(config, "model_type", None)
+    if rule is None:  # positions of the library's own
+        return []
+    if family == "qwen3_vl":
+        return [
+            _POSITIONS,
+            "The frames of this family are grids of their own: every reader places the text alike.",
+        ]
+    rounds = "; rounds the seconds of a step down to whole ones" if family == "qwen2_5_vl" else ""
+    earlier = f"{rounds} before 5.23" if rounds else ""
+    if rule == "largest":
+        where = "at the largest position so far plus 1, the video's times included: the published rule"
+        readers = {
+            "vcr1, vLLM": "right",
+            "transformers up to 5.2": f"right{rounds}",
+            "transformers 5.3 to 5.23": f"wrong, inside the video's times{earlier}",
+        }
+    else:
+        where = "behind the larger side of the video's frame, whatever its length: not the published rule"
+        readers = {
+            "vcr1": "right",
+            "vLLM, transformers up to 5.2": "wrong, behind the video's times",
+            "transformers 5.3 to 5.23": "right in a forward, but `generate` goes on behind the video's "
+            f"times{earlier}",
+        }
+    table = [f"| {reader} | {does} |" for reader, does in readers.items()]
+    return [
+        _POSITIONS,
+        f'The text behind a video goes on {where} (`"text_after_video": "{rule}"` in `config.json`). '
+        "Where readers compute the positions themselves, they place it so:",
+        "\n".join(["| reader | text behind a video |", "|---|---|", *table]),
+        "With transformers, hand `position_ids` to the model, or put its own rule into it:",
+        "```python\nfrom vcr1.policy import correct_positions\n\ncorrect_positions(model)\n```",
+    ]
 
 
 def _facts(recipe: Recipe, algorithm: str, step: int | None) -> list[str]:

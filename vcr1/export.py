@@ -113,7 +113,8 @@ def write_export(
     checkpoint = open_checkpoint(path, weights_only)
     policy = build_policy(model, base)
     fill(policy, checkpoint, run.source)
-    card = model_card(recipe_of(run.config, place, run.git), run.report, checkpoint.step, adapters)
+    recipe = recipe_of(run.config, place, run.git)
+    card = model_card(recipe, run.report, checkpoint.step, adapters, policy.model.config)
     more = {CARD: card} | dict(files or {})
     try:
         if adapters:

@@ -100,7 +100,10 @@ def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
         show_table(report)
         log.info("Everything is in %s", folder)
         describe_exports(
-            callbacks, model_card(recipe_of(cfg, git=git), report.as_json(), trainer.global_step)
+            callbacks,
+            model_card(
+                recipe_of(cfg, git=git), report.as_json(), trainer.global_step, config=policy.model.config
+            ),
         )
     return report
 

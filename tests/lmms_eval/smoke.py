@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from lmms_cases import FPS, SIDE, TASKS, vcr1_inputs
+from published import placed
 
 from vcr1.policy import VideoPolicy, load_policy
 from vcr1.records import PromptInputs
@@ -67,7 +68,7 @@ def evaluated(exported: Path, questions_folder: Path) -> tuple[Path, dict[str, f
     task = ["--include_path", TASKS, "--tasks", "vcr1_grounding"]
     model = ["--model", "qwen2_5_vl", "--model_args", f"pretrained={exported},{settings}"]
     output = ["--batch_size", "1", "--output_path", "results", "--log_samples"]
-    run(questions_folder, LMMS_PYTHON, "-m", "lmms_eval", *model, *task, *output)
+    run(questions_folder, LMMS_PYTHON, TASKS / "run.py", *model, *task, *output)
     (log,) = (questions_folder / "results").rglob("*_samples_vcr1_grounding.jsonl")
     (file,) = (questions_folder / "results").rglob("*_results.json")
     found = json.loads(file.read_text())["results"]["vcr1_grounding"]
@@ -90,7 +91,7 @@ def shortfall(policy: VideoPolicy, inputs: PromptInputs, text: str) -> float:
         "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(completion)], 1),
     }
     policy.model.model.rope_deltas = None
-    logits = policy.model(**whole).logits[0, inputs["input_ids"].shape[1] - 1 : -1]
+    logits = policy.model(**placed(policy.model, whole)).logits[0, inputs["input_ids"].shape[1] - 1 : -1]
     chosen = logits.gather(1, completion[0][:, None])[:, 0]
     return float((logits.max(-1).values - chosen).max())
 

@@ -1,11 +1,15 @@
 """What lmms-eval does with an exported folder, call by call, but without lmms-eval; `make lmms` runs itself.
 
 The calls are those of ``lmms_eval/models/chat/qwen2_5_vl.py`` of version 0.7.3, but for the floating type:
-there it is always bfloat16, here float32, in which both sides must choose the same tokens.
+there it is always bfloat16, here float32, in which both sides must choose the same tokens. Positions are the
+published ones, as `docs/lmms_eval/run.py` lets lmms-eval compute them.
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +21,7 @@ import torch
 import yaml
 from lmms_cases import FPS, SIDE, TASKS, vcr1_inputs
 from packaging.requirements import Requirement
+from published import placed
 from qwen_vl_utils import process_vision_info
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
@@ -76,7 +81,7 @@ def test_an_exported_folder_answers_as_vcr1_does_token_for_token(
         for name, tensor in expected.items():
             torch.testing.assert_close(torch.as_tensor(inputs[name]), tensor, msg=name, rtol=0, atol=0)
         ids = model.generate(
-            **inputs,
+            **placed(model, {name: torch.as_tensor(value) for name, value in inputs.items()}),
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             do_sample=False,
@@ -91,6 +96,37 @@ def test_an_exported_folder_answers_as_vcr1_does_token_for_token(
         assert answers == [text]
     assert len(lines) == 12
     assert len({text for (text,) in greedy.texts}) > 6  # they depend on what is asked and shown
+
+
+ASKS = """
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel
+
+body = Qwen2_5_VLModel.__new__(Qwen2_5_VLModel)
+torch.nn.Module.__init__(body)
+body.config = Qwen2_5_VLConfig(video_token_id=7, image_token_id=6, vision_config={"tokens_per_second": 2})
+ids = torch.tensor([[9] + [7] * 30 + [9]])
+found, _ = body.get_rope_index(ids, video_grid_thw=torch.tensor([[30, 2, 2]]))
+print(found[:, 0, -1].tolist())
+"""
+
+
+def test_the_command_of_the_docs_gives_lmms_eval_the_published_positions(tmp_path: Path) -> None:
+    # A stand-in for lmms-eval asks the model's class; what its environment lacks is not there to be imported.
+    (tmp_path / "lmms_eval").mkdir()
+    (tmp_path / "lmms_eval" / "__main__.py").write_text(ASKS)
+    for name in ("hydra", "lightning", "omegaconf"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not in this environment')")
+    root = TASKS.parents[1]
+    done = subprocess.run(
+        [sys.executable, TASKS / "run.py"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, root)))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert str([1 + 2 * 29 + 1] * 3) in done.stdout  # a word, 30 steps of two positions, the text behind them
 
 
 def test_the_task_asks_and_scores_as_vcr1_does_and_its_log_can_be_scored(

@@ -1,3 +1,4 @@
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ import torch
 from peft import PeftModel
 from policy_cases import make_clip, question
 from safetensors import safe_open
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from small_models import MODELS, TEXT, small_policy
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from vcr1.policy import LoRA, PromptEncoder, VideoPolicy, check_weights, load_policy
 from vcr1.policy.saving import save_adapter
@@ -68,6 +70,43 @@ def test_a_saved_policy_is_loaded_and_saved_again_alike(policy: VideoPolicy, tmp
     first, second = contents(tmp_path / "first"), contents(tmp_path / "second")
     assert first.keys() == second.keys()
     assert {name for name in first if first[name] != second[name]} == set()
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_what_transformers_4_57_reads_is_in_the_files(family: str, tmp_path: Path) -> None:
+    # `make older` loads them there. Which class reads a key is said in vcr1/policy/versions.py.
+    policy = small_policy(family)
+    policy.save(tmp_path / "model", torch.float16)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    text = config["text_config"]
+    assert text["rope_theta"] == 1e4
+    assert text["rope_scaling"]["rope_type"] == "default"
+    assert text["rope_scaling"]["mrope_section"] == [2, 1, 1]
+    assert (config["tie_word_embeddings"], text["tie_word_embeddings"]) == (False, False)
+    assert config["dtype"] == "float16"
+    # Transformers 5 reads the older keys too, and finds the same.
+    again = AutoConfig.from_pretrained(tmp_path / "model").text_config.rope_parameters
+    assert again == policy.model.config.text_config.rope_parameters
+    assert again["mrope_section"] == TEXT["rope_parameters"]["mrope_section"]
+
+
+def test_an_export_has_the_tokenizer_and_the_processors_of_transformers_4_57(
+    policy: VideoPolicy, tmp_path: Path
+) -> None:
+    policy.save(tmp_path, torch.float16)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["tie_word_embeddings"], config["text_config"]["tie_word_embeddings"]) == (True, True)
+    image = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    video = json.loads((tmp_path / "video_preprocessor_config.json").read_text())
+    assert (image["image_processor_type"], image["patch_size"]) == ("Qwen2VLImageProcessor", 14)
+    assert (video["video_processor_type"], video["do_sample_frames"]) == ("Qwen2VLVideoProcessor", False)
+    tokenizer = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert "<|video_pad|>" in tokenizer["additional_special_tokens"]
+    assert "extra_special_tokens" not in tokenizer
+    again, own = AutoTokenizer.from_pretrained(tmp_path), policy.encoder.tokenizer
+    assert again.all_special_tokens == own.all_special_tokens
+    assert again.extra_special_tokens == own.extra_special_tokens
 
 
 def test_an_existing_folder_is_replaced(policy: VideoPolicy, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def load_policy(
             raise UserError("model.lora.vision=true adapts what model.freeze names: leave one of them out")
         adapt(model, lora, encoder.family)
     if isinstance(encoder, PlainEncoder):
-        warn_of_the_plain_path(encoder.family.name)
+        warn_of_the_plain_path(model)
         return PlainPolicy(model, encoder, attention_form, max_tokens)
     cache = None if feature_cache is None else FeatureCache(feature_cache, feature_cache_gb)
     return VideoPolicy(model, encoder, attention_form, max_tokens, cache, tree_attention)

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import GenerationConfig
+from transformers import __version__ as transformers_version
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
 from vcr1.policy.policy import VideoPolicy
+from vcr1.policy.positions import text_overlaps_video
 from vcr1.policy.rollout import Picker
 from vcr1.policy.sampling import Sampling
 from vcr1.policy.scoring import TokenScores, head_scores
@@ -28,15 +29,25 @@ from vcr1.records import PromptInputs, RolloutGroups
 log = logging.getLogger(__name__)
 
 
-@rank_zero_only
-def warn_of_the_plain_path(name: str) -> None:
-    """Say, on the first rank only, what a family without an adapter costs."""
-    log.warning(
+def warn_of_the_plain_path(model: Any) -> None:
+    """Say, on the first rank only, what a family without an adapter costs, and if its positions are odd."""
+    from lightning.pytorch.utilities import rank_zero_only  # here: lmms-eval imports vcr1.policy without it
+
+    name, warn = model.config.model_type, rank_zero_only(log.warning)
+    warn(
         "family %s has no adapter: a prompt is computed once for each of its completions, which is slower "
         "and takes more memory; the results are the same. With an adapter in vcr1/policy/families.py they "
         "would share it",
         name,
     )
+    if text_overlaps_video(model):
+        warn(
+            "family %s: transformers %s places the text behind a video inside the video's own times, not "
+            "behind them; if the weights were trained otherwise, long videos are answered worse, and another "
+            "family or another version of transformers is the better choice",
+            name,
+            transformers_version,
+        )
 
 
 class PlainPolicy(VideoPolicy):

@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from vcr1.policy.encoding import PromptEncoder
+from vcr1.policy.families import FAMILIES
 from vcr1.policy.lora import is_adapted, merged_state
+from vcr1.policy.versions import write_older_files
 
 
 def save_folder(
@@ -30,7 +32,7 @@ def save_folder(
     dtype: torch.dtype | None,
     files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a folder that the Auto classes load; adapters are merged.
+    """Write a folder that the Auto classes of transformers 5 and 4.57 load; adapters are merged.
 
     Args:
         model: a Hugging Face model.
@@ -45,7 +47,7 @@ def save_folder(
     with _replacing(folder) as scratch:
         bare = without_weights(model).to(dtype or model.dtype)
         bare.save_pretrained(scratch, state_dict=state)
-        _finish(scratch, encoder, files)
+        _finish(scratch, model, encoder, files)
 
 
 def cast(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -87,7 +89,7 @@ def save_adapter(
         save_file(state, scratch / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         config.save_pretrained(str(scratch))
         model.generation_config.save_pretrained(str(scratch))
-        _finish(scratch, encoder, files)
+        _finish(scratch, model, encoder, files)
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -113,9 +115,11 @@ def _replacing(folder: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _finish(scratch: Path, encoder: PromptEncoder, files: Mapping[str, str] | None) -> None:
+def _finish(scratch: Path, model: Any, encoder: PromptEncoder, files: Mapping[str, str] | None) -> None:
     """Write what stands beside the weights."""
     encoder.save(str(scratch))
+    if model.config.model_type in FAMILIES:
+        write_older_files(scratch, model.config, encoder.processor)
     for name, text in (files or {}).items():
         (scratch / name).write_text(text, encoding="utf-8")
     _readable(scratch)
