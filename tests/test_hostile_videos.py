@@ -187,11 +187,16 @@ def test_frames_instead_of_seconds_are_reported_and_not_learned(
 
 
 def test_what_training_refuses_the_check_says_in_its_words(data: Path) -> None:
-    boxes = [[0.1, 0.1, 0.5, 0.5]] * 3
-    write_rows(data, "tracking", [{"video": "a.mp4", "query": "it", "boxes": boxes}] * 1)
+    rows = [
+        {"video": f"{name}.mp4", "query": "it", "boxes": [[0.1, 0.1, 0.5, 0.5]] * count}
+        for name, count in (("a", 8), ("b", 3), ("c", 30))
+    ]
+    write_rows(data, "tracking", rows)
     report = checked(data, "task=[tracking]", "data.loader.batch_size=2")
     assert report["usable"] is False
     assert any("data.loader.batch_size=2" in sentence for sentence in report["refused"])
+    # Neither as many as the 8 frames that are shown, nor as many as the 16 of the video.
+    assert report["tasks"]["tracking"]["train"]["dropped"] == {"other_number_of_boxes": 2}
 
 
 def test_pictures_of_other_times_are_reported(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

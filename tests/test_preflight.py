@@ -148,7 +148,7 @@ GOOD = json.dumps({"v": {"duration": 4.0, "timestamps": [[0, 1]], "sentences": [
         ("[]", "train.json: expected {video:"),
         ("{}", "train.json: 0 samples - nothing to work with"),
         ('{"v": {"duration": 4.0}}', "train.json: video 'v' needs duration"),
-        (GOOD, "train.json: 0 samples; dropped 1 (missing video: 1) - nothing to work with"),
+        (GOOD, "train.json: 0 samples; dropped 1 (missing video: 1); for example "),
     ],
     ids=["missing", "empty", "broken", "list", "no rows", "no timestamps", "no videos"],
 )

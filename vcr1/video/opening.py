@@ -51,7 +51,7 @@ def open_video(path: Path, *, guess_times: bool = False) -> Iterator[tuple[Input
     Raises:
         VideoError: a file that is missing, empty or damaged, is not of ``FORMATS``, or holds no video.
     """
-    _check_file(path)
+    check_file(path)
     options = _ALLOWED if guess_times else _ALLOWED | _AS_STATED
     try:
         with av.open(f"file:{path.absolute()}", options=options, **_LENIENT) as container:
@@ -70,7 +70,7 @@ def open_video(path: Path, *, guess_times: bool = False) -> Iterator[tuple[Input
         raise VideoError(f"{path}: not a readable video ({error.strerror}); fetch it again") from error
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Raise VideoError where the path is not a file with content."""
     try:
         if not path.exists():

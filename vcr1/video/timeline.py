@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from vcr1.errors import VideoError
 from vcr1.video.access import starts_afresh
 from vcr1.video.completeness import check_complete, check_size
-from vcr1.video.opening import RAW_FORMATS, open_video
+from vcr1.video.opening import RAW_FORMATS, check_file, open_video
 
 _REORDERING = 32
 """Packets by which decoding order may differ from presentation order: codecs allow 16 frames of two
@@ -95,6 +95,7 @@ def read_timeline(path: str | Path) -> Timeline:
             that states no times, or whose clock jumps.
     """
     path = Path(path)
+    check_file(path)  # before anything opens it: opening a pipe would wait for a writer
     check_size(path)
     with open_video(path) as (container, stream):
         stamps, keys, last = _read_packets(container, stream)
