@@ -146,7 +146,10 @@ def test_clips_of_any_length_and_pairs_of_them_are_placed_as_published(family: s
         wanted = generate(policy, one, 2, max_new_tokens=4, **settings)
         torch.manual_seed(5)
         groups = roll(policy, [one], 2, max_new_tokens=4, **settings)
-        assert torch.equal(groups.completion_ids[0], wanted)
+        assert torch.equal(groups.completion_ids[0], wanted)  # training, and evaluation
+        torch.manual_seed(5)
+        answers = answer_together(policy, [one, one], Sampling(max_new_tokens=4, **settings))
+        assert torch.equal(answers.completion_ids[:, 0], wanted)  # prediction and the page
     reference = policy.frozen_copy()
     for scores in (
         policy.logprobs(groups, policy.vision([one])),

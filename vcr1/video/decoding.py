@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.sidedata.sidedata import Type
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
@@ -64,15 +66,16 @@ def decode_pyav(path: Path, timeline: Timeline, indices: Sequence[int]) -> Itera
     """
     if not indices:
         return
+    picture = partial(_picture, timeline, VideoReformatter())
     with open_video(path) as (container, stream):
         if timeline.counted:
             frames = _count(path, container, stream, timeline, indices)
-            yield from (_picture(frame, timeline) for frame in frames)
+            yield from map(picture, frames)
             return
         wanted = deque(timeline.pts[index] for index in indices)
         try:
             for frame in _match(container, stream, timeline.entries, wanted):
-                yield _picture(frame, timeline)
+                yield picture(frame)
         except _NotFound:
             pass
     if not wanted:
@@ -80,7 +83,7 @@ def decode_pyav(path: Path, timeline: Timeline, indices: Sequence[int]) -> Itera
     with open_video(path) as (container, stream):  # once more, and nothing passed over
         try:
             for frame in _match(container, stream, timeline.entries[:1], wanted):
-                yield _picture(frame, timeline)
+                yield picture(frame)
         except _NotFound as reason:
             raise VideoError(_explain(path, timeline, wanted[0], str(reason))) from reason
 
@@ -176,9 +179,10 @@ def _explain(path: Path, timeline: Timeline, pts: int, reason: str) -> str:
     return f"{path}: the frame at {at:.3f} s cannot be decoded ({reason}); fetch it again"
 
 
-def _picture(frame: av.VideoFrame, timeline: Timeline) -> Pictures:
+def _picture(timeline: Timeline, reformatter: VideoReformatter, frame: av.VideoFrame) -> Pictures:
     """A frame as it is presented."""
-    rgb = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    # One reformatter for all frames, without threads: FFmpeg's converter costs more to make than to use.
+    rgb = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray().astype(np.uint8, copy=False)
     pixels, turned = upright(rgb, _display_matrix(frame))
     height, width = pixels.shape[:2]
     aspect = 1 / timeline.pixel_aspect if turned else timeline.pixel_aspect
