@@ -27,7 +27,7 @@ from vcr1.report import Report
 from vcr1.train import main, train
 from vcr1.video import build_world
 
-EMBEDDED = ("demo", "tiny_base", "tiny_long")
+EMBEDDED = ("demo", "tiny_base", "tiny_finish", "tiny_long")
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 FAILURES = ("no_answer", "no_interval", "ambiguous", "not_seconds", "out_of_range", "reversed", "too_long")
 PHASES = ("data", "vision", "rollout", "reward", "reference", "policy", "optimizer")

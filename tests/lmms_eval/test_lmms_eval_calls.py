@@ -171,8 +171,13 @@ def test_the_task_asks_what_vcr1_would_ask_and_wants_ids(
     file = tmp_path / "val.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr(questions, "ANNOTATIONS", str(file))
-    assert [line["id"] for line in questions.usable(lines)] == [7]
-    assert questions.scores(lines[0], ["<answer>1.0 to 2.0</answer>"])["id"] == "7"
+    # The truth is the file's: a span that ends before it begins is a question all the same, which scores 0.
+    assert [line["id"] for line in questions.usable(lines)] == [7, 8]
+    right, reversed_ = (
+        questions.scores(line, ["<answer>1.0 to 2.0</answer>"]) for line in (lines[0], lines[1])
+    )
+    assert (right["id"], right["mIoU"]) == ("7", 1.0)
+    assert (reversed_["id"], reversed_["mIoU"]) == ("8", 0.0)
     for nameless in (Lines([query]), Lines([{"id": "a"}, {"id": None}])):
         with pytest.raises(UserError, match=r"val\.jsonl: every line needs an id"):
             questions.usable(nameless)

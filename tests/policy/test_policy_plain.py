@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText
 
 from vcr1.config import load_config
 from vcr1.errors import UserError
-from vcr1.policy import Sampling, VideoPolicy, load_policy
+from vcr1.policy import Sampling, VideoPolicy, correct_positions, load_policy
 from vcr1.policy.loading import freeze_parts
 from vcr1.policy.plain import PlainPolicy, followed_by, last_hidden, repeated
 from vcr1.records import Prompt, PromptInputs, RolloutGroups
@@ -26,8 +26,9 @@ LENGTHS = [[3, 1, 5], [2, 4, 4], [1, 1, 2], [5, 2, 3]]
 def both_ways(
     family: str, max_tokens: int | None = None, dtype: torch.dtype = torch.float32
 ) -> tuple[VideoPolicy, PlainPolicy]:
-    """The same weights, sharing prompts and not."""
+    """The same weights, sharing prompts and not; both at the published positions."""
     shared, again = small_policy(family, dtype=dtype), small_policy(family, dtype=dtype)
+    correct_positions(again.model)
     return shared, PlainPolicy(again.model, again.encoder, max_tokens=max_tokens).eval()
 
 
@@ -53,7 +54,9 @@ def test_scores_and_gradients_are_those_of_the_shared_way(family: str, max_token
 
 def test_the_embedded_model_scores_as_the_shared_way(policy: VideoPolicy, three: list[PromptInputs]) -> None:
     groups = roll(policy, three, 4, max_new_tokens=20, temperature=1.2)
-    compare(policy, PlainPolicy(load_policy("builtin:tiny").model, policy.encoder).eval(), groups, 1e-5, 1e-5)
+    model = load_policy("builtin:tiny").model
+    correct_positions(model)
+    compare(policy, PlainPolicy(model, policy.encoder).eval(), groups, 1e-5, 1e-5)
 
 
 def compare(

@@ -313,7 +313,7 @@ def sentence(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str) 
     ("video", "reason"),
     [
         ("gone.mp4", "no such file"),
-        ("cut.mp4", "not a readable video"),
+        ("cut.mp4", "cut short"),
         ("text.mp4", "not a readable video"),
         ("empty.mp4", "the file is empty"),
         ("sound.mp4", "holds no video stream"),

@@ -1,6 +1,7 @@
 """The synthetic world as a data set: what each task is asked about a clip, against the clip itself."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -244,18 +245,18 @@ def tells(sample: Sample) -> str:
     return lines[0]
 
 
-def test_grounded_qa_asks_which_shape_and_when() -> None:
+def test_grounded_qa_asks_which_colour_and_when() -> None:
     seen = set()
     for seed in range(40):
         (sample,) = ask(CLIP, "grounded_qa", seed=seed)
         # Blue comes at 0.5 s, red at 1 s.
         place = sample.extra["category"]
         event = {"first": BLUE, "last": RED}[place]
-        assert sample.query == f"Which shape appears {place}?"
-        assert right_option(sample) == tells(sample) == f"{event.color} {event.shape}"
+        assert sample.query == f"What color appears {place}, and when?"
+        assert right_option(sample) == tells(sample) == event.color
         assert sample.target.intervals == (Interval(event.start, event.end),)
         assert len(set(sample.options)) == len(sample.options) == 4
-        assert {"red square", "blue circle"} <= set(sample.options)  # the other shape is an option too
+        assert set(sample.options) == set(COLORS)
         seen.add((place, sample.target.letter))
     assert {letter for _, letter in seen} == set("ABCD")
     assert {place for place, _ in seen} == {"first", "last"}
@@ -272,6 +273,24 @@ def test_qa_asks_for_colour_and_form() -> None:
             assert set(sample.options) == values
             assert len(sample.options) == len(values)  # four colours, three shapes
         assert (color.id, shape.id) == ("c-0", "c-1")
+
+
+def test_a_hint_says_what_is_right_in_its_share_of_the_questions(folder: str) -> None:
+    for task in ("qa", "grounded_qa"):
+        plain = read_synthetic(folder, "val", 20, 1, task).samples
+        told = read_synthetic(folder, "val", 20, 1, task, hint=0.5).samples
+        hinted = 0
+        for sample, other in zip(plain, told, strict=True):
+            if other.query != sample.query:
+                assert other.query == f"It is {right_option(sample)}. {sample.query}"
+                hinted += 1
+            assert replace(other, query=sample.query) == sample
+        assert 0.3 < hinted / len(told) < 0.7
+        everything = read_synthetic(folder, "val", 20, 1, task, hint=1.0).samples
+        assert all(sample.query.startswith("It is ") for sample in everything)
+    for task, share in (("grounding", 0.5), ("qa", 1.5), ("qa", -0.1)):
+        with pytest.raises(UserError, match=rf"hint={share}: a share between 0 and 1, for qa or grounded_qa"):
+            read_synthetic(folder, "val", 1, 1, task, hint=share)
 
 
 def test_qa_asks_which_way_a_shape_moves() -> None:
