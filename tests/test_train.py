@@ -27,7 +27,7 @@ from vcr1.report import Report
 from vcr1.train import main, train
 from vcr1.video import build_world
 
-EMBEDDED = ("demo", "tiny_base", "tiny_finish", "tiny_long")
+EMBEDDED = ("demo", "tiny_base", "tiny_finish", "tiny_long", "tiny_loose")
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 FAILURES = ("no_answer", "no_interval", "ambiguous", "not_seconds", "out_of_range", "reversed", "too_long")
 PHASES = ("data", "vision", "rollout", "reward", "reference", "policy", "optimizer")
@@ -174,7 +174,7 @@ def real_files(root: Path, world: Path) -> None:
         (root / name / "videos").mkdir(parents=True)
         for clip in clips[:3]:
             (root / name / "videos" / clip.name).symlink_to(clip)
-    lines = [f"{clip} 1.0 99.0##a shape appears." for clip in ("00000", "00001", "00002")]
+    lines = [f"{clip} 1.0 7.5##a shape appears." for clip in ("00000", "00001", "00002")]
     rows = {
         clip: {"duration": 6.0, "timestamps": [[1, 2]], "sentences": ["a shape"]}
         for clip in ("00000", "00001")

@@ -14,7 +14,7 @@ from vcr1.records import Interval, Prompt, PromptInputs, RolloutGroups, Sample, 
 from vcr1.tasks.grounding import GroundingTask
 from vcr1.video import ClipSpec, FrameBudget, PatchGrid, ShapeEvent, read_clip, write_clip
 
-TASK = GroundingTask(think=False)
+TASK = GroundingTask()
 SHORT = Prompt("When does the red square appear?")
 
 
