@@ -6,12 +6,12 @@ is small enough to learn on a CPU. The settings are those that a search over suc
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoProcessor,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -21,18 +21,10 @@ from transformers import (
 )
 
 from vcr1.policy import PromptEncoder, VideoPolicy
-from vcr1.readers.synthetic import ask_about, kinds_of
-from vcr1.tasks import (
-    CaptioningTask,
-    GroundedQATask,
-    GroundingTask,
-    QATask,
-    QualityTask,
-    Task,
-    TrackingTask,
-)
-from vcr1.video import COLORS, DEGRADATIONS, DIRECTIONS, SHAPES, WORLDS
+from vcr1.policy.loading import resolve
 
+CARRIED = "builtin:tiny"
+"""The base that the package carries, whose processor every tiny model has."""
 SPECIAL_TOKENS = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -61,34 +53,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 FRAME_PIXELS = 28 * 28
-CORPUS_CLIPS = 100
-"""Clips of each kind whose questions and answers the tokenizer learns from."""
-
-
-def world_corpus() -> list[str]:
-    """Texts that the tokenizer learns its words from: every task's prompts and answers."""
-    texts = [
-        "system\nYou are a helpful assistant.",
-        "user\n",
-        "assistant\n",
-        "0 1 2 3 4 5 6 7 8 9 . , [ ] ( )",
-    ]
-    texts += [f" {word}" for word in (*COLORS, *SHAPES, *DIRECTIONS, *DEGRADATIONS)]
-    for think in (True, False):
-        for task in tasks_of_the_world(think):
-            for number in range(CORPUS_CLIPS):
-                for kind in kinds_of(task.name):
-                    rng = random.Random(number)
-                    for sample in ask_about(WORLDS[kind](rng), task.name, kind, "", "", rng):
-                        texts += [task.prompt(sample).text, task.answer(sample)]
-    return texts
-
-
-def tasks_of_the_world(think: bool) -> list[Task]:
-    """All tasks, as the synthetic world asks them."""
-    boxes = TrackingTask(decimals=1, think=think)
-    others = (GroundingTask, GroundedQATask, QATask, CaptioningTask, QualityTask)
-    return [boxes, *(task(think=think) for task in others)]
 
 
 def build_processor(corpus: Sequence[str], vocabulary: int = 640) -> Qwen2_5_VLProcessor:
@@ -173,8 +137,11 @@ def tiny_config(
 
 
 def build_policy(seed: int = 0) -> VideoPolicy:
-    """The tiny model with fresh weights, float32."""
-    processor = build_processor(world_corpus())
+    """Build the tiny model with fresh weights, float32, and the processor that the package carries.
+
+    Its tokenizer learnt its words from the questions and answers of the synthetic world.
+    """
+    processor = AutoProcessor.from_pretrained(resolve(CARRIED))
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(tiny_config(processor)).float()
     model.generation_config.do_sample = False
