@@ -39,8 +39,8 @@ def test_the_demo_learns_and_proves_it(tmp_path: Path) -> None:
     report = run_demo(tmp_path)
     before, after, blind = scores_of(report, "grounding", "mIoU")
     constant = max(blind["constant"], blind["constant_per_duration"])
-    assert after >= 0.50
-    assert after - before >= 0.10
+    assert before >= 0.485  # the base is no weaker than the one before it
+    assert after - before >= 0.12
     assert after - constant >= 0.15
     assert blind["wrong_video"] <= constant
     assert report["after"]["grounding"]["format"] >= 0.98
@@ -50,8 +50,8 @@ def test_the_demo_learns_and_proves_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_tasks_learn_together(tmp_path: Path) -> None:
-    report = run_demo(tmp_path, "task=grounding+tracking")
-    for task, metric, gain in (("grounding", "mIoU", 0.10), ("tracking", "AO", 0.03)):
+    report = run_demo(tmp_path, "task=grounding+tracking", "trainer.max_epochs=1")  # half of the demo
+    for task, metric, gain in (("grounding", "mIoU", 0.05), ("tracking", "AO", 0.02)):
         before, after, blind = scores_of(report, task, metric)
         assert after - before >= gain
         assert after - max(blind.values()) >= 0.15
