@@ -278,7 +278,7 @@ def test_the_loss_of_a_step_is_the_formula(policy: VideoPolicy, samples: list[Sa
     beta = 0.3
     module = GRPOModule(policy, num_generations=4, kl_weight=beta, lr=1e-3, sampling=SHORT)
     assert module.reference is not None
-    reference, policy = copy.deepcopy(module.reference), disturbed(policy)
+    reference, policy = copy.deepcopy(module.reference), disturbed(policy, 0.04)
     before = copy.deepcopy(policy)
     rollouts = spied(policy)
     source = data(policy, samples[:4], 2)

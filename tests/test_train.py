@@ -134,17 +134,18 @@ def test_every_recipe_runs_on_the_embedded_world(small: list[str], tmp_path: Pat
 
 @pytest.mark.parametrize("experiment", EMBEDDED)
 def test_every_experiment_runs(small: list[str], tmp_path: Path, experiment: str) -> None:
+    tasks = [*load_config([f"experiment={experiment}"]).tasks]
     report = run(
         tmp_path,
         small,
         f"experiment={experiment}",
+        *([f"data.sources.{task}.weight=1" for task in tasks] if experiment == "tiny_loose" else []),
         "trainer.fast_dev_run=true",
         "callbacks.progress=null",
         "logger=csv",
     )
     assert report.after is not None
     assert report.wrong_video is not None
-    tasks = [*load_config([f"experiment={experiment}"]).tasks]
     assert list(report.after.scores) == list(report.after.judgements) == list(report.baselines) == tasks
     assert set(report.after.scores["grounding"]) == SCORES
     # fast_dev_run: one batch of each task, of at most 50; two questions about each of 6 clips, or four.
@@ -212,7 +213,7 @@ def test_published_data_sets_run(world: Path, tmp_path: Path, name: str, samples
 ALL = {"visual", "visual.merger", "language_model"}
 VARIANTS = {
     "sft": (["algorithm=sft"], ALL),
-    "no think": (["tasks.grounding.think=false"], ALL),
+    "no think": (["tasks.grounding.think=false", "algorithm=sft"], ALL),
     "ddp": (["strategy=ddp"], ALL),
     "no reference": (["algorithm.kl_weight=0"], ALL),
     "frozen vision": (["model.freeze=[vision]"], {"language_model"}),
