@@ -102,6 +102,12 @@ def read_timeline(path: str | Path) -> Timeline:
         if not stamps or last is None or stream.time_base is None:
             raise VideoError(f"{path}: the video stream holds no frame; fetch the file again")
         base, formats = stream.time_base, set(container.format.name.split(","))
+        if "mpeg" in formats and stream.codec_context.name in ("h264", "hevc"):
+            # It states so few times that the last reordered frame may get its neighbour's.
+            raise VideoError(
+                f"{path}: H.264 or HEVC in an MPEG program stream, which does not state the time of every "
+                "frame; convert it (ffmpeg -i OLD NEW.mp4)"
+            )
         counted = _must_count(stamps, stream)
         times = _times(path, stamps, counted, raw=bool(formats & RAW_FORMATS))
         _check_clock(path, stamps, times, base, broadcast=bool(formats & {"mpegts", "mpeg"}))
