@@ -215,7 +215,7 @@ def test_a_bad_video_is_one_sentence_and_the_page_goes_on(visit: Callable[..., A
     page = visit().page
     expected = {
         "text.mp4": "text.mp4: not a readable video",
-        "cut.mp4": "cut.mp4: not a readable video",
+        "cut.mp4": "cut.mp4: cut short, ",
         "single.mp4": "single.mp4: there is one frame to be shown",
         "ten_hours.mp4": "ten_hours.mp4: lasts 36000 s, more than limits.seconds=14400",
     }
