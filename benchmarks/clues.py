@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from vcr1.clues import CluePlan, intervals_of
 from vcr1.errors import UserError
 from vcr1.evaluation.statistics import difference
-from vcr1.geometry import interval_iou
+from vcr1.inference.clues import CluePlan, intervals_of
 from vcr1.policy import Sampling, load_policy
 from vcr1.prediction import Asker, Question
 from vcr1.readers import read_synthetic
 from vcr1.records import Interval
+from vcr1.scoring.geometry import interval_iou
 from vcr1.tasks import GroundingTask
 from vcr1.video import FrameBudget
 from writing import publish, table

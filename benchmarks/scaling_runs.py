@@ -28,13 +28,13 @@ from torch.utils.data import DataLoader
 from measuring import PRELOADED, use_one_thread
 from shapes import NoiseEncoder, Setting, Shape, VisionShape, build_model, noise_prompt
 from traffic import Traffic
+from vcr1.distributed.sharded import ShardedStrategy
 from vcr1.module import GRPOModule
-from vcr1.phases import PhaseTimer
+from vcr1.module.phases import PhaseTimer
 from vcr1.policy import LoRA, PromptEncoder, Sampling, VideoPolicy
 from vcr1.policy.families import QWEN2_5_VL
 from vcr1.policy.lora import adapt
 from vcr1.records import Batch, Interval, Sample
-from vcr1.sharded import ShardedStrategy
 from vcr1.tasks import GroundingTask
 
 SMALL = Shape(

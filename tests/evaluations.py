@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from vcr1.choices import conf_dir
+from vcr1.config.choices import conf_dir
 from vcr1.evaluate import evaluate
 
 TINY = [

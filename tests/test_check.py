@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from vcr1.check import check, run_job, show, spread
-from vcr1.config import build_task, conf_dir, read_annotations
+from vcr1.config.building import build_task, conf_dir, read_annotations
 from vcr1.errors import UserError
 from vcr1.policy import load_encoder
 from vcr1.records import VideoClip

@@ -21,15 +21,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
-from vcr1.card import Recipe, model_card, recipe_of
-from vcr1.config import build, build_data, conf_dir, load_config
+from vcr1.config.building import build, build_data, conf_dir, load_config
+from vcr1.config.preflight import preflight
 from vcr1.errors import UserError
 from vcr1.export import export, main
 from vcr1.module import PolicyModule
 from vcr1.policy import PromptEncoder, load_policy
 from vcr1.policy.loading import resolve
-from vcr1.preflight import preflight
 from vcr1.records import PromptInputs
+from vcr1.reporting.card import Recipe, model_card, recipe_of
 
 LORA = ["adapter=lora", "model.lora.rank=4"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from vcr1.choices import conf_dir, expand_choices
+from vcr1.config.choices import conf_dir, expand_choices
 from vcr1.errors import UserError
 from vcr1.score import read_predictions, score
 

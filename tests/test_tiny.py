@@ -9,9 +9,9 @@ from torch import Tensor
 
 import vcr1
 from vcr1.data import VideoDataset
-from vcr1.parsing import format_boxes
 from vcr1.policy import VideoPolicy, load_policy
 from vcr1.records import Batch, Box, Interval, Sample, VideoClip
+from vcr1.scoring.parsing import format_boxes
 from vcr1.tasks import GroundingTask
 from vcr1.tiny import DenseVideoLabels, build_policy
 from vcr1.tiny.pretraining import label, token_spans

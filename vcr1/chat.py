@@ -29,7 +29,7 @@ import transformers
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from vcr1.config import build, command_line
+from vcr1.config.building import build, command_line
 from vcr1.errors import UserError
 from vcr1.prediction import CluePlan, Limits, as_text, build_asker, check_model
 from vcr1.webpage import Files, Rules, is_loopback

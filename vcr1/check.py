@@ -27,7 +27,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from vcr1.checking import Tried, check_settings, facts_of, refusals, show, spread, try_all
-from vcr1.config import build_budget, build_task, command_line, loader_settings, read_annotations
+from vcr1.config.building import build_budget, build_task, command_line, loader_settings, read_annotations
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder, check_weights, load_encoder
 from vcr1.readers import Annotations
@@ -68,7 +68,7 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     }
     outcomes = try_all([trial for part in planned.values() for _, trial in part], cfg.check, limits)
     tried = {
-        place: [Tried(sample, trial, outcomes[trial]) for sample, trial in part]
+        place: [Tried(tasks[place[0]], sample, trial, outcomes[trial]) for sample, trial in part]
         for place, part in planned.items()
     }
     bad = _bad([one for part in tried.values() for one in part]) | _without_video(annotations)

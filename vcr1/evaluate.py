@@ -26,7 +26,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 
-from vcr1.config import arguments_of, build, command_line, loader_settings, video_reader
+from vcr1.config.building import arguments_of, build, command_line, loader_settings, video_reader
 from vcr1.errors import UserError
 from vcr1.evaluation import (
     BASE,
@@ -58,11 +58,11 @@ from vcr1.evaluation import (
     write_report,
     write_results,
 )
+from vcr1.inference.weights import Weights, chosen_weights
 from vcr1.policy import VideoPolicy
 from vcr1.policy.loading import stated_rule
 from vcr1.train import leave_ranks, quiet
 from vcr1.video import GuardedReader
-from vcr1.weights import Weights, chosen_weights
 
 log = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vcr1.card import CARD, base_of, model_card, recipe_of
 from vcr1.checkpoints.opening import Checkpoint, find_checkpoint, open_checkpoint
-from vcr1.config import build, command_line
+from vcr1.config.building import build, command_line
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy, floating_type
 from vcr1.policy.saving import is_model_folder, save_adapter, save_folder
+from vcr1.reporting.card import CARD, base_of, model_card, recipe_of
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vcr1.config import command_line
+from vcr1.config.building import command_line
 from vcr1.errors import UserError
 from vcr1.planning import make_plan, show, with_strategy
 

@@ -23,7 +23,7 @@ import transformers
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from vcr1.config import build, command_line, video_reader
+from vcr1.config.building import build, command_line, video_reader
 from vcr1.errors import UserError, VideoError
 from vcr1.policy.memory import Unanswered, together_or_alone
 from vcr1.prediction import (

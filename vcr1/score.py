@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from vcr1.config import command_line
+from vcr1.config.building import command_line
 from vcr1.errors import UserError
 from vcr1.evaluation import (
     Answer,

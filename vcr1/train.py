@@ -25,18 +25,18 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vcr1.callbacks import HuggingFaceExport
-from vcr1.card import model_card, recipe_of
 from vcr1.checkpoints import BEFORE, Checkpoints, Resumed, check_same_run, find_checkpoint, prepare_folder
-from vcr1.config import arguments_of, build, build_all, build_data, command_line
+from vcr1.config.building import arguments_of, build, build_all, build_data, command_line
+from vcr1.config.preflight import preflight
+from vcr1.distributed.watchdog import Heartbeats, Watchdog
 from vcr1.errors import Preempted, UserError
 from vcr1.evaluation import write_held_out
-from vcr1.loggers import git_state
 from vcr1.module import PolicyModule
 from vcr1.planning import announce, with_strategy
-from vcr1.preflight import preflight
-from vcr1.report import Clock, Evaluation, Report, baselines, evaluate, show_table, write_report
-from vcr1.watchdog import Heartbeats, Watchdog
+from vcr1.reporting.callbacks import HuggingFaceExport
+from vcr1.reporting.card import model_card, recipe_of
+from vcr1.reporting.loggers import git_state
+from vcr1.reporting.report import Clock, Evaluation, Report, baselines, evaluate, show_table, write_report
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 
 from vcr1.data import TOLERANCE, misfit, oddities
 from vcr1.records import GroundedAnswer, Interval, Sample
+from vcr1.tasks import GroundedQATask, QATask
+
+TASK = GroundedQATask()
 
 
 def sample(*spans: tuple[float, float], duration: float | None = None) -> Sample:
     intervals = tuple(Interval(*span) for span in spans)
-    target = intervals[0] if len(intervals) == 1 else GroundedAnswer("A", intervals)
-    return Sample("id", "folder/clip.mp4", "when?", target, duration)
+    return Sample("id", "folder/clip.mp4", "when?", GroundedAnswer("A", intervals), duration)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def sample(*spans: tuple[float, float], duration: float | None = None) -> Sample
     ],
 )
 def test_what_does_not_fit_a_video_of_six_seconds(given: Sample, words: str | None) -> None:
-    found = misfit(given, 6.0)
+    found = misfit(TASK, given, 6.0)
     assert (found is None) == (words is None)
     if words is not None and found is not None:
         assert found.startswith("folder/clip.mp4: ")
@@ -44,20 +46,20 @@ def test_what_does_not_fit_a_video_of_six_seconds(given: Sample, words: str | No
 
 
 def test_a_long_video_may_miss_a_tenth_of_what_is_stated() -> None:
-    assert misfit(sample((1.0, 2.0), duration=100.0), 90.5) is None
-    assert misfit(sample((1.0, 2.0), duration=100.0), 89.5) is not None
+    assert misfit(TASK, sample((1.0, 2.0), duration=100.0), 90.5) is None
+    assert misfit(TASK, sample((1.0, 2.0), duration=100.0), 89.5) is not None
 
 
 def test_other_targets_have_no_times() -> None:
-    assert misfit(Sample("id", "clip.mp4", "what?", "A"), 1.0) is None
-    assert misfit(Sample("id", "clip.mp4", "what?", "a caption", 9.0), 1.0) is not None
+    assert misfit(QATask(), Sample("id", "clip.mp4", "what?", "A"), 1.0) is None
+    assert misfit(QATask(), Sample("id", "clip.mp4", "what?", "a caption", 9.0), 1.0) is not None
 
 
 def test_what_is_odd_is_counted() -> None:
-    assert oddities(sample((1.0, 2.0), duration=6.0), 6.0) == []
-    (late,) = oddities(sample((1.0, 7.5)), 6.0)
+    assert oddities(TASK, sample((1.0, 2.0), duration=6.0), 6.0) == []
+    (late,) = oddities(TASK, sample((1.0, 7.5)), 6.0)
     assert late.startswith("targets that end up to 2 s behind the video")
-    (other,) = oddities(sample((1.0, 2.0), duration=3.0), 6.0)
+    (other,) = oddities(TASK, sample((1.0, 2.0), duration=3.0), 6.0)
     assert other.startswith("durations in the annotation that differ by more than 2 s")
 
 
@@ -67,6 +69,6 @@ def test_a_span_is_refused_where_and_only_where_it_leaves_the_video(
     start: float, length: float, duration: float
 ) -> None:
     end = start + length
-    assert (misfit(sample((start, end)), duration) is None) == (
+    assert (misfit(TASK, sample((start, end)), duration) is None) == (
         start < duration and end <= duration + TOLERANCE
     )

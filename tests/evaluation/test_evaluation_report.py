@@ -8,9 +8,9 @@ import pytest
 
 from vcr1.evaluation import Answer, Benchmark, figures, metrics_of, write_report
 from vcr1.evaluation.figures import chosen_examples, draw_examples
-from vcr1.pictures import TimelineEntry
 from vcr1.readers import read_synthetic
 from vcr1.records import Interval
+from vcr1.reporting.pictures import TimelineEntry
 from vcr1.tasks import GroundedQATask, GroundingTask, QATask, Task, TrackingTask
 from vcr1.video import FrameBudget
 

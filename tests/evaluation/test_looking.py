@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from vcr1.clues import CluePlan, Look
 from vcr1.errors import UserError
 from vcr1.evaluation import Answer, Benchmark, check_plan, metrics_of
 from vcr1.evaluation.looking import Seen, answer_seen, first_looks
+from vcr1.inference.clues import CluePlan, Look
 from vcr1.readers import Annotations
 from vcr1.records import Interval, ParseFailure, Sample
 from vcr1.tasks import GroundingTask, QATask, Task

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from vcr1.choices import conf_dir, expand_choices
+from vcr1.config.choices import conf_dir, expand_choices
 from vcr1.score import score
 
 CLOSE = 1e-9

@@ -9,7 +9,7 @@ import pytest
 from evaluations import TINY, evaluated, rows
 from hydra import compose, initialize_config_dir
 
-from vcr1.choices import conf_dir
+from vcr1.config.choices import conf_dir
 from vcr1.errors import UserError
 from vcr1.evaluation import read_benchmarks
 from vcr1.evaluation.benchmarks import Benchmark

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from vcr1.config import conf_dir
+from vcr1.config.building import conf_dir
 from vcr1.evaluate import evaluate
 from vcr1.evaluation import Answer, Benchmark, write_report
 from vcr1.evaluation.output import number, write_results
-from vcr1.pictures import COLORS
 from vcr1.readers import read_synthetic
+from vcr1.reporting.pictures import COLORS
 from vcr1.tasks import GroundingTask, QATask, Task, TrackingTask
 from vcr1.video import FrameBudget
 

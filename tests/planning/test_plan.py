@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vcr1.config import load_config
+from vcr1.config.building import load_config
 from vcr1.errors import UserError
 from vcr1.planning import Plan, advise, announce, make_plan, memory, plan_of, setup_of, shape_of, show, work
 from vcr1.planning.advice import adapter_parameters

@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from vcr1.config import build, conf_dir, load_config, selected_tasks
+from vcr1.config.building import build, conf_dir, load_config, selected_tasks
 from vcr1.module import GRPOModule, SFTModule
 from vcr1.planning import make_plan, show
 from vcr1.policy import VideoPolicy, load_encoder

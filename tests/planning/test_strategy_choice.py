@@ -1,10 +1,10 @@
 import pytest
 
-from vcr1.config import load_config
+from vcr1.config.building import load_config
 from vcr1.planning import with_strategy
 
 DDP = "lightning.pytorch.strategies.DDPStrategy"
-FSDP = "vcr1.sharded.ShardedStrategy"
+FSDP = "vcr1.distributed.sharded.ShardedStrategy"
 
 
 @pytest.mark.parametrize(

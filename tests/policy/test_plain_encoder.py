@@ -11,12 +11,12 @@ from test_policy_families import clip, prepared_once, processor
 from test_prompt_encoder import Tampered
 from transformers import LlavaOnevisionImageProcessor, LlavaProcessor
 
-from vcr1.config import load_config
+from vcr1.config.building import load_config
+from vcr1.config.preflight import preflight
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder, check_weights, load_encoder
 from vcr1.policy.families import FAMILIES, family_named
 from vcr1.policy.plain_encoding import PlainEncoder
-from vcr1.preflight import preflight
 from vcr1.records import Prompt
 from vcr1.video import PatchGrid
 

@@ -3,7 +3,7 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from vcr1.choices import conf_dir
+from vcr1.config.choices import conf_dir
 from vcr1.prediction import as_text
 
 TEXTS = [

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from vcr1.choices import conf_dir, expand_choices
+from vcr1.config.choices import conf_dir, expand_choices
 from vcr1.errors import UserError
 from vcr1.policy import load_policy
 from vcr1.predict import predict, run_job

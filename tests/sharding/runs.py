@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.utils.data import DataLoader
 
+from vcr1.distributed.sharded import ShardedStrategy
 from vcr1.module import GRPOModule, PolicyModule, SFTModule
 from vcr1.policy import LoRA, Sampling, VideoPolicy, load_policy
 from vcr1.records import Batch, Interval, LostSample, Prompt, Sample
-from vcr1.sharded import ShardedStrategy
 from vcr1.tasks import GroundingTask
 from vcr1.video import ClipSpec, FrameBudget, PatchGrid, ShapeEvent, read_clip, write_clip
 

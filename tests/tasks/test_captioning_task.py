@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 from vcr1.errors import UserError
-from vcr1.judges import CaptionPair
-from vcr1.judges.base import PendingVerdicts
-from vcr1.parsing import CAPTION_FAILURES
 from vcr1.records import EventScores, JudgedCaption, JudgeFailure, Judgement, ParseFailure, Sample
+from vcr1.scoring.judges import CaptionPair
+from vcr1.scoring.judges.base import PendingVerdicts
+from vcr1.scoring.parsing import CAPTION_FAILURES
 from vcr1.tasks import CaptioningTask
 
 REFERENCE = "A red square appears. A blue circle appears."

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vcr1.errors import UserError
-from vcr1.parsing import GLUE_FAILURES, LETTER_FAILURES
 from vcr1.records import GroundedAnswer, Interval, Judgement, ParseFailure, Sample
+from vcr1.scoring.parsing import GLUE_FAILURES, LETTER_FAILURES
 from vcr1.tasks import GroundedQATask
 
 OPTIONS = ("a dog", "a cat", "a horse")

@@ -3,8 +3,8 @@
 import pytest
 
 from vcr1.errors import UserError
-from vcr1.parsing import INTERVAL_FAILURES
 from vcr1.records import Interval, Judgement, ParseFailure, Sample
+from vcr1.scoring.parsing import INTERVAL_FAILURES
 from vcr1.tasks import GroundingTask
 
 SAMPLE = Sample("s", "v.mp4", " A person opens the door. ", Interval(4, 10), duration=20.0)

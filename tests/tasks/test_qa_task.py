@@ -5,8 +5,8 @@ from string import ascii_uppercase
 import pytest
 
 from vcr1.errors import UserError
-from vcr1.parsing import LETTER_FAILURES
 from vcr1.records import Judgement, ParseFailure, Sample
+from vcr1.scoring.parsing import LETTER_FAILURES
 from vcr1.tasks import QATask
 
 OPTIONS = ("a dog", "a cat", "a horse")

@@ -3,8 +3,8 @@
 import pytest
 
 from vcr1.errors import UserError
-from vcr1.parsing import CLASS_FAILURES
 from vcr1.records import Judgement, ParseFailure, Sample
+from vcr1.scoring.parsing import CLASS_FAILURES
 from vcr1.tasks import QualityTask
 
 NAMES = ("low quality", "high quality", "quality {0}")

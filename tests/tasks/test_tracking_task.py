@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vcr1.errors import UserError
-from vcr1.parsing import BOX_FAILURES
 from vcr1.records import Box, Completion, Judgement, Sample, Tracklet
+from vcr1.scoring.parsing import BOX_FAILURES
 from vcr1.tasks import TrackingTask
 
 HALF = Box(0.0, 0.0, 0.5, 0.5)

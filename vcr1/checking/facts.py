@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from vcr1.checking.trying import Tried
-from vcr1.clues import intervals_of
 from vcr1.policy import PromptEncoder
 from vcr1.readers import Annotations
 from vcr1.records import Prompt, VideoClip
@@ -46,7 +45,7 @@ def facts_of(
         "warnings": dict(sorted(Counter(kind for one in tried for kind in one.oddities).items())),
         "videos": {status: counts[status] for status in ("ok", *BAD)},
         "video_seconds": spread(outcome.duration for outcome in outcomes if outcome.status == "ok"),
-        "target_seconds": spread(span.length for one in tried for span in intervals_of(one.sample.target)),
+        "target_seconds": spread(span.length for one in tried for span in task.spans(one.sample.target)),
         "tokens": _tokens(task, [one for one in tried if one.outcome.status == "ok"], encoder),
     }
 

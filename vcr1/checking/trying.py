@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 
-from vcr1.config import training_order
+from vcr1.config.building import training_order
+from vcr1.config.preflight import check_all, check_frames, world_size
 from vcr1.data import misfit, oddities
 from vcr1.errors import UserError
-from vcr1.preflight import check_all, check_frames, world_size
 from vcr1.readers import Annotations
 from vcr1.records import Sample
 from vcr1.tasks import Task
@@ -31,11 +31,13 @@ class Tried:
     """A sample, and what training would make of it.
 
     Attributes:
+        task: of the sample.
         sample: as the annotations have it.
         trial: the decoding that training would do.
         outcome: of that.
     """
 
+    task: Task
     sample: Sample
     trial: Trial
     outcome: Outcome
@@ -45,7 +47,7 @@ class Tried:
         """Why training leaves the sample out though its video is usable: the judgement of its data set."""
         if self.outcome.status != "ok" or self.trial.frames is not None:
             return None
-        return misfit(self.sample, self.outcome.duration)
+        return misfit(self.task, self.sample, self.outcome.duration)
 
     @property
     def lost(self) -> bool:
@@ -57,7 +59,7 @@ class Tried:
         """What is odd about it though it is used."""
         if self.lost or self.trial.frames is not None:
             return []
-        return oddities(self.sample, self.outcome.duration)
+        return oddities(self.task, self.sample, self.outcome.duration)
 
 
 def check_settings(settings: DictConfig) -> None:

@@ -12,7 +12,7 @@ from vcr1.checkpoints.callback import FACTS
 from vcr1.checkpoints.files import UnreadableError, newest_checkpoint, read_facts
 from vcr1.checkpoints.folders import CONTINUE
 from vcr1.errors import UserError
-from vcr1.loggers import METRICS, WANDB_ID, keep_metrics
+from vcr1.reporting.loggers import METRICS, WANDB_ID, keep_metrics
 
 log = logging.getLogger(__name__)
 

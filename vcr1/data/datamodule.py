@@ -19,7 +19,7 @@ from vcr1.data.order import Key, MixtureSampler, Order
 from vcr1.errors import UserError
 from vcr1.readers import Annotations
 from vcr1.records import Batch, Sample
-from vcr1.repeats import Again, Repeated, Repeats
+from vcr1.records.repeats import Again, Repeated, Repeats
 from vcr1.tasks.base import Task
 from vcr1.video import DecodeLimits, FrameBudget, GuardedReader, PatchGrid
 

@@ -60,7 +60,7 @@ class VideoDataset(Dataset[Loaded | LostSample]):
         except VideoError as error:
             return LostSample(sample.id, str(error), self.task.category(sample))
         # A clip of a given number of frames has a clock of its own, and its task asks for no times.
-        why = misfit(sample, clip.duration) if self.task.frames is None else None
+        why = misfit(self.task, sample, clip.duration) if self.task.frames is None else None
         if why is not None:
             return LostSample(sample.id, why, self.task.category(sample))
         return sample, clip.without_frames(), self.encode(self.task.prompt(sample), clip)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vcr1.clues import intervals_of
 from vcr1.records import Sample
+from vcr1.tasks import Task
 
 TOLERANCE = 2.0
 """Seconds by which times of an annotation may lie behind the end of the video: Charades-STA's reach 1.5 s
@@ -13,15 +13,16 @@ CUT_SHORT = 0.9
 """A video that is shorter than its annotation states by this factor, and by ``TOLERANCE``, is cut short."""
 
 
-def misfit(sample: Sample, duration: float) -> str | None:
+def misfit(task: Task, sample: Sample, duration: float) -> str | None:
     """Why a sample cannot be learned from, in a sentence that names the video; None where it can.
 
     Args:
+        task: of the sample.
         sample: with its target in seconds, and the length of its video where the annotation states it.
         duration: measured length of the video, or of the part that the sample is about, in seconds.
     """
     place = sample.source.path
-    for span in intervals_of(sample.target):
+    for span in task.spans(sample.target):
         about = f"{place}: the span from {span.start:g} to {span.end:g} s"
         if span.start >= duration:
             return (
@@ -42,10 +43,10 @@ def misfit(sample: Sample, duration: float) -> str | None:
     return None
 
 
-def oddities(sample: Sample, duration: float) -> list[str]:
+def oddities(task: Task, sample: Sample, duration: float) -> list[str]:
     """What is odd about a sample that is used all the same: kinds to be counted."""
     found = []
-    if any(span.end > duration for span in intervals_of(sample.target)):
+    if any(span.end > duration for span in task.spans(sample.target)):
         found.append(f"targets that end up to {TOLERANCE:g} s behind the video, and are not clamped")
     if sample.duration is not None and abs(sample.duration - duration) > TOLERANCE:
         found.append(f"durations in the annotation that differ by more than {TOLERANCE:g} s from the video's")

@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import Dataset, DistributedSampler
 
 from vcr1.errors import UserError
-from vcr1.repeats import Repeated, Repeats
+from vcr1.records.repeats import Repeated, Repeats
 
 Key = tuple[str, int]
 """Task's name and the sample's place in its training set."""
@@ -122,7 +122,7 @@ class MixtureSampler(DistributedSampler[Any]):
         rank: whose share.
         progress: tells how many micro-batches the run has behind it, those before a resume included; an
             epoch begins there. Without it, where the epoch that was set begins.
-        repeats: how often each micro-batch is trained on; see :class:`~vcr1.repeats.Repeats`.
+        repeats: how often each micro-batch is trained on; see :class:`~vcr1.records.repeats.Repeats`.
     """
 
     def __init__(

@@ -12,14 +12,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from vcr1.clues import shifted
 from vcr1.errors import VideoError
 from vcr1.evaluation.answers import Answer
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.statistics import nan_mean
-from vcr1.pictures import TimelineEntry, TrackEntry, column_of, save, smooth, timelines, tracks
+from vcr1.inference.clues import shifted
 from vcr1.records import ParseFailure, Sample
-from vcr1.report import spans_of
+from vcr1.reporting.pictures import TimelineEntry, TrackEntry, column_of, save, smooth, timelines, tracks
+from vcr1.reporting.report import spans_of
 from vcr1.video import GuardedReader, PatchGrid
 
 log = logging.getLogger(__name__)

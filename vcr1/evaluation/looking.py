@@ -1,4 +1,4 @@
-"""The second look in an evaluation: the plan of `vcr1.clues`, asked of samples whose truth is known."""
+"""The second look in an evaluation: `vcr1.inference.clues`, asked of samples whose truth is known."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vcr1.clues import CluePlan, Look, deciding, intervals_of, look_again, part_of, shifted
 from vcr1.errors import UserError
 from vcr1.evaluation.answers import Answer, answer_of, plain, scores_of
 from vcr1.evaluation.benchmarks import Benchmark
+from vcr1.inference.clues import CluePlan, Look, deciding, intervals_of, look_again, part_of, shifted
 from vcr1.policy import PromptEncoder
 from vcr1.records import Batch, Completion, Interval, Sample, VideoClip
 from vcr1.video import FrameBudget, GuardedReader

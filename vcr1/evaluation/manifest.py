@@ -88,8 +88,8 @@ def versions() -> dict[str, str]:
 
 
 def parsers_digest() -> str:
-    """Digest of the sources of `vcr1.parsing`: the parsers' version, which nobody can forget to raise."""
-    folder = Path(str(resources.files("vcr1"))) / "parsing"
+    """Return a digest of the sources of `vcr1.scoring.parsing`, as the parsers' version."""
+    folder = Path(str(resources.files("vcr1"))) / "scoring" / "parsing"
     return digest_of([path.name, path.read_text(encoding="utf-8")] for path in sorted(folder.glob("*.py")))
 
 

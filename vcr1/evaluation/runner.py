@@ -12,7 +12,6 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from vcr1.clues import CluePlan
 from vcr1.errors import UserError
 from vcr1.evaluation.answers import NOT_GENERATED, Answer, answer_of
 from vcr1.evaluation.batches import Group
@@ -21,6 +20,7 @@ from vcr1.evaluation.conversations import Conversation, read_along
 from vcr1.evaluation.journal import add_answers
 from vcr1.evaluation.likelihoods import add_likelihood
 from vcr1.evaluation.looking import Eyes, answer_seen
+from vcr1.inference.clues import CluePlan
 from vcr1.module.randomness import seed_of
 from vcr1.module.rollouts import lost_judgement, part_of
 from vcr1.policy import Sampling, VideoPolicy

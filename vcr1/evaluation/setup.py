@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from vcr1.clues import CluePlan
-from vcr1.config import build
+from vcr1.config.building import build
+from vcr1.config.preflight import check_all, check_devices
 from vcr1.errors import UserError
 from vcr1.evaluation.batches import Bounds
 from vcr1.evaluation.benchmarks import Benchmark, read_benchmarks
 from vcr1.evaluation.conversations import Conversation, read_conversations
 from vcr1.evaluation.likelihoods import CONVERSATIONS
 from vcr1.evaluation.looking import check_plan
+from vcr1.inference.clues import CluePlan
 from vcr1.policy import Sampling
-from vcr1.preflight import check_all, check_devices
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vcr1.errors import UserError
 from vcr1.module.again import finish_backward, marks
+from vcr1.module.phases import PhaseTimer
 from vcr1.module.randomness import seed_of, seed_process
 from vcr1.module.rollouts import lost_judgement
 from vcr1.module.schedule import SCHEDULES, lr_factor
-from vcr1.phases import PhaseTimer
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.records import Batch, Judge, Judgement, PromptInputs
 

@@ -34,7 +34,7 @@ from vcr1.objectives import (
 )
 from vcr1.policy import TokenScores, VideoPolicy
 from vcr1.records import Batch, Judgement, RolloutGroups
-from vcr1.repeats import Again
+from vcr1.records.repeats import Again
 
 UPDATE_METRICS = (
     "loss",
@@ -78,7 +78,7 @@ class GRPOModule(ReferencedModule):
         kl_place: whether the loss or the reward pays for it.
         kl_weight: beta of the KL penalty; 0 keeps no reference in memory. This and ``reference_refresh``:
             see :class:`~vcr1.module.reference.ReferencedModule`.
-        updates_per_rollout: how often a micro-batch's completions are trained on; see `vcr1.repeats`.
+        updates_per_rollout: how often a micro-batch's completions are trained on; see `vcr1.records.repeats`.
         old_logprobs: log-probs that ratios are relative to, from the first pass of the ``trainer``, so that
             the first ratio is 1, or from the ``sampler``, which also mends what differs between the two.
         max_resamples: how often the completions of a group whose rewards are all equal are sampled again;

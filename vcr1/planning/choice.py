@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vcr1.choices import conf_dir
+from vcr1.config.choices import conf_dir
 from vcr1.errors import UserError
 from vcr1.planning.report import make_plan
 from vcr1.planning.settings import devices_of

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from vcr1.config import build, build_budget, build_task, selected_tasks
+from vcr1.config.building import build, build_budget, build_task, selected_tasks
 from vcr1.errors import UserError
 from vcr1.planning.memory import Setup
 from vcr1.planning.shape import ModelShape, shape_of

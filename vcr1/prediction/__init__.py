@@ -1,6 +1,6 @@
 """Asking a model about one's own videos: questions in, answers out."""
 
-from vcr1.clues import CluePlan, Look
+from vcr1.inference.clues import CluePlan, Look
 from vcr1.prediction.answers import Answer, report_of, write_report
 from vcr1.prediction.asking import Asker, Limits, Watch, check_length
 from vcr1.prediction.drawing import draw_answer, first_frame

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from vcr1.clues import Look
 from vcr1.errors import UserError
+from vcr1.inference.clues import Look
 from vcr1.prediction.questions import FREE, Failure, Question
 from vcr1.records import Box, GroundedAnswer, Interval, ParseFailure, VideoClip
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from vcr1.clues import CluePlan, Look, intervals_of, part_of, search, shifted
 from vcr1.errors import UserError, VideoError
+from vcr1.inference.clues import CluePlan, Look, intervals_of, part_of, search, shifted
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.policy.answering import answer_together
 from vcr1.prediction.answers import Answer

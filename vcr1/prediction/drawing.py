@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vcr1.clues import intervals_of
-from vcr1.pictures import STRIP_FRAMES, TimelineEntry, TrackEntry, timelines, tracks
+from vcr1.inference.clues import intervals_of
 from vcr1.prediction.answers import Answer, boxes_of
 from vcr1.records import VideoClip, VideoSource
+from vcr1.reporting.pictures import STRIP_FRAMES, TimelineEntry, TrackEntry, timelines, tracks
 from vcr1.video import FrameBudget, GuardedReader, PatchGrid
 
 GRID = PatchGrid()

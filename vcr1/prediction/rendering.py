@@ -13,8 +13,8 @@ import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image, ImageDraw
 
-from vcr1.clues import intervals_of
 from vcr1.errors import UserError
+from vcr1.inference.clues import intervals_of
 from vcr1.prediction.answers import Answer, boxes_of
 from vcr1.records import Box, Interval, VideoSource
 from vcr1.video import GuardedReader, Timeline, read_timeline

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vcr1.clues import CluePlan
-from vcr1.config import build, build_budget, build_task, video_reader
+from vcr1.config.building import build, build_budget, build_task, video_reader
 from vcr1.errors import UserError
+from vcr1.inference.clues import CluePlan
+from vcr1.inference.weights import chosen_weights
 from vcr1.prediction.asking import Asker, Limits
 from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
 from vcr1.video import DECODERS, GuardedReader
-from vcr1.weights import chosen_weights
 
 COMMON = ("box", "options", "start", "end", "fps")
 """Settings that say the same of every question."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from threading import Event, Thread
 
-from vcr1.clues import CluePlan
+from vcr1.inference.clues import CluePlan
 from vcr1.prediction.answers import Answer
 from vcr1.prediction.asking import Asker
 from vcr1.prediction.questions import Question

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from vcr1.errors import UserError
-from vcr1.geometry import clip_interval
 from vcr1.records import Interval, Sample
+from vcr1.scoring.geometry import clip_interval
 
 VIDEO_REASONS = ("missing_video", "missing_folder", "no_frames", "unreadable_frame", "unreadable_video")
 """Reasons for which a row is left out that lie in its video, not in the annotation."""

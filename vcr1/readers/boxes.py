@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from vcr1.geometry import clip_box
 from vcr1.readers.annotations import Annotations, keeps_truth
 from vcr1.records import Box, Tracklet
+from vcr1.scoring.geometry import clip_box
 
 SLACK = 1e-6
 """Part of the frame by which the rounding of decimals may move an edge."""

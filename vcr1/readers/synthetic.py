@@ -27,9 +27,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.geometry import clip_box
 from vcr1.readers.annotations import Annotations
 from vcr1.records import Box, GroundedAnswer, Interval, Sample, Tracklet, VideoSource
+from vcr1.scoring.geometry import clip_box
 from vcr1.video import (
     COLORS,
     DEGRADATIONS,

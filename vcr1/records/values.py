@@ -34,7 +34,7 @@ class Box:
     """An upright box by its corners, as fractions of the frame: ``x`` to the right, ``y`` downwards.
 
     ``(0, 0)`` is the frame's upper left corner and ``(1, 1)`` its lower right one. A box may reach out of
-    the frame, as annotated objects do, and may have no area; `vcr1.geometry.clip_box` cuts it to the frame.
+    the frame, as annotated objects do, and may have no area; `vcr1.scoring.geometry.clip_box` cuts it.
 
     Raises:
         ValueError: a corner that is not finite, or a second corner left of or above the first.

@@ -1,6 +1,6 @@
 """The tasks: one file each. A task is a prompt, a parser, rewards and metrics."""
 
-from vcr1.tasks.base import Task
+from vcr1.tasks.base import QuestionNeeds, Task
 from vcr1.tasks.captioning import CaptioningTask
 from vcr1.tasks.grounded_qa import GroundedQATask
 from vcr1.tasks.grounding import GroundingTask
@@ -14,6 +14,7 @@ __all__ = [
     "GroundingTask",
     "QATask",
     "QualityTask",
+    "QuestionNeeds",
     "Task",
     "TrackingTask",
 ]

@@ -6,19 +6,35 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.metrics import accuracy_by, mean
-from vcr1.parsing import without_tags
-from vcr1.records import Completion, Judgement, ParseFailure, PendingJudgements, Prompt, Sample
-from vcr1.rewards import Reward, weighted_total
+from vcr1.records import Box, Completion, Interval, Judgement, ParseFailure, PendingJudgements, Prompt, Sample
+from vcr1.scoring.metrics import accuracy_by, mean
+from vcr1.scoring.parsing import without_tags
+from vcr1.scoring.rewards import Reward, weighted_total
 
 THINK = "First write down your reasoning between <think> and </think>. Then give"
 NO_THINK = "Give"
 
 PendingCompletions = Callable[[], list[Completion]]
 """Completions whose values are being found: the call waits for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionNeeds:
+    """Needs of a task's questions beside a video, as somebody who asks must meet them.
+
+    Attributes:
+        options: fewest options to choose from; 0 where the task does not choose.
+        box: whether the object's box in the first frame is needed.
+        query: question that is asked where none is given; None where one must be given.
+    """
+
+    options: int = 0
+    box: bool = False
+    query: str | None = None
 
 
 class Task(ABC):
@@ -34,6 +50,8 @@ class Task(ABC):
             it to the frame budget.
         names_times: whether its answers are spans of time, an `Interval` or a `GroundedAnswer`, so that the
             model can look again at what it names.
+        needs: what a question must state beside its video.
+        needs_judge: whether a judge scores the answers; prediction does without it.
 
     Args:
         parts: the task's own reward parts, pure functions of (completion, sample), in the order in which they
@@ -52,6 +70,8 @@ class Task(ABC):
     headline: str
     frames: int | None = None
     names_times: bool = False
+    needs: QuestionNeeds = QuestionNeeds()
+    needs_judge: bool = False
 
     def __init__(
         self,
@@ -104,6 +124,22 @@ class Task(ABC):
     @abstractmethod
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
         """The data set's metrics over all judgements."""
+
+    def spans(self, value: Any) -> tuple[Interval, ...]:
+        """Return the spans of time that a value of this task names, in seconds; none by default."""
+        return ()
+
+    def boxes(self, value: Any) -> tuple[Box, ...]:
+        """Return the boxes that a value of this task names, one for each shown frame; none by default."""
+        return ()
+
+    def shift(self, value: Any, seconds: float) -> Any:
+        """Return a value whose times count from ``seconds`` earlier; by default it has no times."""
+        return value
+
+    def failure(self, value: Any) -> str | None:
+        """Return why a value, or the first part of it that failed, could not be read; None where it could."""
+        return value.reason if isinstance(value, ParseFailure) else None
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
         """What answers score on ``test`` that never look at the video; name -> the task's metrics."""

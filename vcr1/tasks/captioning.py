@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from vcr1.judges import CaptionPair, EventJudge, LexicalJudge, f1
-from vcr1.parsing import CAPTION_FAILURES, parse_caption, without_tags
 from vcr1.records import (
     Completion,
     EventScores,
@@ -16,9 +14,13 @@ from vcr1.records import (
     Prompt,
     Sample,
 )
-from vcr1.rewards import Reward, answer_format, event_recall
-from vcr1.tasks.base import PendingCompletions, Task, format_share, mean_of, most_frequent
+from vcr1.scoring.judges import CaptionPair, EventJudge, LexicalJudge, f1
+from vcr1.scoring.parsing import CAPTION_FAILURES, parse_caption, without_tags
+from vcr1.scoring.rewards import Reward, answer_format, event_recall
+from vcr1.tasks.base import PendingCompletions, QuestionNeeds, Task, format_share, mean_of, most_frequent
 
+INSTRUCTION = "Describe what happens in the video, event by event."
+"""Question of captioning where none is given."""
 FORM = "the description between <answer> and </answer>."
 
 
@@ -38,6 +40,8 @@ class CaptioningTask(Task):
     name = "captioning"
     metric_names = ("event_recall", "event_precision", "event_f1")
     failure_reasons = CAPTION_FAILURES
+    needs = QuestionNeeds(query=INSTRUCTION)
+    needs_judge = True
     headline = "event recall"
 
     def __init__(

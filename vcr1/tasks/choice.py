@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from string import ascii_uppercase
 
-from vcr1.metrics import mean
 from vcr1.records import Completion, GroundedAnswer, Judgement, Sample
-from vcr1.rewards import Reward, accuracy, answer_format
-from vcr1.tasks.base import Task, accuracies, format_share, most_frequent
+from vcr1.scoring.metrics import mean
+from vcr1.scoring.rewards import Reward, accuracy, answer_format
+from vcr1.tasks.base import QuestionNeeds, Task, accuracies, format_share, most_frequent
 
 
 class ChoiceTask(Task):
@@ -22,6 +22,7 @@ class ChoiceTask(Task):
     """
 
     metric_names = ("accuracy",)
+    needs = QuestionNeeds(options=2)
     headline = "accuracy"
 
     def __init__(

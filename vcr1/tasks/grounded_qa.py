@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from vcr1.geometry import intersection_over_prediction, interval_iou, union_iou
-from vcr1.metrics import gqa_summary, mean
-from vcr1.parsing import (
+from vcr1.records import Completion, GroundedAnswer, Interval, Judgement, ParseFailure, Prompt, Sample
+from vcr1.scoring.geometry import intersection_over_prediction, interval_iou, union_iou
+from vcr1.scoring.metrics import gqa_summary, mean
+from vcr1.scoring.parsing import (
     GLUE_FAILURES,
     LETTER_FAILURES,
     format_intervals,
     parse_intervals,
     parse_option,
 )
-from vcr1.records import Completion, GroundedAnswer, Interval, Judgement, ParseFailure, Prompt, Sample
-from vcr1.rewards import Reward, glue_format, glue_iou, letter_accuracy
-from vcr1.tasks.base import Task, accuracies, format_share, most_frequent
+from vcr1.scoring.rewards import Reward, glue_format, glue_iou, letter_accuracy
+from vcr1.tasks.base import QuestionNeeds, Task, accuracies, format_share, most_frequent
 from vcr1.tasks.choice import letters_of, list_options
 
 FORM = (
@@ -38,6 +40,7 @@ class GroundedQATask(Task):
     name = "grounded_qa"
     metric_names = ("accuracy", "iou", "iop", "union_iou", "union_iop")
     failure_reasons = tuple(dict.fromkeys([*LETTER_FAILURES, *GLUE_FAILURES]))
+    needs = QuestionNeeds(options=2)
     headline = "Acc@GQA"
     names_times = True
 
@@ -100,6 +103,22 @@ class GroundedQATask(Task):
             "Acc@GQA(union)": mean(grounded),
         }
         return gqa_summary(*columns) | union | format_share(judgements) | categories
+
+    def spans(self, value: Any) -> tuple[Interval, ...]:
+        """Return the spans that show the answer; none where they could not be read."""
+        return _spans(value)
+
+    def shift(self, value: Any, seconds: float) -> Any:
+        """Return the answer with its spans as they count from ``seconds`` earlier."""
+        if not _spans(value):
+            return value
+        moved = tuple(Interval(span.start + seconds, span.end + seconds) for span in value.intervals)
+        return replace(value, intervals=moved)
+
+    def failure(self, value: Any) -> str | None:
+        """Return why the letter could not be read, else why the spans could not be."""
+        parts = (value.letter, value.intervals) if isinstance(value, GroundedAnswer) else (value,)
+        return next((part.reason for part in parts if isinstance(part, ParseFailure)), None)
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
         """The training set's most frequent letter, with the whole video as its span."""

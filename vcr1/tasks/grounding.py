@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
-from vcr1.metrics import constant_baselines, summarise_iou
-from vcr1.parsing import INTERVAL_FAILURES, format_interval, parse_interval
 from vcr1.records import Completion, Interval, Judgement, ParseFailure, Prompt, Sample
-from vcr1.rewards import Reward, answer_format, temporal_iou
+from vcr1.scoring.metrics import constant_baselines, summarise_iou
+from vcr1.scoring.parsing import INTERVAL_FAILURES, format_interval, parse_interval
+from vcr1.scoring.rewards import Reward, answer_format, temporal_iou
 from vcr1.tasks.base import Task, format_share
 
 QUESTION = 'When does this event happen in the video: "{query}"?'
@@ -64,6 +65,14 @@ class GroundingTask(Task):
         return summarise_iou([judgement.metrics["iou"] for judgement in judgements]) | format_share(
             judgements
         )
+
+    def spans(self, value: Any) -> tuple[Interval, ...]:
+        """Return the one span."""
+        return (value,) if isinstance(value, Interval) else ()
+
+    def shift(self, value: Any, seconds: float) -> Any:
+        """Return the span as it counts from ``seconds`` earlier."""
+        return Interval(value.start + seconds, value.end + seconds) if isinstance(value, Interval) else value
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
         """The best constant answer, and the best one for each duration, both fitted on ``train``."""

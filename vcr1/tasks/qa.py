@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vcr1.parsing import LETTER_FAILURES, parse_option
 from vcr1.records import ParseFailure, Prompt, Sample
+from vcr1.scoring.parsing import LETTER_FAILURES, parse_option
 from vcr1.tasks.choice import ChoiceTask, list_options
 
 FORM = "the letter of the right option between <answer> and </answer>, for example <answer>B</answer>."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vcr1.parsing import CLASS_FAILURES, parse_class
 from vcr1.records import ParseFailure, Prompt, Sample
+from vcr1.scoring.parsing import CLASS_FAILURES, parse_class
 from vcr1.tasks.choice import ChoiceTask
 
 FORM = "one of these answers between <answer> and </answer>: {classes}."

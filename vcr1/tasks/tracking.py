@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import compress
+from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.geometry import bound_box, box_iou, clip_box
-from vcr1.metrics import average_overlap, best_constant_box, mean, recall_at, success_rate
-from vcr1.parsing import BOX_FAILURES, format_boxes, parse_boxes
 from vcr1.records import Box, Completion, Judgement, ParseFailure, Prompt, Sample, Tracklet
-from vcr1.rewards import Reward, boxes_format, mean_box_iou
-from vcr1.tasks.base import Task, format_share, mean_of
+from vcr1.scoring.geometry import bound_box, box_iou, clip_box
+from vcr1.scoring.metrics import average_overlap, best_constant_box, mean, recall_at, success_rate
+from vcr1.scoring.parsing import BOX_FAILURES, format_boxes, parse_boxes
+from vcr1.scoring.rewards import Reward, boxes_format, mean_box_iou
+from vcr1.tasks.base import QuestionNeeds, Task, format_share, mean_of
 
 QUESTION = (
     "The video shows {count} frames, evenly spaced in time. In the first frame, {object} is in the box {box}:"
@@ -49,6 +50,7 @@ class TrackingTask(Task):
     name = "tracking"
     metric_names = ("iou", "overlap", "success@0.5", "success@0.75")
     failure_reasons = BOX_FAILURES
+    needs = QuestionNeeds(box=True)
     headline = "AO"
 
     def __init__(
@@ -123,6 +125,10 @@ class TrackingTask(Task):
             "R@0.5": recall_at(ious, 0.5),
             "R@0.7": recall_at(ious, 0.7),
         } | format_share(judgements)
+
+    def boxes(self, value: Any) -> tuple[Box, ...]:
+        """Return the boxes, one for each shown frame."""
+        return () if isinstance(value, ParseFailure) else tuple(value or ())
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
         """The given first box everywhere; and the one box that fits the training boxes best."""

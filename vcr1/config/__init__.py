@@ -1,0 +1,1 @@
+"""Building objects from configs: overrides, choices of option groups, and checks before anything heavy."""

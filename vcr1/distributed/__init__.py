@@ -1,0 +1,1 @@
+"""Several processes: ranks, sharded training, and the end of a run whose processes hang or die."""

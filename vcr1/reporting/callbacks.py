@@ -1,0 +1,65 @@
+"""What happens around training: the progress bar, the Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_info
+
+from vcr1.module import PolicyModule
+from vcr1.policy import floating_type
+from vcr1.reporting.card import CARD
+
+
+class ProgressBar(TQDMProgressBar):
+    """A progress bar with few, chosen numbers.
+
+    Args:
+        shown: label -> logged metric; a metric that a run does not log is left out.
+        refresh_rate: updates between two redraws.
+    """
+
+    def __init__(self, shown: Mapping[str, str], refresh_rate: int = 1) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self.shown = dict(shown)
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """The chosen numbers, with the update that they belong to."""
+        logged = trainer.callback_metrics
+        numbers = {
+            label: f"{float(logged[name]):.3f}" for label, name in self.shown.items() if name in logged
+        }
+        return {"step": getattr(pl_module, "logged_update", trainer.global_step)} | numbers
+
+
+class HuggingFaceExport(Callback):
+    """Writes the policy as a Hugging Face folder when training ends.
+
+    Args:
+        folder: where to write; an older export there is replaced.
+        dtype: floating type of the written weights; None for that of the model.
+    """
+
+    def __init__(self, folder: str, dtype: str | None = None) -> None:
+        self.folder = folder
+        self.dtype = None if dtype is None else floating_type(dtype, "callbacks.export.dtype")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write on the first rank; ranks that share the weights hand theirs over."""
+        if not isinstance(pl_module, PolicyModule):
+            return
+        if trainer.is_global_zero or pl_module.policy.sharding is not None:
+            pl_module.policy.save(self.folder, self.dtype)
+            rank_zero_info(f"Hugging Face folder: {self.folder}")
+
+    def describe(self, card: str) -> None:
+        """Put a model card into the folder that was written, once it is known what the model can do."""
+        path = Path(self.folder) / CARD
+        if path.parent.is_dir():
+            scratch = path.with_name(f".{path.name}")
+            scratch.write_text(card, encoding="utf-8")
+            scratch.replace(path)

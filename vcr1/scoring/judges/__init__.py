@@ -1,0 +1,16 @@
+"""Judges of captions: which events of a reference caption does a prediction tell?"""
+
+from vcr1.scoring.judges.base import JUDGE_FAILURES, CaptionPair, EventJudge, PendingVerdicts, Verdict, f1
+from vcr1.scoring.judges.endpoint import EndpointJudge
+from vcr1.scoring.judges.lexical import LexicalJudge
+
+__all__ = [
+    "JUDGE_FAILURES",
+    "CaptionPair",
+    "EndpointJudge",
+    "EventJudge",
+    "LexicalJudge",
+    "PendingVerdicts",
+    "Verdict",
+    "f1",
+]
