@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -27,9 +27,8 @@ from types import FrameType
 import torch
 import transformers
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from vcr1.config.building import build, command_line
+from vcr1.config.building import build, command_line, exit_on_user_error
 from vcr1.errors import UserError
 from vcr1.prediction import CluePlan, Limits, as_text, build_asker, check_model
 from vcr1.webpage import Files, Rules, is_loopback
@@ -126,19 +125,11 @@ def wait() -> None:
 
 
 def run_job(cfg: DictConfig) -> None:
-    """The Hydra job: serve; what is wrong is said without a stack."""
+    """Serve, as a Hydra job."""
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
-    try:
+    with suppress(KeyboardInterrupt), exit_on_user_error():  # Ctrl-C while the model is loaded
         chat(cfg)
-    except KeyboardInterrupt:  # while the model is loaded
-        pass
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OmegaConfBaseException as error:
-        print(f"vcr1: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(2)
 
 
 _main = command_line(run_job, "chat")

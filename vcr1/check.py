@@ -27,11 +27,19 @@ from typing import Any
 from omegaconf import DictConfig
 
 from vcr1.checking import Tried, check_settings, facts_of, refusals, show, spread, try_all
-from vcr1.config.building import build_budget, build_task, command_line, loader_settings, read_annotations
+from vcr1.config.building import (
+    build_budget,
+    build_task,
+    command_line,
+    exit_on_user_error,
+    loader_settings,
+    read_annotations,
+)
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder, check_weights, load_encoder
 from vcr1.readers import Annotations
 from vcr1.records import Sample
+from vcr1.records.files import write_whole
 from vcr1.tasks import Task
 from vcr1.video import PatchGrid
 from vcr1.video.probing import BAD, Trial
@@ -131,16 +139,11 @@ def _without_video(
 
 
 def run_job(cfg: DictConfig) -> None:
-    """The Hydra job: check, print, write; what is wrong is said without a stack."""
-    try:
+    """Check, print and write, as a Hydra job."""
+    with exit_on_user_error():
         report = check(cfg)
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
     path = Path(cfg.run_dir) / "check.json"
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_whole(path, json.dumps(report, indent=2) + "\n")
     show(report)
     log.info("Everything is in %s", path)
     if not report["usable"]:

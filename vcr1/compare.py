@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vcr1.config.building import exit_on_user_error
 from vcr1.errors import UserError
-from vcr1.evaluation import HELD_OUT, SAMPLES, by_benchmark, number, read_answers, write_whole
+from vcr1.evaluation import HELD_OUT, SAMPLES, by_benchmark, number, read_answers
 from vcr1.evaluation.comparison import compare, difference_table
 from vcr1.evaluation.figures import ious_of, learning_curves, recall_curves
 from vcr1.evaluation.likelihoods import CONVERSATIONS, compare_likelihoods, likelihoods_in
 from vcr1.evaluation.report import Table, markdown_table
+from vcr1.records.files import write_whole
 
 TRAINED = "report.json"
 CURVES = ("train/reward", "train/loss")
@@ -202,11 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="folder for compare.md, compare.json and the pictures (default: %(default)s)",
     )
     given = parser.parse_args(arguments)
-    try:
+    with exit_on_user_error():
         print(compare_runs(given.folders, given.out))
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

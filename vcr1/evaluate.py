@@ -13,7 +13,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import logging
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,14 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 
-from vcr1.config.building import arguments_of, build, command_line, loader_settings, video_reader
+from vcr1.config.building import (
+    arguments_of,
+    build,
+    command_line,
+    exit_on_user_error,
+    loader_settings,
+    video_reader,
+)
 from vcr1.errors import UserError
 from vcr1.evaluation import (
     BASE,
@@ -233,14 +239,12 @@ def finish(cfg: DictConfig, asked: Asked, reader: GuardedReader) -> dict[str, An
 
 
 def run_job(cfg: DictConfig) -> Any:
-    """The Hydra job: evaluate; what is wrong is said without a stack."""
+    """Evaluate, as a Hydra job."""
     quiet()
     environment = dict(os.environ)
     try:
-        return evaluate(cfg)
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
+        with exit_on_user_error():
+            return evaluate(cfg)
     finally:
         leave_ranks(environment)
 

@@ -10,7 +10,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import json
 import logging
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vcr1.checkpoints.opening import Checkpoint, find_checkpoint, open_checkpoint
-from vcr1.config.building import build, command_line
+from vcr1.config.building import build, command_line, exit_on_user_error
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy, floating_type
 from vcr1.policy.saving import is_model_folder, save_adapter, save_folder
@@ -271,13 +270,10 @@ def _some(names: list[str]) -> str:
 
 
 def run_job(cfg: DictConfig) -> None:
-    """The Hydra job: export; what is wrong is said without a stack."""
+    """Export, as a Hydra job."""
     transformers.utils.logging.disable_progress_bar()
-    try:
+    with exit_on_user_error():
         out = export(cfg)
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
     log.info("Hugging Face folder: %s", out)
 
 

@@ -14,22 +14,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vcr1.config.building import command_line
-from vcr1.errors import UserError
+from vcr1.config.building import command_line, exit_on_user_error
 from vcr1.planning import make_plan, show, with_strategy
+from vcr1.records.files import write_whole
 
 
 def run_job(cfg: DictConfig) -> None:
-    """The Hydra job: plan, print, write; what is wrong is said without a stack."""
-    try:
+    """Plan, print and write, as a Hydra job."""
+    with exit_on_user_error():
         plan = make_plan(with_strategy(cfg))
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
     path = Path(cfg.run_dir) / "plan.json"
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(json.dumps(plan.as_dict(), indent=2) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_whole(path, json.dumps(plan.as_dict(), indent=2) + "\n")
     show(plan)
     if not plan.fits:
         sys.exit(1)

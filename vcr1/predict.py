@@ -21,9 +21,8 @@ from typing import Any
 import torch
 import transformers
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from vcr1.config.building import build, command_line, video_reader
+from vcr1.config.building import build, command_line, exit_on_user_error, video_reader
 from vcr1.errors import UserError, VideoError
 from vcr1.policy.memory import Unanswered, together_or_alone
 from vcr1.prediction import (
@@ -137,16 +136,10 @@ def answer_group(
 
 
 def run_job(cfg: DictConfig) -> None:
-    """The Hydra job: ask, print, write; what is wrong is said without a stack."""
+    """Ask, print and write, as a Hydra job."""
     transformers.utils.logging.disable_progress_bar()
-    try:
+    with exit_on_user_error():
         report = predict(cfg)
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OmegaConfBaseException as error:  # video= not given, say
-        print(f"vcr1: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(2)
     if report["counts"]["failures"]:
         sys.exit(1)
 

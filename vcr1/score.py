@@ -13,7 +13,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its t
 
 import json
 import logging
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from vcr1.config.building import command_line
+from vcr1.config.building import command_line, exit_on_user_error
 from vcr1.errors import UserError
 from vcr1.evaluation import (
     Answer,
@@ -35,10 +34,10 @@ from vcr1.evaluation import (
     write_manifest,
     write_report,
     write_results,
-    write_whole,
 )
 from vcr1.readers.files import read_lines
 from vcr1.records import Batch, LostSample
+from vcr1.records.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -188,12 +187,9 @@ def report_ids(account: Mapping[str, Sequence[str]]) -> None:
 
 
 def run_job(cfg: DictConfig) -> Any:
-    """The Hydra job: score; what is wrong is said without a stack."""
-    try:
+    """Score, as a Hydra job."""
+    with exit_on_user_error():
         return score(cfg)
-    except UserError as error:
-        print(f"vcr1: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 main = command_line(run_job, "score")

@@ -33,6 +33,7 @@ from vcr1.errors import Preempted, UserError
 from vcr1.evaluation import write_held_out
 from vcr1.module import PolicyModule
 from vcr1.planning import announce, with_strategy
+from vcr1.records.files import write_whole
 from vcr1.reporting.callbacks import HuggingFaceExport
 from vcr1.reporting.card import model_card, recipe_of
 from vcr1.reporting.loggers import git_state
@@ -163,9 +164,7 @@ def evaluate_before(
         return pickle.loads(kept.read_bytes()) if trainer.is_global_zero and kept.is_file() else None
     evaluation = evaluate(trainer, module, loaders)
     if trainer.is_global_zero:
-        scratch = kept.with_name(f"{BEFORE}.partial")
-        scratch.write_bytes(pickle.dumps(evaluation))
-        scratch.replace(kept)
+        write_whole(kept, pickle.dumps(evaluation))
     return evaluation
 
 

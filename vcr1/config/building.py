@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from vcr1.checkpoints import run_folder
 from vcr1.config.choices import SPLITS, check_choices, conf_dir, expand_choices
@@ -62,16 +63,26 @@ def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], 
     run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(job)
 
     def main() -> None:
-        try:
+        with exit_on_user_error():
             sys.argv[1:] = expand_choices(sys.argv[1:])
             check_choices(sys.argv[1:])
             ranks.check_launcher(sys.argv[1:])
-        except UserError as error:
-            print(f"vcr1: {error}", file=sys.stderr)
-            sys.exit(2)
         run()
 
     return main
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Within, say what is wrong in a sentence and end with exit status 2, without a stack."""
+    try:
+        yield
+    except UserError as error:
+        print(f"vcr1: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except OmegaConfBaseException as error:  # such as a value that must be given
+        print(f"vcr1: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+        sys.exit(2)
 
 
 def build(node: Any) -> Any:

@@ -11,7 +11,7 @@ from vcr1.evaluation.benchmarks import Benchmark, build_task_for, lost_rows, rea
 from vcr1.evaluation.conversations import Conversation, read_conversations, score_conversation
 from vcr1.evaluation.folders import evaluation_folder
 from vcr1.evaluation.forgetting import BASE, FORGETTING, against_base, sections_of, show_against_base
-from vcr1.evaluation.journal import add_answers, read_answers, read_parts, start_parts, write_whole
+from vcr1.evaluation.journal import add_answers, read_answers, read_parts, start_parts
 from vcr1.evaluation.likelihoods import (
     CONVERSATIONS,
     Likelihood,
@@ -111,5 +111,4 @@ __all__ = [
     "write_manifest",
     "write_report",
     "write_results",
-    "write_whole",
 ]

@@ -12,10 +12,11 @@ from rich.table import Table
 
 from vcr1.evaluation.answers import Answer
 from vcr1.evaluation.comparison import compare, difference_table
-from vcr1.evaluation.journal import read_answers, write_whole
+from vcr1.evaluation.journal import read_answers
 from vcr1.evaluation.likelihoods import CONVERSATIONS, Likelihood, compare_likelihoods, likelihoods_in
 from vcr1.evaluation.output import SAMPLES, metric_rows, number
 from vcr1.evaluation.page import Part, Section
+from vcr1.records.files import write_whole
 
 BASE = "base"
 """Folder of the base's own evaluation, in that of the checkpoint."""

@@ -101,11 +101,3 @@ def add_lines(path: Path, text: str) -> None:
             file.write(text.encode())
     except OSError as error:
         raise UserError(f"{path}: answers cannot be written ({error.strerror}); free some space") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)

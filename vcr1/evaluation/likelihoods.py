@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vcr1.evaluation.answers import plain
-from vcr1.evaluation.journal import PARTS, add_lines, read_journal, write_whole
+from vcr1.evaluation.journal import PARTS, add_lines, read_journal
 from vcr1.evaluation.statistics import differences, estimates
+from vcr1.records.files import write_whole
 
 log = logging.getLogger(__name__)
 

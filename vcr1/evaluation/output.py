@@ -13,9 +13,9 @@ from rich.table import Table
 from vcr1.data import TaskDataModule
 from vcr1.evaluation.answers import Answer, Key, answer_of
 from vcr1.evaluation.benchmarks import Benchmark
-from vcr1.evaluation.journal import write_whole
 from vcr1.evaluation.results import metrics_text
 from vcr1.records import Judgement
+from vcr1.records.files import write_whole
 
 SAMPLES = "samples.jsonl"
 METRICS = "metrics.json"

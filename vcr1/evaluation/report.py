@@ -11,10 +11,10 @@ from vcr1.evaluation.answers import Answer
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.comparison import difference_table
 from vcr1.evaluation.figures import chosen_examples, draw_examples, iou_histogram, ious_of, recall_curves
-from vcr1.evaluation.journal import write_whole
 from vcr1.evaluation.output import metric_rows, number
 from vcr1.evaluation.page import Part, Picture, Section, Table, html, markdown, markdown_table
 from vcr1.evaluation.results import by_benchmark
+from vcr1.records.files import write_whole
 from vcr1.video import GuardedReader
 
 __all__ = ["Table", "category_table", "markdown_table", "write_report"]

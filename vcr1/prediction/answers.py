@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from vcr1.errors import UserError
 from vcr1.inference.clues import Look
 from vcr1.prediction.questions import FREE, Failure, Question
 from vcr1.records import Box, GroundedAnswer, Interval, ParseFailure, VideoClip
+from vcr1.records.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +121,7 @@ def write_report(report: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    scratch = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     try:
-        scratch.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        scratch.replace(path)
+        write_whole(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another out=...") from error
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from uuid import uuid4
 
 import av
 import numpy as np
@@ -17,6 +16,7 @@ from vcr1.errors import UserError
 from vcr1.inference.clues import intervals_of
 from vcr1.prediction.answers import Answer, boxes_of
 from vcr1.records import Box, Interval, VideoSource
+from vcr1.records.files import replacing
 from vcr1.video import GuardedReader, Timeline, read_timeline
 from vcr1.video.decoding import decode_pyav
 
@@ -46,35 +46,29 @@ def render_answers(
         UserError: the file cannot be written.
     """
     reader = reader or GuardedReader()
-    scratch = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     try:
-        reader.run(source, lambda moved: _render(source, answers, scratch, path, moved))
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _render(
-    source: VideoSource, answers: Sequence[Answer], scratch: Path, path: Path, moved: Callable[[], None]
-) -> None:
-    """Write the video to ``scratch``, then rename it; ``moved`` is called for each frame."""
-    timeline = read_timeline(source.path)
-    end = timeline.duration if source.end is None else min(source.end, timeline.duration)
-    try:
-        with av.open(str(scratch), "w", format="mp4") as container:
-            stream: VideoStream | None = None
-            for time, picture in _frames(source, timeline, end):
-                moved()
-                if stream is None:
-                    stream = _add_stream(container, picture, len(timeline.pts) / timeline.duration)
-                draw(picture, answers, time, end - source.start)
-                frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
-                frame.pts, frame.time_base = round(Fraction(time) / _TICK), _TICK
-                container.mux(stream.encode(frame))
-            if stream is not None:
-                container.mux(stream.encode(None))
-        scratch.replace(path)
+        with replacing(path) as scratch:
+            reader.run(source, lambda moved: _render(source, answers, scratch, moved))
     except OSError as error:
         raise UserError(f"render={path}: cannot be written ({error.strerror})") from error
+
+
+def _render(source: VideoSource, answers: Sequence[Answer], scratch: Path, moved: Callable[[], None]) -> None:
+    """Write the video to ``scratch``; call ``moved`` for each frame."""
+    timeline = read_timeline(source.path)
+    end = timeline.duration if source.end is None else min(source.end, timeline.duration)
+    with av.open(str(scratch), "w", format="mp4") as container:
+        stream: VideoStream | None = None
+        for time, picture in _frames(source, timeline, end):
+            moved()
+            if stream is None:
+                stream = _add_stream(container, picture, len(timeline.pts) / timeline.duration)
+            draw(picture, answers, time, end - source.start)
+            frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+            frame.pts, frame.time_base = round(Fraction(time) / _TICK), _TICK
+            container.mux(stream.encode(frame))
+        if stream is not None:
+            container.mux(stream.encode(None))
 
 
 def _frames(source: VideoSource, timeline: Timeline, end: float) -> Iterator[tuple[float, Image.Image]]:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from vcr1.module import PolicyModule
 from vcr1.policy import floating_type
+from vcr1.records.files import write_whole
 from vcr1.reporting.card import CARD
 
 
@@ -60,6 +61,4 @@ class HuggingFaceExport(Callback):
         """Put a model card into the folder that was written, once it is known what the model can do."""
         path = Path(self.folder) / CARD
         if path.parent.is_dir():
-            scratch = path.with_name(f".{path.name}")
-            scratch.write_text(card, encoding="utf-8")
-            scratch.replace(path)
+            write_whole(path, card)

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from vcr1.errors import UserError
+from vcr1.records.files import replacing, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,10 @@ def keep_metrics(path: Path, step: int) -> None:
 
 
 def _write_table(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    scratch = path.with_name(f".{path.name}")
-    with scratch.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    scratch.replace(path)
 
 
 def wandb_logger(
@@ -138,9 +137,7 @@ def _run_id(folder: Path) -> str:
     """The id of the W&B run in a folder; a new one where it has none yet."""
     path = folder / WANDB_ID
     if not path.is_file():
-        scratch = path.with_name(f"{WANDB_ID}.partial")
-        scratch.write_text(secrets.token_hex(4), encoding="utf-8")
-        scratch.replace(path)
+        write_whole(path, secrets.token_hex(4))
     return path.read_text(encoding="utf-8").strip()
 
 

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from vcr1.records import Box, Interval, VideoClip
+from vcr1.records.files import replacing
 
 COLORS = {"truth": "#2a9d5c", "before": "#b0b0b0", "after": "#2667c9", "answer": "#2667c9"}
 STRIP_FRAMES = 10
@@ -187,7 +188,6 @@ def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a picture whole or not at all, and let go of it."""
-    scratch = path.with_name(f".{path.name}")
-    figure.savefig(scratch, format="png", dpi=110)
+    with replacing(path) as scratch:
+        figure.savefig(scratch, format="png", dpi=110)
     plt.close(figure)
-    scratch.replace(path)

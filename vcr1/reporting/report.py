@@ -19,6 +19,7 @@ from vcr1.data import MixtureDataModule, TaskDataModule
 from vcr1.errors import VideoError
 from vcr1.module import PolicyModule
 from vcr1.records import GroundedAnswer, Interval, Judgement, Sample, VideoSource
+from vcr1.records.files import write_whole
 from vcr1.reporting.pictures import TimelineEntry, TrackEntry, learning_curve, timelines, tracks
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ def write_report(
         clips: held-out clips in the picture.
         facts: what else the JSON should say, e.g. the seed.
     """
-    _write(folder / "report.json", json.dumps(report.as_json() | dict(facts), indent=2) + "\n")
+    write_whole(folder / "report.json", json.dumps(report.as_json() | dict(facts), indent=2) + "\n")
     pictures = []
     for name, part in data.parts.items():
         suffix = f"_{name}" if len(data.parts) > 1 else ""
@@ -186,7 +187,7 @@ def write_report(
         answers = folder / f"answers{suffix}.png"
         if report.after and clips and _draw_answers(report, answers, part, clips):
             pictures.append(answers.name)
-    _write(folder / "report.md", _markdown(report, folder.name, pictures))
+    write_whole(folder / "report.md", _markdown(report, folder.name, pictures))
 
 
 def _draw_answers(report: Report, path: Path, data: TaskDataModule, clips: int) -> bool:
@@ -249,9 +250,3 @@ def _markdown(report: Report, name: str, pictures: list[str]) -> str:
         f"- {stage}: {used['wall']:.0f} s, {used['cpu']:.0f} CPU s" for stage, used in report.seconds.items()
     ]
     return "\n".join([*lines, "", *stages]) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from uuid import uuid4
 
 import av
 import numpy as np
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vcr1.errors import UserError
+from vcr1.records.files import replacing
 
 _TICK = Fraction(1, 90_000)
 """Unit of the times of a file with a variable frame rate; 90 kHz is MPEG's own clock."""
@@ -59,14 +58,12 @@ def write_mp4(
     _check(pixels, fps, times)
     if codec not in av.codecs_available:
         raise UserError(f"{path}: this build of PyAV has no encoder {codec!r}; take libx264")
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.partial")
-    try:
+    with (
+        replacing(path) as scratch,
         # bitexact keeps FFmpeg's version and the date out of the file.
-        with av.open(str(partial), "w", format="mp4", options={"fflags": "bitexact"}) as container:
-            _encode(container, pixels, fps, codec, times)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        av.open(str(scratch), "w", format="mp4", options={"fflags": "bitexact"}) as container,
+    ):
+        _encode(container, pixels, fps, codec, times)
 
 
 def _encode(
