@@ -46,11 +46,15 @@ def render_answers(
         UserError: the file cannot be written.
     """
     reader = reader or GuardedReader()
-    try:
-        with replacing(path) as scratch:
-            reader.run(source, lambda moved: _render(source, answers, scratch, moved))
-    except OSError as error:
-        raise UserError(f"render={path}: cannot be written ({error.strerror})") from error
+    with replacing(path) as scratch:
+
+        def render(moved: Callable[[], None]) -> None:  # runs in a child
+            try:
+                _render(source, answers, scratch, moved)
+            except OSError as error:
+                raise UserError(f"render={path}: cannot be written ({error.strerror})") from error
+
+        reader.run(source, render)
 
 
 def _render(source: VideoSource, answers: Sequence[Answer], scratch: Path, moved: Callable[[], None]) -> None:
