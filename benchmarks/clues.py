@@ -17,7 +17,7 @@ import torch
 
 from vcr1.errors import UserError
 from vcr1.evaluation.statistics import difference
-from vcr1.inference.clues import CluePlan, intervals_of
+from vcr1.inference.clues import CluePlan
 from vcr1.policy import Sampling, load_policy
 from vcr1.prediction import Asker, Question
 from vcr1.readers import read_synthetic
@@ -27,6 +27,7 @@ from vcr1.tasks import GroundingTask
 from vcr1.video import FrameBudget
 from writing import publish, table
 
+GROUNDING = GroundingTask()
 MODEL = "builtin:tiny_long"
 FRAMES = 40
 FPS = 2.0
@@ -64,7 +65,7 @@ def hard_questions(folder: Path, clips: int) -> list[tuple[Question, Interval]]:
     """Questions about long clips, four for each, and their truths."""
     annotations = read_synthetic(str(folder), "clues", clips, seed=SEED, world="long")
     return [
-        (Question(sample.id, sample.source, sample.query, "grounding"), sample.target)
+        (Question(sample.id, sample.source, sample.query, GROUNDING), sample.target)
         for sample in annotations.samples
     ]
 
@@ -74,7 +75,7 @@ def ask_all(asker: Asker, asked: Sequence[tuple[Question, Interval]], first: flo
     plan = CluePlan(rounds, first=first, frames=2, fps=FPS)
     answers = [asker.ask_again(question, plan) for question, _ in asked]
     ious = tuple(
-        max((interval_iou(span, truth) for span in intervals_of(answer.value)), default=0.0)
+        max((interval_iou(span, truth) for span in answer.spans), default=0.0)
         for answer, (_, truth) in zip(answers, asked, strict=True)
     )
     looks = [look for answer in answers for look in answer.looks]
@@ -87,7 +88,7 @@ def build_asker(model: str, frames: int = FRAMES) -> Asker:
     policy = load_policy(model).float().eval().requires_grad_(False)
     budget = FrameBudget(fps=4.0, min_frames=2, max_frames=frames, min_pixels=784, total_pixels=784)
     sampling = Sampling(40, temperature=0.0)
-    return Asker(policy, {"grounding": GroundingTask()}, {"grounding": budget}, sampling)
+    return Asker(policy, {GROUNDING.name: budget}, sampling)
 
 
 def report(points: Sequence[Point]) -> str:

@@ -28,7 +28,7 @@ import torch
 import transformers
 from omegaconf import DictConfig
 
-from vcr1.config.building import build, command_line, exit_on_user_error
+from vcr1.config.building import build, build_task, command_line, exit_on_user_error
 from vcr1.errors import UserError
 from vcr1.prediction import CluePlan, Limits, as_text, build_asker, check_model
 from vcr1.webpage import Files, Rules, is_loopback
@@ -52,7 +52,8 @@ def chat(cfg: DictConfig) -> None:
         from vcr1.webpage.page import Place, build_page, open_page
 
         files = Files(uploads, None if cfg.videos is None else Path(cfg.videos))
-        rules = Rules(files, tuple(asker.tasks), limits.query)
+        tasks = {str(name): build_task(cfg, str(name)) for name in cfg.get("tasks") or {}}
+        rules = Rules(files, tasks, limits.query)
         page = build_page(asker, plan, rules, "/".join(Path(cfg.model.path).parts[-2:]))
         open_page(page, Place(cfg.host, cfg.port, cfg.upload_mb, cfg.waiting))
         try:

@@ -20,7 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from vcr1.config.building import command_line, exit_on_user_error
+from vcr1.config.building import build_task, command_line, exit_on_user_error
 from vcr1.errors import UserError
 from vcr1.evaluation import (
     Answer,
@@ -38,21 +38,11 @@ from vcr1.evaluation import (
 from vcr1.readers.files import read_lines
 from vcr1.records import Batch, LostSample
 from vcr1.records.files import write_whole
+from vcr1.tasks import Task
 
 log = logging.getLogger(__name__)
 
 MISSING_PREDICTION = "missing_prediction"
-READERS = {
-    ("grounding", ".txt"): "vcr1.readers.read_charades_sta",
-    ("grounding", ".json"): "vcr1.readers.read_activitynet",
-    ("tracking", ".json"): "vcr1.readers.read_tracking_json",
-    ("grounded_qa", ".json"): "vcr1.readers.read_nextgqa_json",
-    ("qa", ".json"): "vcr1.readers.read_perception_test",
-    ("qa", ".parquet"): "vcr1.readers.read_video_mme",
-    ("quality", ".json"): "vcr1.readers.read_vidtab_quality",
-    ("captioning", ".jsonl"): "vcr1.readers.read_captions",
-}
-"""Who reads an annotation file, by task and ending; other lines of JSON are read by `read_jsonl`."""
 _SHOWN = 5
 
 
@@ -118,7 +108,7 @@ def read_one(cfg: DictConfig) -> Benchmark:
             raise UserError(
                 "say what the predictions answer: task=grounding annotations=FILE, or benchmark=charades_sta"
             )
-        reader = reader_of(tasks[0], str(cfg.annotations), cfg.tasks[tasks[0]].get("boxes"))
+        reader = reader_of(build_task(cfg, tasks[0]), str(cfg.annotations))
         with open_dict(cfg):
             reader |= {"annotations": str(cfg.annotations), "videos": cfg.videos or "."}
             node = {"task": tasks[0], "split": "val", "sources": {tasks[0]: {"val": reader}}}
@@ -131,21 +121,21 @@ def read_one(cfg: DictConfig) -> Benchmark:
     return found[0]
 
 
-def reader_of(task: str, annotations: str, boxes: int | None = None) -> dict[str, Any]:
-    """Which reader takes an annotation file of a task; ``boxes`` are asked where it tracks.
+def reader_of(task: Task, annotations: str) -> dict[str, Any]:
+    """Return the config of the reader that takes an annotation file of a task.
 
     Raises:
         UserError: none does.
     """
     ending = Path(annotations).suffix.lower()
-    more = {} if boxes is None else {"boxes": boxes}
-    if (task, ending) in READERS:
-        return {"_target_": READERS[task, ending], **more}
+    if ending in task.published:
+        shown = {} if task.frames is None else {"boxes": task.frames}
+        return {"_target_": task.published[ending], **shown}
     if ending == ".jsonl":
-        return {"_target_": "vcr1.readers.read_jsonl", "task": task, **more}
-    endings = sorted({end for name, end in READERS if name == task} | {".jsonl"})
+        return {"_target_": "vcr1.readers.read_jsonl", "task": f"${{tasks.{task.name}}}"}
+    endings = sorted({*task.published, ".jsonl"})
     raise UserError(
-        f"annotations={annotations}: of {task}, files that end with {' or '.join(endings)} can be read; "
+        f"annotations={annotations}: of {task.name}, files that end with {' or '.join(endings)} can be read; "
         f"or name a benchmark="
     )
 

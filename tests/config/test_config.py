@@ -33,6 +33,7 @@ from vcr1.config.choices import check_choices
 from vcr1.distributed.ranks import check_launcher
 from vcr1.errors import UserError
 from vcr1.policy import load_encoder
+from vcr1.readers import read_passes, read_synthetic
 
 OPTIONS = sorted(
     (path.parent.relative_to(conf_dir()).as_posix(), path.stem)
@@ -53,13 +54,17 @@ GROUPS = {
     "model",
     "report",
     "rollout",
+    "source",
     "strategy",
     "sweep",
     "task",
     "trainer",
 }
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
-FORWARDED: dict[Any, list[Callable[..., Any]]] = {DDPStrategy: [DistributedDataParallel]}
+FORWARDED: dict[Any, list[Callable[..., Any]]] = {
+    DDPStrategy: [DistributedDataParallel],
+    read_passes: [read_synthetic],
+}
 """Whose arguments a target takes as ``**kwargs``, where they are not those of its base classes."""
 
 
@@ -87,8 +92,9 @@ def targets(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 def parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
     """What a callable takes by name. ``**kwargs`` of a constructor stand for what its base classes take."""
     own = list(inspect.signature(target).parameters.values())
-    if isinstance(target, type) and any(one.kind is one.VAR_KEYWORD for one in own):
-        bases = [base for base in target.__mro__[1:] if base is not object and "__init__" in vars(base)]
+    if any(one.kind is one.VAR_KEYWORD for one in own):
+        classes = target.__mro__[1:] if isinstance(target, type) else ()
+        bases = [base for base in classes if base is not object and "__init__" in vars(base)]
         others = FORWARDED.get(target, bases)
         own += [one for other in others for one in inspect.signature(other).parameters.values()]
     return [one for one in own if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
@@ -118,7 +124,10 @@ def test_every_group_has_options() -> None:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_to_things_that_exist(group: str, option: str) -> None:
     config = {"benchmark": "evaluate", "clues": "predict"}.get(group, "train")
-    cfg = plain(composed(f"{group}={option}", config=config))
+    choice = [f"{group}={option}"]
+    if group == "source":  # what data sets are made of
+        choice = [f"+source@data.sources.own={option}", "+data.clips={train: 2, val: 1}"]
+    cfg = plain(composed(*choice, config=config))
     assert [place for place, _ in targets(cfg)] != []
     assert faults(cfg) == []
 

@@ -6,15 +6,18 @@ import pytest
 import torch
 
 from vcr1.errors import UserError, VideoError
-from vcr1.inference.clues import CluePlan, Look, deciding, gains_nothing, part_of, search, shifted, window
+from vcr1.inference.clues import CluePlan, Look, deciding, gains_nothing, part_of, search, window
 from vcr1.prediction import Answer, Question
-from vcr1.records import GroundedAnswer, Interval, ParseFailure, VideoClip, VideoSource
+from vcr1.records import Interval, ParseFailure, VideoClip, VideoSource
+from vcr1.tasks import GroundingTask
 from vcr1.video import FrameBudget
+
+GROUNDING = GroundingTask()
 
 WHOLE = Interval(0.0, 60.0)
 BUDGET = FrameBudget(fps=2.0, max_frames=40, min_pixels=784, total_pixels=78400)
 PLAN = CluePlan(rounds=2, first=0.5, fps=8.0, margin=0.5, least=4.0, settled=0.9)
-QUESTION = Question("q", VideoSource("a.mp4"), "the dog barks", "grounding")
+QUESTION = Question("q", VideoSource("a.mp4"), "the dog barks", GROUNDING)
 CLIP = VideoClip(torch.empty(0), (0,), (0.0,), 60.0, 60)
 
 
@@ -135,14 +138,6 @@ def test_a_part_of_a_part_lies_in_the_file() -> None:
     assert part_of(source, Interval(50, 60), WHOLE) == VideoSource("a.mp4", 60.0, 70.0)
     open_end = VideoSource("a.mp4")
     assert part_of(open_end, Interval(50, 60), WHOLE) == VideoSource("a.mp4", 50.0, None)
-
-
-def test_times_of_a_part_become_times_of_the_video() -> None:
-    assert shifted(Interval(1, 2), 10) == Interval(11, 12)
-    assert shifted(GroundedAnswer("B", (Interval(1, 2),)), 10) == GroundedAnswer("B", (Interval(11, 12),))
-    failed = GroundedAnswer("B", ParseFailure("no_glue"))
-    assert shifted(failed, 10) == failed
-    assert shifted(ParseFailure("no_answer"), 10) == ParseFailure("no_answer")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from vcr1.module import GRPOModule, PolicyModule, SFTModule, lr_factor
 from vcr1.objectives import PolicyLoss, policy_loss
 from vcr1.policy import Sampling, VideoPolicy, load_policy
 from vcr1.readers import Annotations
-from vcr1.records import Batch, Completion, Interval, Judge, Judgement, RolloutGroups, Sample
+from vcr1.records import Batch, Completion, Interval, Judgement, RolloutGroups, Sample, Scorer
 from vcr1.tasks import GroundingTask, QATask, Task
 from vcr1.video import ClipSpec, FrameBudget, ShapeEvent, write_clip
 
@@ -134,7 +134,7 @@ def two_tasks(
     return MixtureDataModule(parts, settings=settings)
 
 
-def judge(task: Judge, texts: list[str], samples: list[Sample]) -> list[Judgement]:
+def judge(task: Scorer, texts: list[str], samples: list[Sample]) -> list[Judgement]:
     return task.judge(texts, samples)()
 
 

@@ -10,10 +10,13 @@ import pytest
 
 from vcr1.errors import UserError
 from vcr1.records import Box
+from vcr1.tasks import CaptioningTask, QATask, Task, TrackingTask
 from vcr1.video import write_mp4
 from vcr1.webpage import Files, Form, Guard, Rules, is_loopback, question_of
 from vcr1.webpage.files import is_video
 from vcr1.webpage.form import box_text, source_of
+
+TASKS: dict[str, Task] = {"tracking": TrackingTask(), "qa": QATask(), "captioning": CaptioningTask()}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rules(place: Path) -> Rules:
-    return Rules(Files(place / "uploads", place / "videos"), ("tracking", "qa", "captioning"), 100)
+    return Rules(Files(place / "uploads", place / "videos"), TASKS, 100)
 
 
 def test_a_form_is_a_question(place: Path, rules: Rules) -> None:

@@ -33,9 +33,6 @@ class Slow:
         self.ended: list[str] = []
         self.most = 0
 
-    def names_times(self, question: Question) -> bool:
-        return False
-
     def ask(self, questions: list[Question], watch: Callable[[str], None]) -> list[Answer]:
         query, text = questions[0].query, ""
         self.running.append(query)
@@ -65,7 +62,7 @@ def page_of(tmp_path: Path, free_port: int) -> Iterator[Callable[[Any], str]]:
         opened = []
 
         def serve(asker: Any) -> str:
-            rules = Rules(Files(uploads, tmp_path), (), 100)
+            rules = Rules(Files(uploads, tmp_path), {}, 100)
             page = build_page(cast(Asker, asker), CluePlan(), rules, "slow")
             open_page(page, Place("127.0.0.1", free_port, upload_mb=1, waiting=4))
             opened.append(page)

@@ -10,9 +10,9 @@ import pytest
 from vcr1.errors import UserError
 from vcr1.prediction import Failure, Manner, Question, read_questions
 from vcr1.records import Box, GroundedAnswer, Interval, VideoSource
-from vcr1.tasks import QATask, TrackingTask
+from vcr1.tasks import BUILTIN, QATask, Task, TrackingTask
 
-TASKS = ("grounding", "tracking", "qa", "captioning", "quality", "grounded_qa")
+TASKS: dict[str, Task] = {task.name: task() for task in BUILTIN} | {"tracking": TrackingTask(boxes=2)}
 
 
 def manner(task: str = "free", **common: Any) -> Manner:
@@ -29,8 +29,8 @@ def test_questions_about_one_video() -> None:
     assert one == Question("clip", VideoSource("a/clip.mp4"), "what?")
     asked = read_questions("clip.mp4", ["one", "two"], manner("grounding", start=2.0, end=8))
     assert asked == [
-        Question("clip-0", VideoSource("clip.mp4", 2.0, 8), "one", "grounding"),
-        Question("clip-1", VideoSource("clip.mp4", 2.0, 8), "two", "grounding"),
+        Question("clip-0", VideoSource("clip.mp4", 2.0, 8), "one", TASKS["grounding"]),
+        Question("clip-1", VideoSource("clip.mp4", 2.0, 8), "two", TASKS["grounding"]),
     ]
 
 
@@ -80,8 +80,8 @@ def test_lines_name_their_own_task_and_part(tmp_path: Path) -> None:
     file.write_text("\n\n".join(map(json.dumps, rows)))
     asked = read_questions(str(file), ["what?", "why?"], manner("grounding"))
     assert asked == [
-        Question("dog", VideoSource(f"{tmp_path}/a.mp4", 1.5), "the dog barks", "grounding"),
-        Question("3", VideoSource(f"{tmp_path}/b.mp4"), "the cat", "tracking", Box(0, 0, 0.5, 0.5)),
+        Question("dog", VideoSource(f"{tmp_path}/a.mp4", 1.5), "the dog barks", TASKS["grounding"]),
+        Question("3", VideoSource(f"{tmp_path}/b.mp4"), "the cat", TASKS["tracking"], Box(0, 0, 0.5, 0.5)),
         Question("5-0", VideoSource(f"{tmp_path}/c.mp4"), "what?"),
         Question("5-1", VideoSource(f"{tmp_path}/c.mp4"), "why?"),
     ]
@@ -148,7 +148,7 @@ def test_the_lines_that_one_trains_on_are_asked_and_their_truth_is_kept(tmp_path
     file.write_text(json.dumps({"video": "clips/a", "duration": 8} | line))
     (found,) = read_questions(str(file), [], manner(task))
     assert isinstance(found, Question), found
-    assert (found.task, Path(found.source.path).resolve()) == (task, tmp_path / "videos" / "a.mp4")
+    assert (found.task.name, Path(found.source.path).resolve()) == (task, tmp_path / "videos" / "a.mp4")
     assert found.truth is not None
     assert found.truth.target == truth
     assert found.sample().target == ((Box(0.1, 0.2, 0.3, 0.6),) if task == "tracking" else None)

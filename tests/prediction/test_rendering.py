@@ -14,14 +14,27 @@ from vcr1.errors import UserError
 from vcr1.prediction import Answer, Question
 from vcr1.prediction.rendering import box_at, draw, render_answers
 from vcr1.records import Box, GroundedAnswer, Interval, VideoClip, VideoSource
+from vcr1.tasks import FREE, GroundedQATask, GroundingTask, Task, TrackingTask
 from vcr1.video import FrameBudget, PatchGrid, read_clip, read_timeline, write_mp4
 
 BLUE, ORANGE, GREY = (38, 103, 201), (224, 123, 31), (208, 208, 208)
 
+TASKS: dict[type, Task] = {
+    Interval: GroundingTask(),
+    GroundedAnswer: GroundedQATask(),
+    tuple: TrackingTask(),
+}
+
 
 def answer(value: Any, times: tuple[float, ...] = (0.0, 2.0)) -> Answer:
     clip = VideoClip(torch.empty(0), tuple(range(len(times))), times, 4.0, 16)
-    return Answer(Question("q", VideoSource("a.mp4"), "?"), "", value, clip, 1, False)
+    tasks: dict[type, Task] = {
+        Interval: GroundingTask(),
+        GroundedAnswer: GroundedQATask(),
+        tuple: TrackingTask(),
+    }
+    question = Question("q", VideoSource("a.mp4"), "?", tasks.get(type(value), FREE))
+    return Answer(question, "", value, clip, 1, False)
 
 
 def test_a_box_moves_evenly_between_the_asked_frames() -> None:

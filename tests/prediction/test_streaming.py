@@ -16,7 +16,10 @@ from vcr1.errors import VideoError
 from vcr1.policy import Sampling
 from vcr1.prediction import Answer, Asker, CluePlan, Look, Question, draw_answer, first_frame, stream_answer
 from vcr1.records import Box, Interval, VideoClip, VideoSource
+from vcr1.tasks import GroundingTask, TrackingTask
 from vcr1.video import FrameBudget, GuardedReader, write_mp4
+
+GROUNDING = GroundingTask()
 
 
 def answer(question: Question, text: str, value: Any = None, frames: int = 8) -> Answer:
@@ -93,7 +96,7 @@ class Looker(Asker):
     """Answers each look with the same span."""
 
     def __init__(self) -> None:
-        super().__init__(cast(Any, None), {}, {"grounding": FrameBudget()}, Sampling())
+        super().__init__(cast(Any, None), {"grounding": FrameBudget()}, Sampling())
 
     def ask(self, questions: Any, budget: Any = None, watch: Any = None) -> list[Answer]:
         watch("1.0 to")
@@ -103,7 +106,7 @@ class Looker(Asker):
 
 
 def test_each_look_is_streamed(video: VideoSource) -> None:
-    question = Question("q", video, "when?", "grounding")
+    question = Question("q", video, "when?", GROUNDING)
     *grown, last = stream_answer(Looker(), question, CluePlan(rounds=1))
     assert isinstance(last, Answer)
     assert grown == ["1.0 to"] * len(last.looks)
@@ -131,7 +134,7 @@ def drawn(path: Path, given: Answer) -> np.ndarray:
 
 
 def test_named_times_are_a_bar(video: VideoSource, tmp_path: Path) -> None:
-    grounding = Question("q", video, "when?", "grounding")
+    grounding = Question("q", video, "when?", GROUNDING)
     half, whole = (
         np.flatnonzero(drawn(tmp_path, answer(grounding, "", Interval(0.0, end))).any(0))
         for end in (2.0, 4.0)
@@ -142,7 +145,7 @@ def test_named_times_are_a_bar(video: VideoSource, tmp_path: Path) -> None:
 
 
 def test_boxes_are_drawn_into_the_asked_frames_four_in_a_row(video: VideoSource, tmp_path: Path) -> None:
-    tracking = Question("q", video, "it", "tracking", Box(0.2, 0.2, 0.8, 0.8))
+    tracking = Question("q", video, "it", TrackingTask(), Box(0.2, 0.2, 0.8, 0.8))
     picture = drawn(tmp_path, answer(tracking, "", (Box(0.2, 0.2, 0.8, 0.8),) * 8))
     height, width = picture.shape
     assert width == 4 * 1.2 * 110

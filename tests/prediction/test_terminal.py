@@ -7,9 +7,12 @@ import torch
 from vcr1.inference.clues import Look
 from vcr1.prediction import Answer, Question, remarks
 from vcr1.records import GroundedAnswer, Interval, ParseFailure, VideoClip, VideoSource
+from vcr1.tasks import GroundingTask
+
+GROUNDING = GroundingTask()
 
 CLIP = VideoClip(torch.empty(0), (0,), (0.0,), 80.0, 320)
-QUESTION = Question("q", VideoSource("a.mp4"), "the dog barks", "grounding")
+QUESTION = Question("q", VideoSource("a.mp4"), "the dog barks", GROUNDING)
 SPAN = Interval(35.64285714285714, 39.6)
 LOOK = Look(Interval(31.14285714285714, 40.0), 12, 6, "4.5 to 8.5", (SPAN,))
 ANSWER = Answer(QUESTION, "4.5 to 8.5", SPAN, CLIP, 9, False, (LOOK,), stopped="clues.rounds=1")

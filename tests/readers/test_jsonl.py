@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 
 from vcr1.errors import UserError
 from vcr1.readers.annotations import Annotations
-from vcr1.readers.jsonl import COMMON, TASKS, read_jsonl
+from vcr1.readers.jsonl import COMMON, read_jsonl
 from vcr1.records import Box, GroundedAnswer, Interval, VideoSource
+from vcr1.tasks import BUILTIN, FREE, QATask, Task, TrackingTask
+
+TASKS: dict[str, Task] = {
+    task.name: TrackingTask(boxes=2) if task is TrackingTask else task() for task in BUILTIN
+}
 
 ROWS: dict[str, dict[str, Any]] = {
     "grounding": {"query": "a dog runs", "interval": [1.5, 4]},
@@ -39,10 +44,10 @@ def read(videos: Path, task: str, *rows: dict[str, Any], **changes: Any) -> Anno
     return read_text(videos, task, "\n".join(lines))
 
 
-def read_text(videos: Path, task: str, text: str) -> Annotations:
+def read_text(videos: Path, task: str, text: str, reads: Task | None = None) -> Annotations:
     file = videos / "rows.jsonl"
     file.write_text(text, encoding="utf-8", newline="")
-    return read_jsonl(str(file), str(videos), task)
+    return read_jsonl(str(file), str(videos), reads or TASKS[task])
 
 
 def test_every_task_has_a_row_here() -> None:
@@ -286,12 +291,18 @@ def test_ids_must_differ(videos: Path) -> None:
 
 
 def test_unknown_tasks_and_missing_files(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"task='QA'; read_jsonl reads the tasks grounding, tracking, "):
-        read_jsonl("none", str(videos), "QA")
+    with pytest.raises(UserError, match=r"^task='qa' is no task; in a config write task: \$\{tasks\.qa\}$"):
+        read_jsonl("none", str(videos), "qa")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="does not exist"):
-        read_jsonl(str(tmp_path / "none.jsonl"), str(videos), "qa")
+        read_jsonl(str(tmp_path / "none.jsonl"), str(videos), QATask())
     with pytest.raises(UserError, match="nothing to work with"):
         read(videos, "qa", video="gone")
+
+
+def test_a_task_without_fields_reads_no_lines(videos: Path) -> None:
+    (videos / "rows.jsonl").write_text('{"video": "a"}')
+    with pytest.raises(UserError, match=r"line 1: the task free reads no lines of JSON; give its class"):
+        read_jsonl(str(videos / "rows.jsonl"), str(videos), FREE)
 
 
 def test_blank_lines_and_limits(videos: Path) -> None:
@@ -299,7 +310,7 @@ def test_blank_lines_and_limits(videos: Path) -> None:
     text = f"\ufeff{line}\r\n\r\n{line}\n"
     found = read_text(videos, "qa", text)
     assert [sample.id for sample in found.samples] == ["rows-1", "rows-3"]
-    assert len(read_jsonl(str(videos / "rows.jsonl"), str(videos), "qa", limit=1).samples) == 1
+    assert len(read_jsonl(str(videos / "rows.jsonl"), str(videos), QATask(), limit=1).samples) == 1
 
 
 # --------------------------------------------------------------------------------------------- properties
@@ -342,7 +353,9 @@ MORE = st.fixed_dictionaries({}, optional={"id": TEXT, "category": TEXT, "ration
 @given(st.data(), st.sampled_from(list(OWN)), st.booleans())
 def test_what_is_written_comes_back(videos: Path, data: st.DataObject, task: str, ascii_only: bool) -> None:
     row = data.draw(OWN[task]) | data.draw(MORE)
-    found = read_text(videos, task, json.dumps({"video": "a"} | row, ensure_ascii=ascii_only))
+    text = json.dumps({"video": "a"} | row, ensure_ascii=ascii_only)
+    shown = TrackingTask(boxes=len(row["boxes"])) if task == "tracking" else None
+    found = read_text(videos, task, text, shown)
     (sample,) = found.samples
     assert found.mended == found.dropped == {}
     assert sample.id == row.get("id", "rows-1")
@@ -368,7 +381,7 @@ VALUES = st.recursive(
 @SHARED
 @given(st.data(), st.sampled_from(list(TASKS)))
 def test_hostile_lines_are_read_dropped_or_named(videos: Path, data: st.DataObject, task: str) -> None:
-    names = st.sampled_from([*COMMON, *TASKS[task][1]])
+    names = st.sampled_from([*COMMON, *TASKS[task].row_fields])
     row = {"video": "a"} | ROWS[task] | data.draw(st.dictionaries(names, VALUES, min_size=1, max_size=3))
     good = json.dumps({"video": "a", "id": "good line"} | ROWS[task])
     message = ""

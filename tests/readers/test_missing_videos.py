@@ -23,6 +23,7 @@ from vcr1.readers import (
     reading_for,
 )
 from vcr1.records import Interval, VideoSource
+from vcr1.tasks import GroundingTask, QATask
 
 
 def test_a_kept_row_has_its_target_and_the_path_it_would_have(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_a_reversed_span_counts_as_an_official_scorer_counts_it(tmp_path: Path) 
 
 def test_the_folder_may_be_missing_only_where_no_video_is_needed(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"video": "x.mp4", "query": "it", "interval": [1, 2]}\n')
-    arguments = (str(tmp_path / "a.jsonl"), str(tmp_path / "nowhere"), "grounding")
+    arguments = (str(tmp_path / "a.jsonl"), str(tmp_path / "nowhere"), GroundingTask())
     with reading_for(Purpose.EVALUATION), pytest.raises(UserError, match="nowhere does not exist"):
         read_jsonl(*arguments)
     with reading_for(Purpose.SCORING):
@@ -120,7 +121,7 @@ def own_lines(folder: Path) -> Annotations:
     common = {"query": "Which?", "options": ["x", "y"], "answer": "x", "category": "noisy"}
     lines = [json.dumps({"video": name, **common}) for name in ("a", NO_NAME)]
     (folder / "a.jsonl").write_text("\n".join(lines))
-    return read_jsonl(str(folder / "a.jsonl"), str(folder), "qa")
+    return read_jsonl(str(folder / "a.jsonl"), str(folder), QATask())
 
 
 def nextgqa(folder: Path) -> Annotations:

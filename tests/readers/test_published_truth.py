@@ -243,13 +243,16 @@ def test_json_that_is_lines_and_lines_that_are_json(tmp_path: Path) -> None:
     assert read_json(lines) == [row, row]
     whole = tmp_path / "rows.jsonl"
     whole.write_text(json.dumps([row, row | {"id": "b"}], indent=2))
-    assert [one.id for one in read_jsonl(str(whole), str(tmp_path), "grounding").samples] == ["rows-1", "b"]
+    assert [one.id for one in read_jsonl(str(whole), str(tmp_path), GroundingTask()).samples] == [
+        "rows-1",
+        "b",
+    ]
     lines.write_text(json.dumps(row) + "\n{broken\n")
     with pytest.raises(UserError, match=r"rows\.json, line 2: not valid JSON"):
         read_json(lines)
     whole.write_text(json.dumps([row, row | {"intervall": 3}]))
     with pytest.raises(UserError, match=r"rows\.jsonl, row 2: unknown field 'intervall'"):
-        read_jsonl(str(whole), str(tmp_path), "grounding")
+        read_jsonl(str(whole), str(tmp_path), GroundingTask())
 
 
 @pytest.mark.parametrize("purpose", [Purpose.TRAINING, Purpose.EVALUATION])
@@ -263,7 +266,7 @@ def test_a_span_in_frames_does_not_pass_where_the_row_states_a_duration(
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with reading_for(purpose):
-        found = read_jsonl(str(tmp_path / "a.jsonl"), str(tmp_path), "grounding")
+        found = read_jsonl(str(tmp_path / "a.jsonl"), str(tmp_path), GroundingTask())
     if purpose is Purpose.TRAINING:
         assert found.dropped == {"outside_the_video": 1, "ends_far_behind_the_video": 1}
     else:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from vcr1.errors import UserError
 from vcr1.readers import read_synthetic
-from vcr1.readers.synthetic import Manner, ask_about, kinds_of, show_part
+from vcr1.readers.synthetic import ask_about, show_part
+from vcr1.readers.synthetic_questions import QUESTIONS, AskingStyle
 from vcr1.records import Box, GroundedAnswer, Interval, Sample
 from vcr1.tasks import CaptioningTask, GroundedQATask, GroundingTask, QATask, QualityTask, Task, TrackingTask
 from vcr1.video import COLORS, DIRECTIONS, SHAPES, WORLDS, ClipSpec, ShapeEvent
@@ -36,7 +37,7 @@ seeds = st.integers(0, 2**32)
 
 
 def ask(spec: ClipSpec, task: str, kind: str = "events", seed: int = 0, loosen: float = 0.0) -> list[Sample]:
-    return ask_about(spec, task, kind, "v.mp4", "c", random.Random(seed), Manner(loosen))
+    return ask_about(spec, task, kind, "v.mp4", "c", random.Random(seed), AskingStyle(loosen))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_parts_are_drawn_anew_for_each_draw(folder: str) -> None:
 @given(seed=seeds)
 def test_every_true_answer_earns_all_rewards(task: str, seed: int) -> None:
     judge = TASKS[task]
-    for kind in kinds_of(task):
+    for kind in QUESTIONS[task]:
         spec = WORLDS[kind](random.Random(seed))
         for sample in ask(spec, task, kind, seed):
             (found,) = judge.judge([judge.answer(sample)], [sample])()
@@ -329,7 +330,7 @@ def test_quality_asks_for_the_camera(degradation: str) -> None:
 
 
 def test_the_table_of_tasks_and_clips() -> None:
-    assert {task: kinds_of(task) for task in TASKS} == {
+    assert {task: list(QUESTIONS[task]) for task in TASKS} == {
         "grounding": ["events"],
         "tracking": ["motion"],
         "grounded_qa": ["events"],

@@ -10,6 +10,7 @@ import pytest
 
 from vcr1.errors import UserError
 from vcr1.readers import Annotations, Purpose, read_jsonl, reading_for
+from vcr1.tasks import TrackingTask
 from vcr1.video import FrameBudget, PatchGrid, evenly_spaced, read_clip, write_mp4
 
 
@@ -31,7 +32,7 @@ def read(videos: Path, **fields: Any) -> Annotations:
     own = {name.rstrip("_"): value for name, value in fields.items()}
     rows = [{"video": "a", "query": "it"} | own, {"video": "a", "query": "it", "boxes": [box(0)] * 4}]
     (videos / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return read_jsonl(str(videos / "a.jsonl"), str(videos), "tracking", boxes=4)
+    return read_jsonl(str(videos / "a.jsonl"), str(videos), TrackingTask(boxes=4))
 
 
 def lefts(found: Annotations) -> list[float]:

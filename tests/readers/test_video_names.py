@@ -8,6 +8,7 @@ import pytest
 
 from vcr1.errors import UserError
 from vcr1.readers import Purpose, VideoFolder, read_jsonl, read_tracking_json, reading_for
+from vcr1.tasks import GroundingTask
 
 SLICES = Path(__file__).resolve().parents[2] / "../shared/slices"
 
@@ -100,7 +101,7 @@ def test_an_error_names_the_places_that_were_tried(folder: Path, tmp_path: Path)
     file.write_text('{"video": "data/clips/gone", "query": "it", "interval": [1, 2]}')
     places = ", ".join(str(folder / place) for place in ("data/clips/gone", "clips/gone", "gone"))
     with pytest.raises(UserError, match=rf"a-1: no video 'data/clips/gone'; tried {places}, with .* \.mp4"):
-        read_jsonl(str(file), str(folder), "grounding")
+        read_jsonl(str(file), str(folder), GroundingTask())
 
 
 def got10k(folder: Path, names: list[str]) -> None:

@@ -14,14 +14,13 @@ from rich.console import Console
 from vcr1.config.building import build, build_data, load_config
 from vcr1.config.preflight import preflight
 from vcr1.data import MixtureDataModule
-from vcr1.records import Box, Completion, GroundedAnswer, Interval, Judgement, ParseFailure, Sample
+from vcr1.records import Completion, Interval, Judgement, ParseFailure, Sample
 from vcr1.reporting.report import (
     Clock,
     Evaluation,
     Report,
     baselines,
     show_table,
-    spans_of,
     write_report,
 )
 
@@ -151,22 +150,6 @@ def test_the_blind_answer_the_same_samples(mixture: MixtureDataModule) -> None:
         "tracking": {"first_box", "constant"},
     }
     assert 0 < found["tracking"]["first_box"]["AO"] < 1
-
-
-def test_spans_of_an_answer() -> None:
-    one, other = Interval(0, 1), Interval(2, 3)
-    assert spans_of(one) == (one,)
-    assert spans_of((one, other)) == (one, other)
-    assert spans_of(GroundedAnswer("A", (one, other))) == (one, other)
-    nothing = (
-        ParseFailure("no_answer"),
-        GroundedAnswer("A", ParseFailure("no_glue")),
-        (Box(0, 0, 1, 1),),
-        "A",
-        None,
-        (),
-    )
-    assert [spans_of(answer) for answer in nothing] == [()] * len(nothing)
 
 
 # ----------------------------------------------------------------------------------------------- table

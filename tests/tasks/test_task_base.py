@@ -4,6 +4,7 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 
 from vcr1.errors import UserError
 from vcr1.records import Box, Completion, GroundedAnswer, Interval, Judgement, ParseFailure, Prompt, Sample
-from vcr1.tasks import CaptioningTask, GroundedQATask, GroundingTask, QATask, QualityTask, Task, TrackingTask
+from vcr1.tasks import (
+    FREE,
+    CaptioningTask,
+    GroundedQATask,
+    GroundingTask,
+    QATask,
+    QualityTask,
+    Task,
+    TrackingTask,
+)
 from vcr1.tasks.base import accuracies, format_share, mean_of, most_frequent
 
 BOX = Box(0.1, 0.2, 0.4, 0.6)
@@ -305,3 +315,45 @@ def test_accuracies_over_all_and_per_category() -> None:
 def test_the_most_frequent_answer_is_the_first_of_equals() -> None:
     assert most_frequent(["c", "a", "b", "b", "a"]) == "a"
     assert most_frequent(["b"]) == "b"
+
+
+# ------------------------------------------------------------------------------- what a task says of a value
+
+
+FIRST, SECOND = Interval(1, 2), Interval(4, 5)
+BOXES = (Box(0, 0, 0.5, 0.5), Box(0.5, 0.5, 1, 1))
+NO_ANSWER, NO_GLUE = ParseFailure("no_answer"), ParseFailure("no_glue")
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "spans", "boxes", "failure"),
+    [
+        (GroundingTask(), FIRST, (FIRST,), (), None),
+        (GroundingTask(), NO_ANSWER, (), (), "no_answer"),
+        (GroundedQATask(), GroundedAnswer("B", (FIRST, SECOND)), (FIRST, SECOND), (), None),
+        (GroundedQATask(), GroundedAnswer("B", NO_GLUE), (), (), "no_glue"),
+        (GroundedQATask(), GroundedAnswer(NO_ANSWER, (FIRST,)), (FIRST,), (), "no_answer"),
+        (GroundedQATask(), NO_ANSWER, (), (), "no_answer"),
+        (TrackingTask(boxes=2), BOXES, (), BOXES, None),
+        (TrackingTask(boxes=2), NO_ANSWER, (), (), "no_answer"),
+        (TrackingTask(boxes=2), None, (), (), None),
+        (QATask(), "A", (), (), None),
+        (FREE, "a text", (), (), None),
+    ],
+)
+def test_a_task_says_the_spans_and_boxes_of_a_value(
+    task: Task, value: Any, spans: Any, boxes: Any, failure: str | None
+) -> None:
+    assert task.spans(value) == spans
+    assert task.boxes(value) == boxes
+    assert task.failure(value) == failure
+    assert task.spans(task.shift(value, 10)) == tuple(
+        Interval(span.start + 10, span.end + 10) for span in spans
+    )
+    if not spans:
+        assert task.shift(value, 10) == value
+
+
+def test_a_shifted_answer_keeps_its_letter() -> None:
+    shifted = GroundedQATask().shift(GroundedAnswer("B", (FIRST,)), 10)
+    assert shifted == GroundedAnswer("B", (Interval(11, 12),))

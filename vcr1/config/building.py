@@ -35,6 +35,16 @@ VIDEOS = "videos.jsonl"
 # For hydra.run.dir and hydra.sweep.dir.
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
+
+def source_task(*, _parent_: DictConfig) -> str:
+    """Return the task of a source: the key of the config that holds the split which asks."""
+    source = _parent_._get_parent()
+    return str(source._key()) if source is not None else ""
+
+
+# For conf/source: `sources.qa.val` asks for the task qa.
+OmegaConf.register_new_resolver("source_task", source_task, replace=True)
+
 # For train.yaml. What is cached is also what the jobs of a sweep are given, on whichever machine they run.
 OmegaConf.register_new_resolver("launch", ranks.launch_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("only_first", ranks.only_first, replace=True)

@@ -6,7 +6,6 @@ import csv
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,10 +15,8 @@ from vcr1.errors import VideoError
 from vcr1.evaluation.answers import Answer
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.statistics import nan_mean
-from vcr1.inference.clues import shifted
-from vcr1.records import ParseFailure, Sample
+from vcr1.records import Sample
 from vcr1.reporting.pictures import TimelineEntry, TrackEntry, column_of, save, smooth, timelines, tracks
-from vcr1.reporting.report import spans_of
 from vcr1.video import GuardedReader, PatchGrid
 
 log = logging.getLogger(__name__)
@@ -143,21 +140,20 @@ def _entry(
     benchmark: Benchmark, sample: Sample, answer: Answer, reader: GuardedReader
 ) -> TimelineEntry | TrackEntry | None:
     """One clip of a picture."""
-    value: Any = shifted(benchmark.task.parse(answer.completion, sample), answer.shown_from)
+    task = benchmark.task
+    value = task.shift(task.parse(answer.completion, sample), answer.shown_from)
     try:
-        clip = reader.clip(sample.source, benchmark.budget, GRID, frames=benchmark.task.frames)
+        clip = reader.clip(sample.source, benchmark.budget, GRID, frames=task.frames)
     except VideoError as error:
         log.warning("no picture of sample %s: %s", sample.id, error)
         return None
     score = next(iter(answer.scores.values()))
     title = f"{sample.query[:90]}  ({next(iter(answer.scores))} {score:.2f})"
-    if isinstance(sample.target, tuple):
-        return TrackEntry(
-            clip, title, {"truth": sample.target, "answer": () if isinstance(value, ParseFailure) else value}
-        )
-    if not (truth := spans_of(sample.target)):
-        return TimelineEntry(clip, f"{title}: {_short(answer)}", {})
-    return TimelineEntry(clip, title, {"truth": truth, "answer": spans_of(value)})
+    if boxes := task.boxes(sample.target):
+        return TrackEntry(clip, title, {"truth": boxes, "answer": task.boxes(value)})
+    if spans := task.spans(sample.target):
+        return TimelineEntry(clip, title, {"truth": spans, "answer": task.spans(value)})
+    return TimelineEntry(clip, f"{title}: {_short(answer)}", {})
 
 
 def _short(answer: Answer) -> str:

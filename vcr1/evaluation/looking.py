@@ -9,7 +9,7 @@ from typing import Any
 from vcr1.errors import UserError
 from vcr1.evaluation.answers import Answer, answer_of, plain, scores_of
 from vcr1.evaluation.benchmarks import Benchmark
-from vcr1.inference.clues import CluePlan, Look, deciding, intervals_of, look_again, part_of, shifted
+from vcr1.inference.clues import CluePlan, Look, deciding, look_again, part_of
 from vcr1.policy import PromptEncoder
 from vcr1.records import Batch, Completion, Interval, Sample, VideoClip
 from vcr1.video import FrameBudget, GuardedReader
@@ -64,9 +64,9 @@ class Eyes:
         whole = Interval(0.0, self.reader.duration(source))
 
         def seen(part: Interval, clip: VideoClip, text: str) -> Seen:
-            value = shifted(task.parse(text, sample), part.start)
+            value = task.shift(task.parse(text, sample), part.start)
             tokens = grid.tokens(len(clip.indices), *clip.frames.shape[-2:])
-            return Seen(text, value, (Look(part, len(clip.indices), tokens, text, intervals_of(value)),))
+            return Seen(text, value, (Look(part, len(clip.indices), tokens, text, task.spans(value)),))
 
         def ask(part: Interval, budget: FrameBudget) -> Seen:
             shown = replace(sample, video=part_of(source, part, whole))

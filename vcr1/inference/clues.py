@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from vcr1.errors import UserError, VideoError
-from vcr1.records import GroundedAnswer, Interval, ParseFailure, VideoSource
+from vcr1.records import Interval, VideoSource
 from vcr1.scoring.geometry import interval_iou
 from vcr1.video import FrameBudget
 
@@ -39,10 +39,6 @@ class Looked(Protocol):
     """An answer that a look has given: a dataclass with these fields, among others."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def value(self) -> Any:
-        """What the task reads in the text, in seconds of the video."""
 
     @property
     def looks(self) -> tuple[Look, ...]:
@@ -165,8 +161,8 @@ def look_again(best: A, ask: Ask[A], whole: Interval, budget: FrameBudget, plan:
             stopped = f"the part cannot be shown: {error}"
             break
         looks += answer.looks
-        before, best = best, answer if intervals_of(answer.value) else best
-        if best is answer and agree(before, answer) >= plan.settled:
+        before, best = best, answer if answer.looks[-1].intervals else best
+        if best is answer and overlap(before, answer) >= plan.settled:
             stopped = "two looks agree"
             break
     return replace(best, looks=looks, stopped=stopped)
@@ -213,26 +209,7 @@ def part_of(source: VideoSource, part: Interval, whole: Interval) -> VideoSource
     return replace(source, start=source.start + part.start, end=end)
 
 
-def intervals_of(value: Any) -> tuple[Interval, ...]:
-    """The spans of time that a value names; none of a value of another kind."""
-    if isinstance(value, Interval):
-        return (value,)
-    if isinstance(value, GroundedAnswer) and not isinstance(value.intervals, ParseFailure):
-        return value.intervals
-    return ()
-
-
-def agree(one: Looked, other: Looked) -> float:
-    """IoU of the times that two answers name as a whole."""
-    spans = [intervals_of(answer.value) for answer in (one, other)]
+def overlap(one: Looked, other: Looked) -> float:
+    """Return the IoU of the times that two answers name as a whole, in their last looks."""
+    spans = [answer.looks[-1].intervals for answer in (one, other)]
     return interval_iou(*map(hull_of, spans)) if all(spans) else 0.0
-
-
-def shifted(value: Any, seconds: float) -> Any:
-    """A value whose times count from so much earlier; other values as they are."""
-    match value:
-        case Interval():
-            return Interval(value.start + seconds, value.end + seconds)
-        case GroundedAnswer() if not isinstance(value.intervals, ParseFailure):
-            return replace(value, intervals=tuple(shifted(span, seconds) for span in value.intervals))
-    return value

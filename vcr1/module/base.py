@@ -18,7 +18,7 @@ from vcr1.module.randomness import seed_of, seed_process
 from vcr1.module.rollouts import lost_judgement
 from vcr1.module.schedule import SCHEDULES, lr_factor
 from vcr1.policy import Sampling, VideoPolicy
-from vcr1.records import Batch, Judge, Judgement, PromptInputs
+from vcr1.records import Batch, Judgement, PromptInputs, Scorer
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class PolicyModule(L.LightningModule):
         self.seed = seed
         self.phase = PhaseTimer()
         self.judgements: dict[str, dict[str, Judgement]] = {}
-        self.validated: dict[str, Judge] = {}
+        self.validated: dict[str, Scorer] = {}
         self.evaluation = "val"
         self.redo: Callable[[], Tensor] | None = None  # a step's loss once more, in smaller passes
         self._loss: Tensor | None = None
@@ -142,7 +142,7 @@ class PolicyModule(L.LightningModule):
         """The inputs of a batch; a stand-in's where all samples are lost and other ranks may have theirs."""
         return batch.inputs if batch.samples else self.policy.stand_in()
 
-    def task_metrics(self, task: Judge, judgements: Sequence[Judgement]) -> dict[str, float]:
+    def task_metrics(self, task: Scorer, judgements: Sequence[Judgement]) -> dict[str, float]:
         """Means over completions of rewards, metrics and failures, under the task's name; always all keys."""
         self._unjudged += sum(judgement.unjudged for judgement in judgements)
         reward = nan_mean([judgement.total for judgement in judgements])

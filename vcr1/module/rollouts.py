@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vcr1.objectives import group_deviations, masked_mean, zero_variance
-from vcr1.records import Batch, Completion, Judge, Judgement, LostSample, ParseFailure, RolloutGroups
+from vcr1.records import Batch, Completion, Judgement, LostSample, ParseFailure, RolloutGroups, Scorer
 
 PendingGroups = Callable[[], list[list[Judgement]]]
 """Judgements of ``P x G`` completions that are under way: the call waits for them."""
@@ -177,7 +177,7 @@ def numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(scalars, values.tolist(), strict=True))
 
 
-def lost_judgement(task: Judge, lost: LostSample) -> Judgement:
+def lost_judgement(task: Scorer, lost: LostSample) -> Judgement:
     """What a sample scores whose video could not be read: nothing, but it counts."""
     return Judgement(
         sample_id=lost.sample_id,
@@ -186,4 +186,5 @@ def lost_judgement(task: Judge, lost: LostSample) -> Judgement:
         total=0.0,
         metrics=dict.fromkeys(task.metric_names, 0.0),
         category=lost.category,
+        failure="lost_video",
     )

@@ -5,7 +5,7 @@ from vcr1.prediction.answers import Answer, report_of, write_report
 from vcr1.prediction.asking import Asker, Limits, Watch, check_length
 from vcr1.prediction.drawing import draw_answer, first_frame
 from vcr1.prediction.overrides import as_text
-from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
+from vcr1.prediction.questions import Failure, Manner, Question, read_questions
 from vcr1.prediction.rendering import render_answers
 from vcr1.prediction.setup import (
     build_asker,
@@ -19,7 +19,6 @@ from vcr1.prediction.streaming import stream_answer
 from vcr1.prediction.terminal import Terminal, remarks
 
 __all__ = [
-    "FREE",
     "Answer",
     "Asker",
     "CluePlan",

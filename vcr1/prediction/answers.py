@@ -11,9 +11,10 @@ from typing import Any
 
 from vcr1.errors import UserError
 from vcr1.inference.clues import Look
-from vcr1.prediction.questions import FREE, Failure, Question
+from vcr1.prediction.questions import Failure, Question
 from vcr1.records import Box, GroundedAnswer, Interval, ParseFailure, VideoClip
 from vcr1.records.files import write_whole
+from vcr1.tasks import FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +44,20 @@ class Answer:
     stopped: str | None = None
     scores: Mapping[str, float] | None = None
 
+    @property
+    def spans(self) -> tuple[Interval, ...]:
+        """The spans of time that the answer names."""
+        return self.question.task.spans(self.value)
 
-def boxes_of(value: Any) -> tuple[Box, ...]:
-    """The boxes that a value names; none of a value of another kind."""
-    return value if isinstance(value, tuple) and all(isinstance(one, Box) for one in value) else ()
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes that the answer names, one for each shown frame."""
+        return self.question.task.boxes(self.value)
 
-
-def failure_of(value: Any) -> str | None:
-    """Why an answer, or a part of it, could not be read; None where it could."""
-    parts = (value.letter, value.intervals) if isinstance(value, GroundedAnswer) else (value,)
-    return next((part.reason for part in parts if isinstance(part, ParseFailure)), None)
+    @property
+    def failure(self) -> str | None:
+        """Reason for which the answer, or a part of it, could not be read; None where it could."""
+        return self.question.task.failure(self.value)
 
 
 def to_json(found: Answer | Failure) -> dict[str, Any]:
@@ -61,15 +66,15 @@ def to_json(found: Answer | Failure) -> dict[str, Any]:
         return asdict(found)
     question, source = found.question, found.question.source
     part = {"start": source.start, "end": source.end} if source.start or source.end is not None else {}
-    row: dict[str, Any] = {"id": question.id, "video": source.path, **part, "task": question.task}
+    row: dict[str, Any] = {"id": question.id, "video": source.path, **part, "task": question.task.name}
     row |= {"query": question.query, "text": found.text}
-    if question.task != FREE:
-        row |= {"answer": plain(found.value), "parse_failure": failure_of(found.value)}
+    if question.task is not FREE:
+        row |= {"answer": plain(found.value), "parse_failure": found.failure}
     if question.truth is not None:
         row |= {"truth": plain(question.truth.target), "scores": found.scores}
     elif question.unused is not None:
         row["truth_unused"] = question.unused
-    if boxes_of(found.value):
+    if found.boxes:
         row["times"] = [round(time, 3) for time in found.clip.timestamps]
     row |= {"tokens": found.tokens, "truncated": found.truncated, "frames": len(found.clip.indices)}
     if found.stopped is not None:
@@ -104,7 +109,7 @@ def report_of(found: Sequence[Answer | Failure], model: str, complete: bool = Tr
     """
     answers = [one for one in found if isinstance(one, Answer)]
     failures = [one for one in found if isinstance(one, Failure)]
-    reasons = Counter(reason for one in answers if (reason := failure_of(one.value)) is not None)
+    reasons = Counter(reason for one in answers if (reason := one.failure) is not None)
     counts = {"answers": len(answers), "failures": len(failures), "not_read": dict(sorted(reasons.items()))}
     return {
         "model": model,

@@ -10,17 +10,13 @@ from typing import Any
 import torch
 
 from vcr1.errors import UserError, VideoError
-from vcr1.inference.clues import CluePlan, Look, intervals_of, part_of, search, shifted
+from vcr1.inference.clues import CluePlan, Look, part_of, search
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.policy.answering import answer_together
 from vcr1.prediction.answers import Answer
-from vcr1.prediction.questions import FREE, Question
-from vcr1.records import Completion, Interval, Prompt, VideoClip, VideoSource, to_device
-from vcr1.tasks import Task
+from vcr1.prediction.questions import Question
+from vcr1.records import Completion, Interval, VideoClip, VideoSource, to_device
 from vcr1.video import FrameBudget, GuardedReader
-
-JUDGED = ("captioning",)
-"""Tasks whose answers are scored by a judge, which prediction does without."""
 
 Watch = Callable[[str], None]
 """Sees an answer grow: called with its text so far."""
@@ -55,8 +51,7 @@ class Asker:
 
     Args:
         policy: the model, on its device.
-        tasks: name -> task.
-        budgets: name of a task, or ``free`` -> how much of a video may be shown.
+        budgets: name of a task -> how much of a video may be shown.
         sampling: decoding parameters.
         reader: decodes the videos; None for one with the usual limits.
         limits: what is refused.
@@ -66,7 +61,6 @@ class Asker:
     def __init__(
         self,
         policy: VideoPolicy,
-        tasks: Mapping[str, Task],
         budgets: Mapping[str, FrameBudget],
         sampling: Sampling,
         reader: GuardedReader | None = None,
@@ -74,7 +68,6 @@ class Asker:
         seed: int = 0,
     ) -> None:
         self.policy = policy
-        self.tasks = dict(tasks)
         self.budgets = dict(budgets)
         self.sampling = sampling
         self.reader = reader or GuardedReader()
@@ -87,7 +80,7 @@ class Asker:
         """The questions in groups that see the same frames, none larger than ``limits.together``."""
         groups: dict[Any, list[list[Question]]] = {}
         for question in questions:
-            key = (question.source, self._frames(question), self.budgets[question.task])
+            key = (question.source, question.task.frames, self.budgets[question.task.name])
             parts = groups.setdefault(key, [[]])
             if len(parts[-1]) == self.limits.together:
                 parts.append([])
@@ -109,10 +102,9 @@ class Asker:
             UserError: the prompt or a setting does not fit the model.
         """
         first = questions[0]
-        frames = self._frames(first)
-        clip = self._show(first.source, budget or self.budgets[first.task], frames)
+        clip = self._show(first.source, budget or self.budgets[first.task.name], first.task.frames)
         encoder = self.policy.encoder
-        prompts = [self._prompt(question) for question in questions]
+        prompts = [question.task.prompt(question.sample()) for question in questions]
         device = next(self.policy.parameters()).device
         inputs = [to_device(item, device) for item in encoder.about(prompts, clip)]
         generator = torch.Generator(device).manual_seed(self.seed)
@@ -130,7 +122,7 @@ class Asker:
             Answer(
                 question=question,
                 text=texts[0],
-                value=self._parse(question, texts[0]),
+                value=question.task.parse(texts[0], question.sample()),
                 clip=timing,
                 tokens=int(lengths[0]),
                 truncated=bool(cut[0]),
@@ -158,41 +150,23 @@ class Asker:
         def ask(part: Interval, budget: FrameBudget) -> Answer:
             shown = replace(question, source=part_of(source, part, whole))
             (answer,) = self.ask([shown], budget, watch)
-            value = shifted(answer.value, part.start)
-            look = replace(answer.looks[0], part=part, intervals=intervals_of(value))
+            value = question.task.shift(answer.value, part.start)
+            look = replace(answer.looks[0], part=part, intervals=question.task.spans(value))
             return replace(answer, question=question, value=value, looks=(look,))
 
-        return search(ask, whole, self.budgets[question.task], plan)
+        return search(ask, whole, self.budgets[question.task.name], plan)
 
     def scored(self, answer: Answer) -> Answer:
         """The answer with what it scores, where its line states the truth; captions have no score here."""
         truth = answer.question.truth
-        if truth is None or answer.question.task in JUDGED:
+        if truth is None or answer.question.task.needs_judge:
             return answer
         completion = Completion(answer.text, answer.value)
-        return replace(answer, scores=self.tasks[answer.question.task].measure(completion, truth))
-
-    def names_times(self, question: Question) -> bool:
-        """Whether answers to a question name times, at which the model can look again."""
-        return question.task != FREE and self.tasks[question.task].names_times
-
-    def _frames(self, question: Question) -> int | None:
-        """How many frames the question's task shows; None leaves it to the budget."""
-        return None if question.task == FREE else self.tasks[question.task].frames
-
-    def _prompt(self, question: Question) -> Prompt:
-        if question.task == FREE:
-            return Prompt(question.query.strip())
-        return self.tasks[question.task].prompt(question.sample())
-
-    def _parse(self, question: Question, text: str) -> Any:
-        if question.task == FREE:
-            return text
-        return self.tasks[question.task].parse(text, question.sample())
+        return replace(answer, scores=answer.question.task.measure(completion, truth))
 
     def _look(self, clip: VideoClip, question: Question, text: str) -> Look:
         tokens = self.policy.encoder.grid.tokens(len(clip.indices), *clip.frames.shape[-2:])
-        spans = intervals_of(self._parse(question, text))
+        spans = question.task.spans(question.task.parse(text, question.sample()))
         return Look(Interval(0.0, clip.duration), len(clip.indices), tokens, text, spans)
 
     def _show(self, source: VideoSource, budget: FrameBudget, frames: int | None) -> VideoClip:

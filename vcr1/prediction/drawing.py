@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcr1.inference.clues import intervals_of
-from vcr1.prediction.answers import Answer, boxes_of
+from vcr1.prediction.answers import Answer
 from vcr1.records import VideoClip, VideoSource
 from vcr1.reporting.pictures import STRIP_FRAMES, TimelineEntry, TrackEntry, timelines, tracks
 from vcr1.video import FrameBudget, GuardedReader, PatchGrid
@@ -36,7 +35,7 @@ def draw_answer(answer: Answer, path: Path, reader: GuardedReader) -> None:
     Raises:
         VideoError: the video cannot be read.
     """
-    boxes = boxes_of(answer.value)
+    boxes = answer.boxes
     count = len(answer.clip.indices) if boxes else None
     clip = reader.clip(answer.question.source, SHOWN, GRID, frames=count)
     if boxes:
@@ -49,8 +48,8 @@ def draw_answer(answer: Answer, path: Path, reader: GuardedReader) -> None:
             path,
         )
         return
-    named = intervals_of(answer.value)
-    timelines([TimelineEntry(clip, answer.question.query[:90], {"answer": named} if named else {})], path)
+    spans = {"answer": answer.spans} if answer.spans else {}
+    timelines([TimelineEntry(clip, answer.question.query[:90], spans)], path)
 
 
 def first_frame(source: VideoSource, reader: GuardedReader) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,10 @@ from vcr1.errors import UserError
 from vcr1.prediction.truth import FIELDS, first_box, folders_of, truth_of
 from vcr1.readers import VideoFolder
 from vcr1.readers.files import read_lines
-from vcr1.readers.jsonl import INSTRUCTION
 from vcr1.readers.videos import ENDINGS
 from vcr1.records import Box, Sample, VideoSource
+from vcr1.tasks import FREE, Task
 
-FREE = "free"
-"""Name of the questions that belong to no task: the model is asked them as they are."""
-CHOICES = {"qa": 2, "grounded_qa": 2, "quality": 2}
-"""Tasks that choose, and the fewest options to choose from."""
-BOXED = ("tracking",)
-"""Tasks that want the object's first box."""
-WORDLESS = ("captioning",)
-"""Tasks that ask by themselves where no question is typed."""
 MAX_OPTIONS = 26
 """There are so many letters."""
 
@@ -37,7 +29,7 @@ class Question:
         id: unique in its batch.
         source: the video or the part of it.
         query: what is asked.
-        task: name of the task that it belongs to, or ``free``.
+        task: the task that it belongs to.
         box: of the object in the first frame, where the task tracks.
         options: what there is to choose from.
         truth: the sample of a line that states its truth; it is compared with the answer, never shown.
@@ -47,7 +39,7 @@ class Question:
     id: str
     source: VideoSource
     query: str
-    task: str = FREE
+    task: Task = FREE
     box: Box | None = None
     options: tuple[str, ...] = ()
     truth: Sample | None = None
@@ -75,23 +67,34 @@ class Manner:
     """What questions are checked by, and what they are where they do not say.
 
     Attributes:
-        task: of questions that name none, or ``free``.
-        tasks: names of the tasks that there are.
+        task: name of the task of questions that name none, or ``free``.
+        tasks: name -> task.
         max_query: most characters of a query, and of all options.
         common: further fields, such as ``box`` and ``options``, of questions that do not have them.
         place: where questions come from that are in no file, as sentences name it.
         videos: folder of the videos that a JSONL file names; None looks beside the file, then in
             ``../videos``.
-        boxes: how many frames tracking shows.
     """
 
-    task: str = FREE
-    tasks: tuple[str, ...] = ()
+    task: str = FREE.name
+    tasks: Mapping[str, Task] = field(default_factory=dict)
     max_query: int = 8192
     common: Mapping[str, Any] = field(default_factory=dict)
     place: str = "the command line"
     videos: str | None = None
-    boxes: int | None = None
+
+    def find(self, name: str, place: str) -> Task:
+        """Return the task of a name.
+
+        Raises:
+            UserError: there is none; begins with ``place``.
+        """
+        if name == FREE.name:
+            return FREE
+        if name not in self.tasks:
+            known = ", ".join([*self.tasks, FREE.name])
+            raise UserError(f"{place}: task {name} is not among those of this run: {known}")
+        return self.tasks[name]
 
 
 def read_questions(video: str, queries: Sequence[str], manner: Manner) -> list[Question | Failure]:
@@ -126,8 +129,9 @@ def read_questions(video: str, queries: Sequence[str], manner: Manner) -> list[Q
     else:
         videos = [video]
     asked: list[Question | Failure] = []
+    task = manner.find(manner.task, manner.place)
     for path in videos:
-        for number, query in enumerate(_asked(queries, manner.task)):
+        for number, query in enumerate(_asked(queries, task)):
             id_ = Path(path).stem if len(queries) < 2 else f"{Path(path).stem}-{number}"
             asked.append(_question({**manner.common, "query": query}, id_, path, manner, manner.place))
     return asked
@@ -138,17 +142,18 @@ def _of_lines(path: str, queries: Sequence[str], manner: Manner) -> list[Questio
     asked: list[Question | Failure] = []
     ids: set[str] = set()
     folders = folders_of(path, manner.videos)
+    fields = dict.fromkeys([*FIELDS, *(name for task in manner.tasks.values() for name in task.row_fields)])
     for number, line in read_lines(path):
         place = f"{path} line {number}"
         row: dict[str, Any] = {}
         try:
-            row = _row(line, place)
+            row = _row(line, place, fields)
             video = row.get("video")
             if not isinstance(video, str) or not video:
                 raise UserError(f"{place}: needs the field 'video', the path of a video")
             stated = {name: value for name, value in row.items() if value is not None}
             row = {**{name: value for name, value in manner.common.items() if value is not None}, **stated}
-            row["box"], task = first_box(row), str(row.get("task", manner.task))
+            row["box"], task = first_box(row), manner.find(str(row.get("task", manner.task)), place)
             own = [row["query"]] if "query" in row else _asked(queries, task)
             for position, query in enumerate(own):
                 id_ = str(row.get("id", number)) + (f"-{position}" if len(own) > 1 else "")
@@ -157,7 +162,7 @@ def _of_lines(path: str, queries: Sequence[str], manner: Manner) -> list[Questio
                 ids.add(id_)
                 folder, source = _found(folders, video, place)
                 question = _question({**row, "query": query}, id_, source, manner, place)
-                truth = truth_of(stated, place, task, folder, manner.boxes)
+                truth = truth_of(stated, place, task, folder)
                 known = {"unused": truth} if isinstance(truth, str) else {"truth": truth}
                 asked.append(replace(question, **known))
         except UserError as error:
@@ -178,7 +183,7 @@ def _found(folders: Sequence[VideoFolder], video: str, place: str) -> tuple[Vide
     raise UserError(f"{place}: {'; '.join(folder.tried(video) for folder in folders)}")
 
 
-def _row(line: str, place: str) -> dict[str, Any]:
+def _row(line: str, place: str, fields: Iterable[str]) -> dict[str, Any]:
     """The object of a line.
 
     Raises:
@@ -190,22 +195,20 @@ def _row(line: str, place: str) -> dict[str, Any]:
         raise UserError(f"{place}: not valid JSON ({error})") from error
     if not isinstance(row, dict):
         raise UserError(f"{place}: a line must be an object such as {{'video': ..., 'query': ...}}")
-    if unknown := sorted(set(row) - set(FIELDS)):
-        raise UserError(f"{place}: unknown field {', '.join(unknown)}; there are {', '.join(FIELDS)}")
+    if unknown := sorted(set(row) - set(fields)):
+        raise UserError(f"{place}: unknown field {', '.join(unknown)}; there are {', '.join(fields)}")
     return row
 
 
-def _asked(queries: Sequence[str], task: str) -> Sequence[str]:
-    """The queries, or the one that needs no words.
+def _asked(queries: Sequence[str], task: Task) -> Sequence[str]:
+    """Return the queries, or the one that the task asks by itself.
 
     Raises:
         UserError: there is nothing to ask.
     """
-    if queries:
-        return queries
-    if task in WORDLESS:
-        return [INSTRUCTION]
-    raise UserError('nothing is asked: give query="..."')
+    if not queries and task.needs.query is None:
+        raise UserError('nothing is asked: give query="..."')
+    return queries or [str(task.needs.query)]
 
 
 def _question(row: Mapping[str, Any], id_: str, video: str, manner: Manner, place: str) -> Question:
@@ -214,21 +217,18 @@ def _question(row: Mapping[str, Any], id_: str, video: str, manner: Manner, plac
     Raises:
         UserError: they do not; names the place and the field.
     """
-    task = str(row.get("task", manner.task))
-    if task != FREE and task not in manner.tasks:
-        known = ", ".join([*manner.tasks, FREE])
-        raise UserError(f"{place}: task {task} is not among those of this run: {known}")
+    task = manner.find(str(row.get("task", manner.task)), place)
     query = row["query"]
     _check_query(query, f"{place}: query", manner.max_query)
     options = row.get("options") or []
     if not isinstance(options, list) or not all(isinstance(item, str | int | float) for item in options):
         raise UserError(f"{place}: options must be a list of texts, such as options=[red,blue]")
-    if not CHOICES.get(task, 0) <= len(options) <= MAX_OPTIONS:
-        raise UserError(f"{place}: {task} takes 2 to {MAX_OPTIONS} options, found {len(options)}")
+    if not task.needs.options <= len(options) <= MAX_OPTIONS:
+        raise UserError(f"{place}: {task.name} takes 2 to {MAX_OPTIONS} options, found {len(options)}")
     _check_query("".join(map(str, options)) or "-", f"{place}: options", manner.max_query)
     box = None if row.get("box") is None else _box(row["box"], place)
-    if task in BOXED and box is None:
-        raise UserError(f"{place}: {task} needs the object's first box, box=[left,top,right,bottom]")
+    if task.needs.box and box is None:
+        raise UserError(f"{place}: {task.name} needs the object's first box, box=[left,top,right,bottom]")
     return Question(id_, _source(video, row, place), query, task, box, tuple(map(str, options)))
 
 

@@ -13,8 +13,7 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageDraw
 
 from vcr1.errors import UserError
-from vcr1.inference.clues import intervals_of
-from vcr1.prediction.answers import Answer, boxes_of
+from vcr1.prediction.answers import Answer
 from vcr1.records import Box, Interval, VideoSource
 from vcr1.records.files import replacing
 from vcr1.video import GuardedReader, Timeline, read_timeline
@@ -114,14 +113,14 @@ def draw(picture: Image.Image, answers: Sequence[Answer], time: float, duration:
     pen = ImageDraw.Draw(picture)
     width, height = picture.size
     line = max(min(width, height) // 100, 2)
-    timed = [answer for answer in answers if intervals_of(answer.value)]
+    timed = [answer for answer in answers if answer.spans]
     for number, answer in enumerate(answers):
         color = COLORS[number % len(COLORS)]
-        if boxes := boxes_of(answer.value):
+        if boxes := answer.boxes:
             box = box_at(boxes, answer.clip.timestamps, time)
             corners = (box.x0 * width, box.y0 * height, box.x1 * width - 1, box.y1 * height - 1)
             pen.rectangle(corners, outline=color, width=line)
-        spans = intervals_of(answer.value)
+        spans = answer.spans
         if not spans:
             continue
         row = timed.index(answer)

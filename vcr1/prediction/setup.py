@@ -13,7 +13,8 @@ from vcr1.errors import UserError
 from vcr1.inference.clues import CluePlan
 from vcr1.inference.weights import chosen_weights
 from vcr1.prediction.asking import Asker, Limits
-from vcr1.prediction.questions import FREE, Failure, Manner, Question, read_questions
+from vcr1.prediction.questions import Failure, Manner, Question, read_questions
+from vcr1.tasks import FREE
 from vcr1.video import DECODERS, GuardedReader
 
 COMMON = ("box", "options", "start", "end", "fps")
@@ -35,7 +36,7 @@ def questions_of(cfg: DictConfig, limits: Limits, plan: CluePlan) -> list[Questi
     Raises:
         UserError: nothing, or what cannot be; or further looks for a task that names no times.
     """
-    tasks = tuple(str(name) for name in cfg.get("tasks") or {})
+    tasks = {str(name): build_task(cfg, str(name)) for name in cfg.get("tasks") or {}}
     if len(tasks) > 1 and not str(cfg.video).lower().endswith(".jsonl"):
         raise UserError(
             f"task={'+'.join(tasks)}: choose one, or ask by a JSONL file whose lines name their task"
@@ -45,16 +46,15 @@ def questions_of(cfg: DictConfig, limits: Limits, plan: CluePlan) -> list[Questi
     queries = query if isinstance(query, list) else [] if query is None else [query]
     common = {name: plain[name] for name in COMMON}
     manner = Manner(
-        tasks[0] if len(tasks) == 1 else FREE,
+        next(iter(tasks)) if len(tasks) == 1 else FREE.name,
         tasks,
         int(limits.query),
         common,
         videos=None if cfg.videos is None else str(cfg.videos),
-        boxes=OmegaConf.select(cfg, "tasks.tracking.boxes"),
     )
     asked = read_questions(str(cfg.video), [str(one) for one in queries], manner)
     kinds = {one.task for one in asked if isinstance(one, Question)} if plan.rounds else set()
-    timeless = sorted(kind for kind in kinds if kind == FREE or not build_task(cfg, kind).names_times)
+    timeless = sorted(kind.name for kind in kinds if not kind.names_times)
     if timeless:
         raise UserError(
             f"clues={plan.rounds}: {', '.join(timeless)} names no times to look at again; "
@@ -133,8 +133,7 @@ def build_asker(
         UserError: weights or a setting that cannot be used.
     """
     sampling = build(cfg.rollout)
-    tasks = {str(name): build_task(cfg, str(name)) for name in cfg.get("tasks") or {}}
-    budgets = {name: build_budget(cfg, name) for name in [*tasks, FREE]}
+    budgets = {name: build_budget(cfg, name) for name in [*map(str, cfg.get("tasks") or {}), FREE.name]}
     policy = build(cfg.model)
     policy.eval().requires_grad_(False).to(device)
-    return Asker(policy, tasks, budgets, sampling, reader or video_reader(cfg), limits, cfg.seed)
+    return Asker(policy, budgets, sampling, reader or video_reader(cfg), limits, cfg.seed)

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from vcr1.prediction.answers import Answer, failure_of, plain
-from vcr1.prediction.questions import FREE, Failure
+from vcr1.prediction.answers import Answer, plain
+from vcr1.prediction.questions import Failure
 from vcr1.prediction.streaming import NO_CHARACTER
+from vcr1.tasks import FREE
 
 
 def remarks(answer: Answer) -> list[str]:
@@ -20,8 +21,8 @@ def remarks(answer: Answer) -> list[str]:
             f"look {number}: {look.part.start:.1f} to {look.part.end:.1f} s, {look.frames} frames, "
             f"{look.vision_tokens} vision tokens: {spans}"
         )
-    if answer.question.task != FREE:
-        reason = failure_of(answer.value)
+    if answer.question.task is not FREE:
+        reason = answer.failure
         lines.append(f"{_rounded(plain(answer.value))}" if reason is None else f"cannot be read: {reason}")
     if answer.question.truth is not None:
         scores = "".join(f"; {name} {value:.3f}" for name, value in (answer.scores or {}).items())

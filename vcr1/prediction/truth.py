@@ -8,52 +8,41 @@ from typing import Any
 
 from vcr1.errors import UserError
 from vcr1.readers import Annotations, Purpose, VideoFolder, reading_for
-from vcr1.readers.jsonl import COMMON, TASKS, task_sample
+from vcr1.readers.jsonl import COMMON, task_sample
 from vcr1.readers.rows import Row
 from vcr1.records import Sample
+from vcr1.tasks import BUILTIN, Task
 
 ASKED = ("id", "video", "task", "query", "box", "options", "start", "end", "fps")
 """Fields that say what is asked."""
-TRUTH: dict[str, tuple[str, ...]] = {
-    "grounding": ("interval",),
-    "tracking": ("boxes", "xywh"),
-    "grounded_qa": ("answer", "intervals"),
-    "qa": ("answer",),
-    "captioning": ("caption",),
-    "quality": ("answer",),
-}
-"""Task -> fields of which any says that a line states the truth."""
-FIELDS = tuple(dict.fromkeys([*ASKED, *COMMON, *(name for _, own in TASKS.values() for name in own)]))
-"""What a line may hold: what is asked, and whatever training lines hold (`vcr1.readers.jsonl`)."""
+FIELDS = tuple(dict.fromkeys([*ASKED, *COMMON, *(name for task in BUILTIN for name in task.row_fields)]))
+"""Fields that a line may hold: those of the question, and those of training lines (`vcr1.readers.jsonl`)."""
 
 
-def truth_of(
-    row: Mapping[str, Any], place: str, task: str, folder: VideoFolder, boxes: int | None
-) -> Sample | str | None:
-    """The sample that training and evaluation would read in a line, with the truth as it is written.
+def truth_of(row: Mapping[str, Any], place: str, task: Task, folder: VideoFolder) -> Sample | str | None:
+    """Return the sample that training and evaluation would read in a line, with the truth as it is written.
 
     Args:
         row: the line's own fields, without nulls.
         place: file and line, for messages.
         task: of the question.
         folder: of the videos.
-        boxes: how many frames tracking shows.
 
     Returns:
         The sample; a sentence, where the line states a truth that cannot be used; None where it states none.
     """
-    stated = {name for names in TRUTH.values() for name in names} & row.keys()
-    if not stated:
+    known = {name for one in (*BUILTIN, task) for name in one.truth_fields}
+    if not (stated := known & row.keys()):
         return None
-    if task not in TASKS:
+    if not task.row_fields:
         return f"{', '.join(sorted(stated))} not used: name their task, such as task=grounding"
-    if not stated & set(TRUTH[task]):
-        return f"{', '.join(sorted(stated))} not used: no truth of the task {task}"
-    content = {name: row[name] for name in (*COMMON, *TASKS[task][1]) if name in row}
+    if not stated & set(task.truth_fields):
+        return f"{', '.join(sorted(stated))} not used: no truth of the task {task.name}"
+    content = {name: row[name] for name in (*COMMON, *task.row_fields) if name in row}
     attempt = Annotations(place)
     try:
         with reading_for(Purpose.EVALUATION):
-            sample = task_sample(Row(place, place, content), folder, task, attempt, boxes)
+            sample = task_sample(Row(place, place, content), folder, task, attempt)
     except UserError as error:
         return f"truth not used: {error}"
     if sample is None:

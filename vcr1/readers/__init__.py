@@ -20,7 +20,7 @@ from vcr1.readers.jsonl import read_jsonl
 from vcr1.readers.multiple_choice import read_mvbench, read_perception_test, read_video_mme
 from vcr1.readers.nextgqa import read_nextgqa, read_nextgqa_json
 from vcr1.readers.quality import read_vidtab_quality
-from vcr1.readers.synthetic import read_synthetic
+from vcr1.readers.synthetic import read_passes, read_synthetic
 from vcr1.readers.videos import VideoFolder
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "read_mvbench",
     "read_nextgqa",
     "read_nextgqa_json",
+    "read_passes",
     "read_perception_test",
     "read_synthetic",
     "read_tracking_json",

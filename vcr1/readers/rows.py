@@ -22,6 +22,11 @@ Footage = tuple[str | VideoSource, float | None]
 """A sample's video, and the length in seconds, where it is known, of what is shown: the part or the whole."""
 
 
+def seconds_of(footage: Footage | None) -> float | None:
+    """Return the seconds of a sample's video, where they are known."""
+    return None if footage is None else footage[1]
+
+
 def read_rows(path: str | Path) -> list[Any]:
     """The rows of a JSON file that is a list.
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 
-from vcr1.errors import VideoError
+from vcr1.errors import UserError, VideoError
 from vcr1.readers.annotations import Annotations
-from vcr1.records import VideoSource
+from vcr1.readers.boxes import corners_of, mend_boxes
+from vcr1.readers.rows import Footage, Row, are_numbers, as_float
+from vcr1.records import Box, VideoSource
 from vcr1.video import current_reader, evenly_spaced, frame_times
 
 Corners = Sequence[float]
@@ -92,3 +95,58 @@ def _between(time: float, boxes: Sequence[Corners], times: Sequence[float]) -> C
         if not (box[0] <= box[2] and box[1] <= box[3]):
             return box
     return [math.fsum((a * (1 - share), b * share)) for a, b in zip(first, second, strict=True)]
+
+
+def read_boxes(row: Row, footage: Footage | None, count: int, attempt: Annotations) -> tuple[Box, ...] | None:
+    """Return the boxes of a line of JSON, one for each of ``count`` shown frames.
+
+    None where they are of no use, counted in ``attempt``, or where there is no video.
+
+    Raises:
+        UserError: a field is missing or has a wrong form.
+    """
+    corners, times = _corners(row, attempt), _box_times(row)
+    if corners is None or footage is None:
+        return None
+    if times is not None and len(times) != len(corners):
+        raise UserError(
+            f"{row.place}: {len(corners)} boxes, but {len(times)} box_times; give one for each box"
+        )
+    source = footage[0] if isinstance(footage[0], VideoSource) else VideoSource(footage[0])
+    shown = sample_boxes(corners, times, count, source, attempt)
+    return None if shown is None else mend_boxes(shown, attempt, written="boxes" in row.content)
+
+
+def _corners(row: Row, attempt: Annotations) -> list[Sequence[float]] | None:
+    """Return a row's boxes as corners in fractions; None for a frame without a size, which is counted."""
+    sizes = [name for name in ("xywh", "width", "height") if name in row.content]
+    if "boxes" in row.content or not sizes:
+        if sizes:
+            raise UserError(f"{row.place}: has 'boxes' and also {sizes[0]!r}; keep fractions or pixels")
+        form = "[[x0, y0, x1, y1], ...], or pixels as xywh with width and height"
+        corners: list[Sequence[float]] = list(row.numbers("boxes", 4, form))
+    else:
+        rectangles = row.numbers("xywh", 4, "[[x, y, w, h], ...] in pixels, with width and height")
+        width, height = row.number("width"), row.number("height")
+        if width is None or height is None:
+            raise row.fault("width" if width is None else "height", "of the frame in pixels")
+        if not (0 < width < math.inf and 0 < height < math.inf):
+            attempt.drop("frame_size_not_positive", attempt.source)
+            return None
+        corners = list(corners_of(rectangles, width, height))
+    if len(corners) < 2:
+        raise row.fault("xywh" if sizes else "boxes", "two boxes or more")
+    return corners
+
+
+def _box_times(row: Row) -> list[float] | None:
+    """Return the times of a row's boxes in seconds, ascending; None where it does not state them."""
+    if "box_times" not in row.content:
+        return None
+    values, form = row.content["box_times"], "seconds in ascending order, one for each box"
+    if not isinstance(values, list) or not are_numbers(values, len(values)):
+        raise row.fault("box_times", form)
+    times = [as_float(value) for value in values]
+    if not all(map(math.isfinite, times)) or any(a >= b for a, b in pairwise(times)):
+        raise row.fault("box_times", form)
+    return times

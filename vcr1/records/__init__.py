@@ -19,10 +19,10 @@ Times are seconds from the start of the video; boxes are normalised corners in 0
 from vcr1.records.batches import (
     Batch,
     Completion,
-    Judge,
     Judgement,
     PendingJudgements,
     RolloutGroups,
+    Scorer,
 )
 from vcr1.records.samples import (
     LostSample,
@@ -51,7 +51,6 @@ __all__ = [
     "EventScores",
     "GroundedAnswer",
     "Interval",
-    "Judge",
     "JudgeFailure",
     "JudgedCaption",
     "Judgement",
@@ -62,6 +61,7 @@ __all__ = [
     "PromptInputs",
     "RolloutGroups",
     "Sample",
+    "Scorer",
     "Tracklet",
     "VideoClip",
     "VideoSource",

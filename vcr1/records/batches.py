@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vcr1.records.samples import LostSample, PromptInputs, Sample, VideoClip, to_device
-from vcr1.records.values import GroundedAnswer, ParseFailure
+from vcr1.records.values import ParseFailure
 
 SMALL_BYTES = 2**16
 """Tensors below this travel from a data loader's worker as bytes: each that goes through shared memory costs
@@ -39,6 +39,7 @@ class Judgement:
         total: weighted sum of the parts; NaN where one is.
         metrics: metric -> value of this sample (``iou`` for grounding); NaN where its judge failed.
         category: the group in which the sample is counted by itself, if any.
+        failure: reason for which the completion, or a part of it, could not be read; None where it could.
     """
 
     sample_id: str
@@ -47,13 +48,7 @@ class Judgement:
     total: float
     metrics: dict[str, float]
     category: str | None = None
-
-    @property
-    def failure(self) -> str | None:
-        """Reason of the parse failure, or None; of the first part that failed where there are two."""
-        value = self.completion.value
-        parts = (value.letter, value.intervals) if isinstance(value, GroundedAnswer) else (value,)
-        return next((part.reason for part in parts if isinstance(part, ParseFailure)), None)
+    failure: str | None = None
 
     @property
     def unjudged(self) -> bool:
@@ -102,8 +97,8 @@ PendingJudgements = Callable[[], list[Judgement]]
 """Judgements that are under way: the call waits for them."""
 
 
-class Judge(Protocol):
-    """What a batch brings along to judge its completions: the face of a task that a module sees.
+class Scorer(Protocol):
+    """The part of a task that a batch brings along, to score its completions.
 
     Attributes:
         name: the task's name, used in metric keys.
@@ -145,7 +140,7 @@ class Batch:
 
     def __init__(
         self,
-        task: Judge,
+        task: Scorer,
         samples: list[Sample],
         clips: list[VideoClip],
         inputs: list[PromptInputs],
@@ -182,7 +177,7 @@ def _portable(tensor: Tensor) -> Tensor | NDArray[Any]:
 
 
 def _unpickled(
-    task: Judge,
+    task: Scorer,
     samples: list[Sample],
     frames: list[Any],
     clips: list[tuple[Any, ...]],

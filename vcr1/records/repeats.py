@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vcr1.records import Batch, Judge
+from vcr1.records import Batch, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Again(Batch):
         task: the judge of its samples.
     """
 
-    def __init__(self, task: Judge) -> None:
+    def __init__(self, task: Scorer) -> None:
         super().__init__(task, [], [], [], [])
 
     def to(self, device: torch.device) -> Again:

@@ -18,7 +18,7 @@ from rich.table import Table
 from vcr1.data import MixtureDataModule, TaskDataModule
 from vcr1.errors import VideoError
 from vcr1.module import PolicyModule
-from vcr1.records import GroundedAnswer, Interval, Judgement, Sample, VideoSource
+from vcr1.records import Judgement, Sample, VideoSource
 from vcr1.records.files import write_whole
 from vcr1.reporting.pictures import TimelineEntry, TrackEntry, learning_curve, timelines, tracks
 
@@ -205,34 +205,24 @@ def _draw_answers(report: Report, path: Path, data: TaskDataModule, clips: int) 
         for label, evaluation in (("before", report.before), ("after", report.after)):
             if evaluation:
                 answers[label] = evaluation.judgements[name][sample.id].completion.value
-        drawn = {label: spans_of(answer) for label, answer in answers.items()}
-        if not any(drawn.values()) and not isinstance(sample.target, tuple):
+        spans = {label: data.task.spans(answer) for label, answer in answers.items()}
+        boxes = {label: data.task.boxes(answer) for label, answer in answers.items()}
+        if not any(spans.values()) and not boxes["truth"]:
             continue
         try:
             clip = data.reader.clip(sample.source, data.budget, data.grid, frames=data.task.frames)
         except VideoError as error:  # it was there when it was asked about
             log.warning("no picture of sample %s: %s", sample.id, error)
             continue
-        if isinstance(sample.target, tuple):
-            boxes = {label: answer if isinstance(answer, tuple) else () for label, answer in answers.items()}
+        if boxes["truth"]:
             tracklets.append(TrackEntry(clip, sample.query, boxes))
         else:
-            intervals.append(TimelineEntry(clip, sample.query, drawn))
+            intervals.append(TimelineEntry(clip, sample.query, spans))
     if intervals:
         timelines(intervals, path)
     if tracklets:
         tracks(tracklets, path)
     return bool(intervals or tracklets)
-
-
-def spans_of(answer: Any) -> tuple[Interval, ...]:
-    """The spans of time that an answer names; none where it names none."""
-    if isinstance(answer, GroundedAnswer):
-        answer = answer.intervals
-    if isinstance(answer, Interval):
-        return (answer,)
-    is_spans = isinstance(answer, tuple) and all(isinstance(span, Interval) for span in answer)
-    return answer if is_spans else ()
 
 
 def _lost(evaluation: Evaluation, task: str, sample: Sample) -> bool:

@@ -7,9 +7,12 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from vcr1.errors import UserError
+from vcr1.readers.annotations import Annotations
+from vcr1.readers.jsonl import Content
+from vcr1.readers.rows import Footage, Row
 from vcr1.records import Box, Completion, Interval, Judgement, ParseFailure, PendingJudgements, Prompt, Sample
 from vcr1.scoring.metrics import accuracy_by, mean
 from vcr1.scoring.parsing import without_tags
@@ -51,6 +54,10 @@ class Task(ABC):
         names_times: whether its answers are spans of time, an `Interval` or a `GroundedAnswer`, so that the
             model can look again at what it names.
         needs: what a question must state beside its video.
+        row_fields: fields of its lines of JSON, besides those of every task (`vcr1.readers.jsonl`); none
+            where it reads no lines.
+        truth_fields: those of them that state the truth.
+        published: ending of an annotation file as it is published -> dotted path of its reader.
         needs_judge: whether a judge scores the answers; prediction does without it.
 
     Args:
@@ -72,6 +79,9 @@ class Task(ABC):
     names_times: bool = False
     needs: QuestionNeeds = QuestionNeeds()
     needs_judge: bool = False
+    row_fields: tuple[str, ...] = ()
+    truth_fields: tuple[str, ...] = ()
+    published: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -124,6 +134,19 @@ class Task(ABC):
     @abstractmethod
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
         """The data set's metrics over all judgements."""
+
+    def read_row(self, row: Row, footage: Footage | None, attempt: Annotations) -> Content | None:
+        """Read a line of JSON; None where it is of no use, counted in ``attempt``.
+
+        Args:
+            row: the line.
+            footage: its video, where there is one, and the video's length in seconds where it is known.
+            attempt: counts what is mended or makes the line unusable.
+
+        Raises:
+            UserError: a field is missing or has a wrong form, see `Row.fault`.
+        """
+        raise NotImplementedError
 
     def spans(self, value: Any) -> tuple[Interval, ...]:
         """Return the spans of time that a value of this task names, in seconds; none by default."""
@@ -189,6 +212,7 @@ class Task(ABC):
             total=weighted_total(parts, self.weights),
             metrics=self.measure(completion, sample),
             category=self.category(sample),
+            failure=self.failure(completion.value),
         )
 
 

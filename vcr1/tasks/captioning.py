@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
+from vcr1.readers.annotations import Annotations
+from vcr1.readers.jsonl import INSTRUCTION, Content, caption_content
+from vcr1.readers.rows import Footage, Row
 from vcr1.records import (
     Completion,
     EventScores,
@@ -19,8 +23,6 @@ from vcr1.scoring.parsing import CAPTION_FAILURES, parse_caption, without_tags
 from vcr1.scoring.rewards import Reward, answer_format, event_recall
 from vcr1.tasks.base import PendingCompletions, QuestionNeeds, Task, format_share, mean_of, most_frequent
 
-INSTRUCTION = "Describe what happens in the video, event by event."
-"""Question of captioning where none is given."""
 FORM = "the description between <answer> and </answer>."
 
 
@@ -40,8 +42,11 @@ class CaptioningTask(Task):
     name = "captioning"
     metric_names = ("event_recall", "event_precision", "event_f1")
     failure_reasons = CAPTION_FAILURES
+    row_fields = ("query", "caption", "events")
+    truth_fields = ("caption",)
     needs = QuestionNeeds(query=INSTRUCTION)
     needs_judge = True
+    published: ClassVar[Mapping[str, str]] = {".jsonl": "vcr1.readers.read_captions"}
     headline = "event recall"
 
     def __init__(
@@ -71,6 +76,10 @@ class CaptioningTask(Task):
     def answer(self, sample: Sample) -> str:
         """The reference caption; with ``think``, a sample's ``rationale`` stands before it."""
         return self.reasoned(sample, f"<answer>{without_tags(sample.target.strip())}</answer>")
+
+    def read_row(self, row: Row, footage: Footage | None, attempt: Annotations) -> Content | None:
+        """Read the instruction, if there is one, the reference caption and its events."""
+        return caption_content(row, row.text("query", INSTRUCTION), attempt)
 
     def complete(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingCompletions:
         """Send the captions to the judge; those that could not be read need none."""

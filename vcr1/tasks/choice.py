@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from string import ascii_uppercase
 
+from vcr1.readers.annotations import Annotations
+from vcr1.readers.jsonl import Content
+from vcr1.readers.multiple_choice import choose
+from vcr1.readers.rows import Footage, Row
 from vcr1.records import Completion, GroundedAnswer, Judgement, Sample
 from vcr1.scoring.metrics import mean
 from vcr1.scoring.rewards import Reward, accuracy, answer_format
@@ -22,6 +26,8 @@ class ChoiceTask(Task):
     """
 
     metric_names = ("accuracy",)
+    row_fields = ("query", "options", "answer")
+    truth_fields = ("answer",)
     needs = QuestionNeeds(options=2)
     headline = "accuracy"
 
@@ -38,6 +44,10 @@ class ChoiceTask(Task):
         """The right choice; with ``think``, a sample's ``rationale`` stands before it."""
         return self.reasoned(sample, f"<answer>{sample.target}</answer>")
 
+    def read_row(self, row: Row, footage: Footage | None, attempt: Annotations) -> Content | None:
+        """Read the question, its options and the right one, as a letter."""
+        return read_choice(row, attempt)
+
     def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
         """1 where the choice is right."""
         return {"accuracy": accuracy(completion, sample)}
@@ -50,6 +60,19 @@ class ChoiceTask(Task):
         """The choice that is right most often in the training set."""
         choice = most_frequent([sample.target for sample in train])
         return {"constant": {"accuracy": mean([float(sample.target == choice) for sample in test])}}
+
+
+def read_choice(row: Row, attempt: Annotations) -> Content | None:
+    """Read a line's question, options and right letter; None where the answer is none of the options.
+
+    Raises:
+        UserError: a field is missing or has a wrong form.
+    """
+    query, options, answer = row.text("query"), row.texts("options"), row.content.get("answer")
+    if not isinstance(answer, str | int) or isinstance(answer, bool):
+        raise row.fault("answer", "an option's text, its letter, or its number counted from 0")
+    choice = choose(options, answer, attempt)
+    return None if choice is None else Content(query, choice[1], choice[0])
 
 
 def list_options(options: Sequence[str]) -> str:

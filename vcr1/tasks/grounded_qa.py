@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
+from vcr1.readers.annotations import Annotations
+from vcr1.readers.jsonl import Content, mend_intervals
+from vcr1.readers.rows import Footage, Row, seconds_of
 from vcr1.records import Completion, GroundedAnswer, Interval, Judgement, ParseFailure, Prompt, Sample
 from vcr1.scoring.geometry import intersection_over_prediction, interval_iou, union_iou
 from vcr1.scoring.metrics import gqa_summary, mean
@@ -19,7 +22,7 @@ from vcr1.scoring.parsing import (
 )
 from vcr1.scoring.rewards import Reward, glue_format, glue_iou, letter_accuracy
 from vcr1.tasks.base import QuestionNeeds, Task, accuracies, format_share, most_frequent
-from vcr1.tasks.choice import letters_of, list_options
+from vcr1.tasks.choice import letters_of, list_options, read_choice
 
 FORM = (
     "the letter of the right option between <answer> and </answer>, and the spans of time in the video that"
@@ -41,8 +44,11 @@ class GroundedQATask(Task):
     metric_names = ("accuracy", "iou", "iop", "union_iou", "union_iop")
     failure_reasons = tuple(dict.fromkeys([*LETTER_FAILURES, *GLUE_FAILURES]))
     needs = QuestionNeeds(options=2)
+    published: ClassVar[Mapping[str, str]] = {".json": "vcr1.readers.read_nextgqa_json"}
     headline = "Acc@GQA"
     names_times = True
+    row_fields = ("query", "options", "answer", "intervals")
+    truth_fields = ("answer", "intervals")
 
     def __init__(
         self,
@@ -103,6 +109,15 @@ class GroundedQATask(Task):
             "Acc@GQA(union)": mean(grounded),
         }
         return gqa_summary(*columns) | union | format_share(judgements) | categories
+
+    def read_row(self, row: Row, footage: Footage | None, attempt: Annotations) -> Content | None:
+        """Read the question, its options, the right one and the ``intervals`` that show it."""
+        spans = row.numbers("intervals", 2, "[[start, end], ...] in seconds")
+        content = read_choice(row, attempt)
+        intervals = mend_intervals(spans, seconds_of(footage), attempt)
+        if content is None or not intervals:
+            return None
+        return replace(content, target=GroundedAnswer(content.target, intervals))
 
     def spans(self, value: Any) -> tuple[Interval, ...]:
         """Return the spans that show the answer; none where they could not be read."""

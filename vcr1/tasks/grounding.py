@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
+from vcr1.readers.annotations import Annotations, mend_interval
+from vcr1.readers.jsonl import Content
+from vcr1.readers.rows import Footage, Row, are_numbers, as_float, seconds_of
 from vcr1.records import Completion, Interval, Judgement, ParseFailure, Prompt, Sample
 from vcr1.scoring.metrics import constant_baselines, summarise_iou
 from vcr1.scoring.parsing import INTERVAL_FAILURES, format_interval, parse_interval
@@ -31,8 +34,14 @@ class GroundingTask(Task):
     name = "grounding"
     metric_names = ("iou",)
     failure_reasons = INTERVAL_FAILURES
+    published: ClassVar[Mapping[str, str]] = {
+        ".txt": "vcr1.readers.read_charades_sta",
+        ".json": "vcr1.readers.read_activitynet",
+    }
     headline = "mIoU"
     names_times = True
+    row_fields = ("query", "interval")
+    truth_fields = ("interval",)
 
     def __init__(
         self,
@@ -65,6 +74,14 @@ class GroundingTask(Task):
         return summarise_iou([judgement.metrics["iou"] for judgement in judgements]) | format_share(
             judgements
         )
+
+    def read_row(self, row: Row, footage: Footage | None, attempt: Annotations) -> Content | None:
+        """Read the event and its ``interval``."""
+        if not are_numbers(row.content.get("interval"), 2):
+            raise row.fault("interval", "[start, end] in seconds")
+        start, end = map(as_float, row.content["interval"])
+        query, interval = row.text("query"), mend_interval(start, end, seconds_of(footage), attempt)
+        return None if interval is None else Content(query, interval)
 
     def spans(self, value: Any) -> tuple[Interval, ...]:
         """Return the one span."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from vcr1.records import ParseFailure, Prompt, Sample
 from vcr1.scoring.parsing import LETTER_FAILURES, parse_option
 from vcr1.tasks.choice import ChoiceTask, list_options
@@ -13,6 +16,10 @@ class QATask(ChoiceTask):
     """Multiple-choice question answering, 2 to 26 options; the answer is a letter."""
 
     name = "qa"
+    published: ClassVar[Mapping[str, str]] = {
+        ".json": "vcr1.readers.read_perception_test",
+        ".parquet": "vcr1.readers.read_video_mme",
+    }
     failure_reasons = LETTER_FAILURES
 
     def prompt(self, sample: Sample) -> Prompt:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import compress
-from typing import Any
+from typing import Any, ClassVar
 
 from vcr1.errors import UserError
+from vcr1.readers.annotations import Annotations
+from vcr1.readers.jsonl import Content
+from vcr1.readers.rows import Footage, Row
+from vcr1.readers.tracks import read_boxes
 from vcr1.records import Box, Completion, Judgement, ParseFailure, Prompt, Sample, Tracklet
 from vcr1.scoring.geometry import bound_box, box_iou, clip_box
 from vcr1.scoring.metrics import average_overlap, best_constant_box, mean, recall_at, success_rate
@@ -50,7 +54,10 @@ class TrackingTask(Task):
     name = "tracking"
     metric_names = ("iou", "overlap", "success@0.5", "success@0.75")
     failure_reasons = BOX_FAILURES
+    row_fields = ("query", "boxes", "xywh", "width", "height", "box_times")
+    truth_fields = ("boxes", "xywh")
     needs = QuestionNeeds(box=True)
+    published: ClassVar[Mapping[str, str]] = {".json": "vcr1.readers.read_tracking_json"}
     headline = "AO"
 
     def __init__(
@@ -125,6 +132,12 @@ class TrackingTask(Task):
             "R@0.5": recall_at(ious, 0.5),
             "R@0.7": recall_at(ious, 0.7),
         } | format_share(judgements)
+
+    def read_row(self, row: Row, footage: Footage | None, attempt: Annotations) -> Content | None:
+        """Read the object and its boxes, as many as the task shows frames."""
+        assert self.frames is not None
+        query, boxes = row.text("query"), read_boxes(row, footage, self.frames, attempt)
+        return None if boxes is None else Content(query, boxes)
 
     def boxes(self, value: Any) -> tuple[Box, ...]:
         """Return the boxes, one for each shown frame."""

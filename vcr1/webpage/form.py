@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vcr1.errors import UserError
-from vcr1.prediction import FREE, Manner, Question, read_questions
-from vcr1.prediction.questions import BOXED, CHOICES, WORDLESS
+from vcr1.prediction import Manner, Question, read_questions
 from vcr1.records import VideoSource
+from vcr1.tasks import FREE, Task
 from vcr1.webpage.files import Files
 
 
@@ -18,13 +18,17 @@ class Rules:
 
     Attributes:
         files: which videos.
-        tasks: names of the tasks.
+        tasks: name -> task.
         max_query: most characters of a question, and of its options.
     """
 
     files: Files
-    tasks: tuple[str, ...]
+    tasks: Mapping[str, Task]
     max_query: int
+
+    def task(self, name: str) -> Task:
+        """Return the task of a name; the one of free questions where there is none."""
+        return self.tasks.get(name, FREE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Form:
 
     upload: str | None = None
     path: str = ""
-    task: str = FREE
+    task: str = FREE.name
     query: str = ""
     options: str = ""
     box: str = ""
@@ -72,13 +76,14 @@ def question_of(form: Form, rules: Rules) -> Question:
         UserError: what is missing or does not fit.
     """
     video = source_of(form, rules.files).path
-    if not form.query.strip() and form.task not in WORDLESS:
+    needs = rules.task(form.task).needs
+    if not form.query.strip() and needs.query is None:
         raise UserError("nothing is asked: type a question")
     common = {
         "options": [line.strip() for line in form.options.splitlines() if line.strip()]
-        if form.task in CHOICES
+        if needs.options
         else [],
-        "box": numbers_of(form.box) if form.task in BOXED and form.box.strip() else None,
+        "box": numbers_of(form.box) if needs.box and form.box.strip() else None,
         "start": form.start,
         "end": form.end,
     }

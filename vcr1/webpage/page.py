@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw
 
 from vcr1.errors import UserError
 from vcr1.prediction import (
-    FREE,
     Answer,
     Asker,
     CluePlan,
@@ -26,8 +25,8 @@ from vcr1.prediction import (
     remarks,
     stream_answer,
 )
-from vcr1.prediction.questions import BOXED, CHOICES
 from vcr1.readers.videos import ENDINGS
+from vcr1.tasks import FREE
 from vcr1.webpage.form import Form, Rules, box_text, question_of, source_of
 from vcr1.webpage.guard import LOOPBACK, Guard, is_loopback
 
@@ -105,7 +104,7 @@ def build_page(asker: Asker, plan: CluePlan, rules: Rules, model: str) -> gr.Blo
                     elem_id="path",
                 )
             with gr.Column():
-                task = gr.Dropdown([FREE, *rules.tasks], value=FREE, label="Task", elem_id="task")
+                task = gr.Dropdown([FREE.name, *rules.tasks], value=FREE.name, label="Task", elem_id="task")
                 query = gr.Textbox(label="Question", lines=2, elem_id="query")
                 options = gr.Textbox(
                     label="Options, one in each line", lines=4, visible=False, elem_id="options"
@@ -164,7 +163,7 @@ def build_page(asker: Asker, plan: CluePlan, rules: Rules, model: str) -> gr.Blo
         )
         stop.click(None, cancels=[asking], api_visibility="private")
         upload.change(_player_of(rules), upload, player, **hidden)
-        task.change(_wanted, task, [options, box], **hidden)
+        task.change(_wanted(rules), task, [options, box], **hidden)
         picking = [frame, first, corners]
         for event in (task.change, upload.change, path.submit, start.change):
             event(_frame_of(asker, rules), fields, picking, **hidden)
@@ -180,7 +179,7 @@ def _answering(asker: Asker, plan: CluePlan, rules: Rules) -> Callable[..., Iter
         yield silent, "", nothing, nothing
         try:
             question = question_of(_form(fields), rules)
-            for news in stream_answer(asker, question, plan if asker.names_times(question) else CluePlan()):
+            for news in stream_answer(asker, question, plan if question.task.names_times else CluePlan()):
                 if isinstance(news, Answer):
                     yield silent, news.text, _shown("\n".join(remarks(news))), _shown(_drawn(news, asker))
                 else:
@@ -219,7 +218,7 @@ def _frame_of(asker: Asker, rules: Rules) -> Callable[..., Any]:
 
     def show(*fields: Any) -> Any:
         form = _form(fields)
-        if form.task in BOXED and (form.upload or form.path.strip()):
+        if rules.task(form.task).needs.box and (form.upload or form.path.strip()):
             try:
                 first = Image.fromarray(first_frame(source_of(form, rules.files), asker.reader))
             except UserError:
@@ -248,9 +247,14 @@ def _picked(first: Image.Image | None, corners: list[tuple[int, int]], event: gr
     return picture, [], box_text(corners, *picture.size)
 
 
-def _wanted(task: str) -> Any:
-    """The fields that a task wants."""
-    return gr.update(visible=task in CHOICES), gr.update(visible=task in BOXED)
+def _wanted(rules: Rules) -> Callable[[str], Any]:
+    """Return what shows the fields that a task needs."""
+
+    def show(task: str) -> Any:
+        needs = rules.task(task).needs
+        return gr.update(visible=needs.options > 0), gr.update(visible=needs.box)
+
+    return show
 
 
 def _drawn(answer: Answer, asker: Asker) -> Image.Image:

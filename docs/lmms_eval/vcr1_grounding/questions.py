@@ -20,7 +20,7 @@ TASK = GroundingTask()
 def samples() -> dict[str, Sample]:
     """The usable lines by id, with the truth as the file has it."""
     with reading_for(Purpose.HELD_OUT):
-        return {sample.id: sample for sample in read_jsonl(ANNOTATIONS, VIDEOS, TASK.name).samples}
+        return {sample.id: sample for sample in read_jsonl(ANNOTATIONS, VIDEOS, TASK).samples}
 
 
 def sample_of(line: dict[str, Any]) -> Sample:
