@@ -59,9 +59,11 @@ def small(world: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def command_line() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``python -m vcr1.train`` in a folder, as someone who is logged in nowhere and has no GPU."""
+    """A program, such as ``python -m vcr1.train``, as someone who is logged in nowhere and has no GPU."""
 
-    def run(folder: Path, *overrides: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        folder: Path, *overrides: str, program: str = "train", **more: str
+    ) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HF_"))}
         changed = {
             "HOME": str(folder),
@@ -72,7 +74,7 @@ def command_line() -> Callable[..., subprocess.CompletedProcess[str]]:
             "COLUMNS": "100",
         }
         return subprocess.run(
-            [sys.executable, "-m", "vcr1.train", *overrides],
+            [sys.executable, "-m", f"vcr1.{program}", *overrides],
             cwd=folder,
             env=kept | changed | more,
             stdin=subprocess.DEVNULL,

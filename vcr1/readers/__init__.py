@@ -16,7 +16,7 @@ from vcr1.readers.annotations import (
 from vcr1.readers.captions import read_captions
 from vcr1.readers.charades_sta import read_charades_sta
 from vcr1.readers.got10k import read_got10k, read_tracking_json
-from vcr1.readers.jsonl import read_jsonl
+from vcr1.readers.jsonl import Content, read_jsonl
 from vcr1.readers.multiple_choice import read_mvbench, read_perception_test, read_video_mme
 from vcr1.readers.nextgqa import read_nextgqa, read_nextgqa_json
 from vcr1.readers.quality import read_vidtab_quality
@@ -27,6 +27,7 @@ __all__ = [
     "NO_QUESTIONS",
     "VIDEO_REASONS",
     "Annotations",
+    "Content",
     "LeftOut",
     "Purpose",
     "VideoFolder",
