@@ -566,3 +566,8 @@ def test_a_weight_that_cannot_be_is_named(small: list[str]) -> None:
     data = build_data(cfg, read_annotations(cfg), load_encoder("builtin:tiny"))
     with pytest.raises(UserError, match=r"data\.sources\.grounding\.weight=0 is no positive number"):
         data.train_dataloader()
+
+
+def test_a_target_that_has_moved_is_named() -> None:
+    with pytest.raises(UserError, match=r"; vcr1\.rewards is vcr1\.scoring\.rewards now$"):
+        build({"_target_": "vcr1.rewards.answer_format", "_partial_": True})

@@ -32,6 +32,19 @@ log = logging.getLogger(__name__)
 VIDEOS = "videos.jsonl"
 """File in a run's folder with the videos that crash, hang or flood their decoder."""
 
+MOVED = {
+    "rewards": "scoring",
+    "metrics": "scoring",
+    "geometry": "scoring",
+    "parsing": "scoring",
+    "judges": "scoring",
+    "callbacks": "reporting",
+    "loggers": "reporting",
+    "sharded": "distributed",
+    "clues": "inference",
+}
+"""Modules that configs name -> the package in which they are now."""
+
 # For hydra.run.dir and hydra.sweep.dir.
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
@@ -108,7 +121,10 @@ def build(node: Any) -> Any:
             raise error.__cause__ from None
         # A target that is not there, or is not called so; what goes wrong inside of it keeps its stack.
         if str(error).startswith("Error locating target") or is_about_arguments(error.__cause__):
-            raise UserError(" ".join(str(error).split())) from error
+            text = " ".join(str(error).split())
+            moved = next((old for old in MOVED if f"'vcr1.{old}." in text), None)
+            hint = "" if moved is None else f"; vcr1.{moved} is vcr1.{MOVED[moved]}.{moved} now"
+            raise UserError(text + hint) from error
         raise
 
 
