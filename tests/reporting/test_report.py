@@ -27,7 +27,14 @@ from vcr1.reporting.report import (
 
 def judged(value: Any, **answers: Any) -> dict[str, Judgement]:
     return {
-        id_: Judgement(id_, Completion("", answer), {"format": 1.0}, 1.0, {"iou": value})
+        id_: Judgement(
+            id_,
+            Completion("", answer),
+            {"format": 1.0},
+            1.0,
+            {"iou": value},
+            failure=getattr(answer, "reason", None),
+        )
         for id_, answer in answers.items()
     }
 
@@ -336,13 +343,13 @@ def test_a_report_that_fails_leaves_the_older_one(
     data: MixtureDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "report.json").write_text("old")
-    write_text = Path.write_text
+    write_bytes = Path.write_bytes
 
-    def full_disk(path: Path, text: str, **arguments: Any) -> int:
-        write_text(path, text[:10], **arguments)
+    def full_disk(path: Path, content: bytes) -> int:
+        write_bytes(path, content[:10])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_report(full(), tmp_path, data, 0, {})
     monkeypatch.undo()
