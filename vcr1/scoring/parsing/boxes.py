@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from vcr1.records import Box, ParseFailure, Tracklet
 from vcr1.scoring.parsing.blocks import read_answer
-from vcr1.scoring.parsing.wording import fold
+from vcr1.scoring.parsing.wording import HAN, fold, words_of
 
 MAX_NUMBER_CHARS = 32
 """Longest number that is read, in characters; longer ones are never converted."""
@@ -42,20 +42,26 @@ _LINE_LABEL = re.compile(
 )
 _NAME = r"(?:c?[xy]|[wh]|[xy]_?(?:[0-2]|c|min|max)|left|top|right|bottom|width|height)"
 _NAMED = re.compile(rf"(?<![a-z])({_NAME})\b[^\w\[(+.-]{{1,6}}([+-]?[0-9.]++)", re.IGNORECASE)
-_NAMES = re.compile(rf"[\[(]({_NAME}(?:[ ]?,[ ]?{_NAME}){{3}})[\])]", re.IGNORECASE)
-# Said of boxes that are no corners, or of a list that goes on.
-_OTHER_SHAPE = re.compile(
-    r"xywh|(?<![a-z])box_2d|[\])],? ?(?:\.\.\.|\u2026)|中心"
-    r"|(?<![a-z])(?:center|centre|size|width|height|c[xy])\b[\"' ]{0,2}[:=]?[ ]?[\[(]?[0-9]",
-    re.IGNORECASE,
+_LIST_OF_NAMES = re.compile(rf"(?<![a-z]){_NAME}(?![a-z0-9_])", re.IGNORECASE)
+# A label of the object in JSON may say anything.
+_OBJECT_LABEL = re.compile(r"\"(?:label|object|name|ref)\"\s{0,4}:\s{0,4}\"[^\"]{0,200}\"", re.IGNORECASE)
+_WORD = re.compile(rf"[{HAN}]|[^\W\d_{HAN}]{{2,}}|(?<![^\W{HAN}])[^\W\d_{HAN}](?![^\W{HAN}])")
+# "box_2d" is Gemini's, which puts y before x; "bbox_2d" is Qwen's.
+_ODD_MARKS = re.compile(r"(?<![a-z])box_2d|[%\u00d7\u2192\u2717\u274c\u2026~]|->|\.\.\.")
+_CUT = re.compile(r"[\[(]\s{0,4}[+-]?[0-9.][^\[\](){}<>]{0,200}\Z")
+_AROUND = words_of(
+    "frame frames box boxes bbox bboxes time times timestamp id index label object answer array json boxed",
+    "coordinates corners here are is the these two last final sure predicted tracking positions and of at in",
+    "s sec t python",
+    "x y xmin ymin xmax ymax left top right bottom",
+    "\u7b2c \u5e27 \u6846 \u4e24 \u4e2a \u5206 \u522b \u662f \u548c \u7684 \u5728 \u79d2 \u65f6 \u95f4",
+    "\u4e00 \u4e8c \u4e09 \u56db \u4e94 \u516d \u4e03 \u516b \u4e5d \u5341",
 )
-# What numbers a box: "frame 1", and "1" or "0.5 s" before its bracket.
-_LABELS = (
-    re.compile(
-        r"(?<![a-z])(?:frame|time|box|第|框)[\s_#:=\"']{0,5}([0-9]{1,4}(?:\.[0-9]{1,4})?)(?![0-9.])",
-        re.IGNORECASE,
-    ),
-    re.compile(r"(?<![0-9.,\[(])([0-9]{1,4}(?:\.[0-9]{1,4})?)s?[\"'*]{0,3}[:.)][ ]{0,2}[*]{0,2}[\[(]"),
+"""Words that may stand around boxes. Any other may say that they are no corners, or not the answer."""
+_HAN_DIGITS = "\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341"
+_PLACE = re.compile(
+    rf"(?<![\w.])([0-9]{{1,4}}):([0-9]{{2}})(?![0-9:])|\u7b2c([0-9]{{1,4}}|[{_HAN_DIGITS}])"
+    r"|(?<![\w.])([0-9]{1,4}(?:\.[0-9]{1,4})?)(?=s?(?:[^\w.]|\Z|\.[^0-9]))"
 )
 _CORNERS = (
     ("x0", "y0", "x1", "y1"),
@@ -97,10 +103,10 @@ def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:
     - four numbers by name, in any order: ``x0, …``, ``x1, y1, x2, y2``, ``xmin, …``, ``left, top, …``;
     - where there is no bracket, a line, or what stands between two semicolons.
 
-    A single bracket or line of four times as many numbers as boxes are asked for is that many boxes. What
-    stands outside of brackets does not count, so that outer brackets, code fences, keys and labels
-    (``frame 1:``) may be there or not; nor do brackets with words or with a single number. Labels of frames
-    have to rise.
+    A single bracket or line of four times as many numbers as boxes are asked for is that many boxes. Around
+    them only known words may stand, such as labels of frames and keys of JSON, and names of corners in the
+    order above: others may say that the boxes are something else, or are denied. Brackets with words or with
+    a single number do not count. Labels and times of frames have to rise.
 
     Numbers are fractions of the frame. One up to `MARGIN` outside 0..1 is an edge that was overshot, and is
     moved to it. A number further outside is refused rather than rescaled: whether it counts pixels of the
@@ -120,7 +126,7 @@ def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:
     rows = _rows(_MARKS.sub(" ", fold(answer)), count)
     if not rows:
         return ParseFailure("no_boxes")
-    if any(len(row) != 4 for row in rows) or _is_otherwise(fold(answer)):
+    if any(len(row) != 4 for row in rows) or not _is_plain(_MARKS.sub(" ", fold(answer)), count):
         return ParseFailure("malformed")
     if len(rows) != count:
         return ParseFailure("wrong_count")
@@ -132,12 +138,51 @@ def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:
     return tuple(map(_box, rows))
 
 
-def _is_otherwise(answer: str) -> bool:
-    """Whether an answer says that its boxes have another shape, or stand in another order of frames."""
-    orders = (tuple(re.split(r"[ ,]+", names.lower().replace("_", ""))) for names in _NAMES.findall(answer))
-    labels = ([float(label) for label in each.findall(answer)] for each in _LABELS)
-    falls = any(a >= b for numbers in labels for a, b in pairwise(numbers))
-    return falls or _OTHER_SHAPE.search(answer) is not None or any(order not in _CORNERS for order in orders)
+def _is_plain(answer: str, count: int) -> bool:
+    """Return whether nothing around the boxes may make them something else, or put them in another order.
+
+    Words, marks and names of corners are compared with those that are known; so what was not foreseen, such
+    as another scale or a denial, is refused.
+    """
+    answer = _OBJECT_LABEL.sub(" ", answer)
+    gaps, begin = [], 0
+    pairs = 0
+    for match in _INNERMOST.finditer(answer):
+        numbers = _numbers(match[1])
+        if len(numbers) > 1:
+            gaps.append(answer[begin : match.start()])
+            begin = match.end()
+            pairs += len(numbers) == 2
+    outside = " ".join([*gaps, answer[begin:]])
+    words = {word.lower() for word in _WORD.findall(_LIST_OF_NAMES.sub(" ", outside))}
+    joined = {"to"} if gaps and pairs == len(gaps) == 2 * count else set()
+    names = [name.lower().replace("_", "") for name in _LIST_OF_NAMES.findall(outside)] if gaps else []
+    orders = [tuple(names[start : start + 4]) for start in range(0, len(names), 4)]
+    return (
+        words <= _AROUND | joined
+        and _ODD_MARKS.search(outside) is None
+        and _CUT.search(answer[begin:]) is None
+        and all(order in _CORNERS for order in orders)
+        and _rises(gaps if gaps and pairs == 0 else gaps[::2])
+    )
+
+
+def _rises(gaps: Sequence[str]) -> bool:
+    """Return whether the numbers of frames, or times, before the boxes rise, where each has one."""
+    places = []
+    for gap in gaps:
+        for match in _PLACE.finditer(gap):
+            minutes, seconds, ordinal, number = match.groups()
+            if minutes is not None:
+                place = 60 * float(minutes) + float(seconds)
+            elif number is not None:
+                place = float(number)
+            else:
+                place = float(_HAN_DIGITS.index(ordinal) if ordinal in _HAN_DIGITS else ordinal)
+        if _PLACE.search(gap) is None:
+            return True
+        places.append(place)
+    return all(a < b for a, b in pairwise(places))
 
 
 def _box(row: Sequence[float]) -> Box:
