@@ -1,7 +1,8 @@
 """What models write, and what they mean by it: the tables beside this file, read with the tasks' own parsers.
 
 ``tables`` was written before the parsers; ``heldout`` after them, before they were asked; ``traps`` likewise,
-to mislead them; ``review`` holds what a reviewer found to be misread. A line is ``meaning | completion``; see the head of each file.
+to mislead them; ``review`` holds what a reviewer found to be misread. A line is
+``meaning | completion``; see the head of each file.
 """
 
 from collections.abc import Callable, Iterator

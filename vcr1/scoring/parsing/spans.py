@@ -73,7 +73,8 @@ def read_spans(tokens: Sequence[Token]) -> tuple[Interval, ...] | ParseFailure:
         begin, at = second + 1, at + 2
     if not spans or not words.DENIALS.isdisjoint(texts):
         return ParseFailure("no_interval")
-    if not words.FOREIGN.isdisjoint(texts) and any(tokens[place].unit == "" for place in places):
+    plain = any(tokens[place].unit == "" for place in places)
+    if "ff" in texts or (plain and not words.FOREIGN.isdisjoint(texts)):  # "MM:SS:FF" counts frames
         return ParseFailure("not_seconds")
     return tuple(spans) if len(spans) <= MAX_INTERVALS else ParseFailure("too_many")
 
@@ -113,7 +114,7 @@ def _read_pair(pair: _Pair, last: Sequence[Interval]) -> Interval | ParseFailure
         start, end = end, start
     elif last and not words.JOINS.isdisjoint(pair.head):
         return ParseFailure("no_interval")  # "1 to 2 to 3 to 4"
-    elif _is_glued_label(pair) or not (_joined(pair) or _listed(pair, last)):
+    elif _is_glued_label(pair) or _is_one_edge(pair) or not (_joined(pair) or _listed(pair, last)):
         return ParseFailure("no_interval")
     if "other" in (start.unit, end.unit) or _counts_other(pair) or _is_relative(pair):
         return ParseFailure("not_seconds")
@@ -174,13 +175,29 @@ def _is_glued_label(pair: _Pair) -> bool:
     return one_clock and not words.LABELS.isdisjoint(pair.head)
 
 
+def _is_one_edge(pair: _Pair) -> bool:
+    """Return whether two times bound one edge of a span: ``starts between 5 and 6 s``, ``(5~6, 12~13)``."""
+    label = next((text for text in reversed(pair.head[-4:]) if text in words.STARTS | words.ENDS), None)
+    joined = sum(text in words.JOINS for text in pair.core) == len(pair.core) == 1 or pair.before == "between"
+    grouped = pair.before == "(" and pair.behind[:1] == [","] and not words.JOINS.isdisjoint(pair.core)
+    edge = not words.HAN_EDGES.isdisjoint(pair.behind[:2]) and words.HAN_EDGES.isdisjoint(pair.gap)
+    chained = pair.before in words.JOINS and pair.before not in ("-", "~")
+    numeral = pair.head[-1:] != [] and pair.head[-1] in words.HAN_NUMBERS
+    return (label is not None and joined) or grouped or edge or chained or numeral
+
+
 def _counts_other(pair: _Pair) -> bool:
-    """Whether two whole numbers count something: ``steps 3-5``."""
+    """Return whether two numbers count something: ``steps 3-5``, ``5 to 12 times``, ``the score is 5-12``."""
     whole = all(time.unit == "" and time.text.isdigit() for time in (pair.one, pair.other))
-    return whole and pair.before in words.ONLY_LABELS
+    scores = not words.SCORES.isdisjoint(pair.head[-2:])
+    return whole and (pair.before in words.ONLY_LABELS or pair.behind[:1] == ["times"] or scores)
 
 
 def _is_relative(pair: _Pair) -> bool:
     """Whether two times count from elsewhere than the start of the video: ``the last 5 to 10 seconds``."""
-    from_end = pair.behind[:1] == ["from"] and not words.ENDS.isdisjoint(pair.behind[:3])
-    return pair.before in words.NOT_FROM_START or not words.ELSEWHERE.isdisjoint(pair.behind[:1]) or from_end
+    behind = [text for text in pair.behind if text not in words.BRACKETS][:3]
+    from_end = behind[:1] == ["from"] and not words.ENDS.isdisjoint(behind)
+    of_all = behind[:1] == ["of"] and not words.PARTS_OF.isdisjoint(behind)
+    said = [text for text in pair.head if text not in _BESIDE and text not in ("<", "between")]
+    before = not words.NOT_FROM_START.isdisjoint(said[-1:]) or pair.head[-1:] == ["a"]
+    return before or from_end or of_all or not words.ELSEWHERE.isdisjoint(behind[:1])

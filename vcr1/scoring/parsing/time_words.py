@@ -39,12 +39,18 @@ ONLY_LABELS = words_of(
 )
 """What whole numbers behind it do count: "steps 3-5"."""
 
-SCORES = words_of("confidence score probability")
+SCORES = words_of("confidence score probability chapter page")
+PARTS_OF = words_of("duration way length total whole")
+"""What fractions are of: "0.25 to 0.5 of the duration"."""
+
+HAN_EDGES = words_of("开始 起始 结束 终止")
+HAN_NUMBERS = words_of("一 二 三 四 五 六 七 八 九 十 百 千 两 几 半")
 COUNTERS = words_of("段 个 次 人 只 辆 名 位")
 LENGTHS = words_of("duration lasting lasts length total for 共 续")
 
 NOT_FROM_START = words_of(
-    "last final remaining for lasts lasting lasted every takes within duration length 最后 倒数 续 每"
+    "last final remaining for lasts lasting lasted every takes take took taking within duration length",
+    "first next after before 最后 倒数 续 每 长 共 隔 用 了 前 之前 半",
 )
 """What stands before times that do not count from the start of the video: "the last 5 to 10 seconds"."""
 
@@ -67,10 +73,15 @@ BEHIND_TIMES = (
 """The words behind a whole number that may be a time; another is what it counts: "2 men"."""
 
 DENIALS = words_of(
-    "not never cannot no neither nor except outside unclear unknown unsure unable",
-    "uncertain absent 不 没有 没 非 无",
+    "not never cannot no neither nor except outside unclear unknown unsure unable uncertain absent missing",
+    "wrong incorrect false exclude excludes excluding excluded rule rules ruled minus without setminus ∩ or",
+    "correction corrected instead 不 没有 没 非 无 除 排除 外 错",
 )
 """What makes an answer no claim of a span."""
 
-FOREIGN = words_of("frame frames fps percent percentage % normalized normalised fraction fractions ratio 帧")
+FOREIGN = words_of(
+    "frame frames frm frms fps percent percentage % normalized normalised fraction fractions ratio relative",
+    "ms millisecond milliseconds min mins minute minutes hour hours index indices image images",
+    "timestep timesteps ff f 帧 毫 分 张 幅 图",
+)
 """What says that numbers without a unit count something other than seconds."""

@@ -84,7 +84,7 @@ def tokens_of(text: str) -> list[Token]:
     `MAX_TOKENS` words, marks and times has no tokens.
     """
     plain = fold(_LABEL.sub(r"\1\2: ", text)).lower()
-    marks = _LATEX.sub(" ", _ABOUT.sub("\n", plain.replace("n't", " not")))
+    marks = _LATEX.sub(" ", _ABOUT.sub("\n", plain.replace("n't", " not").replace("\\setminus", " minus ")))
     matches = list(islice(_TOKEN.finditer(marks), MAX_TOKENS + 1))
     tokens: list[Token] = []
     for match in matches if len(matches) <= MAX_TOKENS else ():
