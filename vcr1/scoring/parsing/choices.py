@@ -9,7 +9,17 @@ from string import ascii_uppercase
 
 from vcr1.records import ParseFailure
 from vcr1.scoring.parsing.blocks import read_answer
-from vcr1.scoring.parsing.wording import HAN, fold, is_denied, phrase, plain, unwrap
+from vcr1.scoring.parsing.wording import (
+    HAN,
+    fold,
+    is_denied,
+    is_doubted,
+    is_signed,
+    phrase,
+    plain,
+    unwrap,
+    words_of,
+)
 
 LETTER_FAILURES: tuple[str, ...] = (
     "too_long",  # the text is over MAX_TEXT
@@ -22,7 +32,7 @@ LETTER_FAILURES: tuple[str, ...] = (
 
 # Quantifiers are possessive or bounded, so that every scan is linear.
 # Not a letter of its own: part of a word, of "I'm", of "X-ray", of "U.S.".
-_ALONE = r"(?!\w|['\u2019\-.]\w)"
+_ALONE = r"(?!\w|['\u2019\-.]\w|[+#])"
 # What follows "A" or a small letter and makes it a word of the sentence: a word other than these.
 _READS_ON = r"(?![ \t]++(?!(?:or|and|is|was|because|since|as)\b)[^\W\d_])"
 _LETTER = rf"(?:([B-HJ-Z]){_ALONE}|([Aa-z]){_ALONE}{_READS_ON}|(I){_ALONE}(?![ \t]++[^\W\d_]))"
@@ -39,7 +49,7 @@ _MARKED = (
         r"(?:(?i:is|would|be|the|correct|option|choice|letter|是|为|选项)\b[^\w\n]{0,8}+){0,6}+" + _LETTER
     ),
 )
-_BARE = re.compile(r"(?<!\w)(?<!\w['\u2019.-])" + _LETTER)
+_BARE = re.compile(r"(?<!\w)(?<!\w['\u2019.-])(?<![0-9][ ])" + _LETTER)
 # The last word before a bare letter, where it is none that names an answer: "Team B" is no B.
 _NOUN = re.compile(
     r"\b(?!(?:is|be|was|think|thinks|choose|chooses|chose|select|selects|pick|picks|guess|say|says|believe|letter"
@@ -57,8 +67,28 @@ _LEAD = re.compile(
 )
 _LETTER_AND_WORDS = re.compile(r"[(\[]?([a-z])[)\].:,]*+ (?:. )?(.++)")
 _BESIDE_HAN = re.compile(f"(?<=[{HAN}])(?=[A-Za-z0-9(])|(?<=[A-Za-z0-9)])(?=[{HAN}])")
-_HAN_JOINS = re.compile(r"[和或与及]")
+_HAN_JOINS = re.compile(r"[和或与及到至]")
 _ARTICLE = re.compile(r"^(?:a|an|the) (?=.)")
+# A letter behind one of these names a thing, and one before a number is rated.
+_LABELLED = re.compile(
+    r"\b(?:camera|scene|exhibit|figure|panel|player|person|people|marked|labell?ed|grade|mrs?|team|group|plan"
+    r"|clip|part|step|segment|shot|zone|area|room|gate|door|line|point|stage|phase|block|section|vitamin)"
+    r"[.:]?[ ]{0,2}[(\[*\"']{0,3}$",
+    re.IGNORECASE,
+)
+_RATED = re.compile(r"[)\]*\"']{0,3}[ ]{0,2}[:=(][ ]{0,2}[0-9]*\.?[0-9]")
+# Around a single word that names an option; another word may make it about something else.
+_AROUND = words_of(
+    "the a an answer is it its he she they this there man woman boy girl person people object ball shape",
+    "color colour direction correct right choice option final best so i think believe choose pick select",
+    "would say says my are was were be being does do did moves move moving moved goes going to towards",
+    "toward in of video shown shows seen see likely most probably definitely clearly because words b c d e f",
+    "答 案 是 选 项 的 他 她 它 在 物 体 颜 色 为 正 确",
+)
+_BEFORE_NAME = words_of(
+    "a an the is it's its was are be as and say words answer option of with to : on in see sees"
+)
+_PRONOUNS = words_of("he she they who man woman boy girl person people")
 _MOST_LETTERS = 64
 _COVER = "words"
 _ENDS = " .,;:!?\"'"
@@ -127,12 +157,14 @@ def parse_option(text: str, options: Sequence[str]) -> str | ParseFailure:
     if said[0].upper() in letters and len(said[0]) == 1:
         return said[0].upper()
     for words in said:
-        if names.count(words) == 1:
+        if names.count(words) == 1 and not is_signed(answer, words):
             return letters[names.index(words)]
     pair = _LETTER_AND_WORDS.fullmatch(said[1]) or _LETTER_AND_WORDS.fullmatch(said[0])
     begun = _begun(pair[2], names) if pair else None
     if pair and begun is not None and pair[1].upper() in letters:
         same = names[letters.index(pair[1].upper())] == names[begun]
+        if is_doubted(pair[2][len(names[begun]) :], 0, 0):
+            return ParseFailure("no_letter")
         return pair[1].upper() if same else ParseFailure("ambiguous")
     rest, named, others = _mask(answer, names)
     letter = _letter(rest, len(options))
@@ -174,7 +206,9 @@ def _letters(text: str, matches: Iterable[re.Match[str]]) -> set[str]:
     for match in islice(matches, _MOST_LETTERS):
         if match.lastindex is not None:
             begin, end = match.span(match.lastindex)
-            if is_denied(text, match.start(), match.end()) or is_denied(text, begin, end):
+            if _LABELLED.search(text, max(0, begin - 40), begin) or _RATED.match(text, end):
+                return set()
+            if is_denied(text, match.start(), match.end()) or is_doubted(text, begin, end):
                 return set()
             letters.add(match[match.lastindex].upper())
     return letters
@@ -200,15 +234,30 @@ def _mask(answer: str, names: Sequence[str]) -> tuple[str, set[str], set[str]]:
         if len(name) < 2 or names.count(names[place]) > 1:
             continue
         pattern = phrase(name)
-        words = [match.span() for match in re.finditer(r"\w++", rest)]
         for match in pattern.finditer(rest):
-            inside = " " not in name and _inside(words, match)
-            denied = is_denied(rest, match.start(), match.end())
+            inside = _is_of_another(rest, match, name, name != names[place])
+            denied = is_denied(rest, match.start(), match.end()) or is_doubted(rest, *match.span())
             (others if inside or denied else named).add(ascii_uppercase[place])
         rest = pattern.sub(_COVER, rest)
     return rest, named, others - named
 
 
-def _inside(words: Sequence[tuple[int, int]], match: re.Match[str]) -> bool:
-    """Whether other words, but an article, stand on both sides of a match."""
-    return words[0][0] < match.start() and match.end() < words[-1][1]
+def _is_of_another(text: str, match: re.Match[str], name: str, has_article: bool) -> bool:
+    """Return whether the words around an option's name may make it about something else.
+
+    A single word counts where all others are known, but not as a verb behind a pronoun ("He left"). A longer
+    name counts in any sentence, but not behind an adjective ("a dark red ball") or a bound ("before 5 s").
+    """
+    if re.search(r"[0-9][:.]?$|[-<>+]$", text[max(0, match.start() - 3) : match.start()]):
+        return True
+    if text[max(0, match.start() - 1) : match.start()] in tuple("\u6df1\u6d45\u6de1\u6697\u4eae\u5929\u7c89"):
+        return True
+    before = plain(text[max(0, match.start() - 60) : match.start()]).split()
+    last = before[-1].strip(_ENDS) if before else ""
+    if " " not in name and not re.match(f"[{HAN}]", name):
+        others = re.findall(r"\w+(?:'\w+)?", plain(text[: match.start()] + " " + text[match.end() :]))
+        of_nothing = name == "no" and re.match(r" \w", text[match.end() :]) is not None  # "no answer"
+        return of_nothing or last in _PRONOUNS or not set(others) <= _AROUND
+    if has_article and last and last not in _BEFORE_NAME and last[-1:].isalpha():
+        return True
+    return last in ("before", "after", "until", "than", "over", "under")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vcr1.records import ParseFailure
 from vcr1.scoring.parsing.blocks import read_answer
-from vcr1.scoring.parsing.wording import is_denied, phrase, plain, unwrap, words_of
+from vcr1.scoring.parsing.wording import is_denied, is_doubted, is_signed, phrase, plain, unwrap, words_of
 
 CLASS_FAILURES: tuple[str, ...] = (
     "too_long",  # the text is over MAX_TEXT
@@ -23,6 +23,12 @@ _AROUND = words_of(
     "frame frames visual visually has have with shows looks seems appears very rather quite fairly really",
     "class label answer category rated level final correct rating grade score text",
     "该 视 频 画 质 量 的 是 为 很 比 较 整 体 这 个 答 案 类 别 属 于 有 片 段",
+)
+_BLEND = re.compile(r"(?:\b(?:to|and|between|half|than|partly|nearly|almost)\b|[-<>+]|中|比) ?$")
+_OF_ANOTHER = re.compile(
+    r" ?(?:[\"':=]{0,3} ?[0-9]*\.?[0-9]+|[%+]|camera|audio|sound|music|lens|microphone|voice|, half"
+    r"|label is|差)",
+    re.IGNORECASE,
 )
 _COVER = " \0 "
 
@@ -53,10 +59,12 @@ def parse_class(text: str, classes: Sequence[str]) -> str | ParseFailure:
     answer = read_answer(text)
     if isinstance(answer, ParseFailure):
         return answer
+    if any(is_signed(answer, name) for name in names):
+        return ParseFailure("no_class")
     rest, spoken = plain(unwrap(answer)), set()
     for name in sorted(names, key=len, reverse=True):
         matches = list(phrase(name).finditer(rest))
-        if (matches and "?" in rest) or any(is_denied(rest, match.start(), match.end()) for match in matches):
+        if (matches and "?" in rest) or any(_is_of_another(rest, match) for match in matches):
             return ParseFailure("ambiguous")
         spoken |= {name} if matches else set()
         rest = phrase(name).sub(_COVER, rest)
@@ -71,6 +79,14 @@ def parse_class(text: str, classes: Sequence[str]) -> str | ParseFailure:
         if not set(said) <= _AROUND | shared | _own_words(name, names):
             return ParseFailure("no_class")
     return names[name]
+
+
+def _is_of_another(text: str, match: re.Match[str]) -> bool:
+    """Return whether a name is denied, weighed against another, or said of something else than the video."""
+    if is_denied(text, match.start(), match.end()) or is_doubted(text, *match.span()):
+        return True
+    before, behind = text[max(0, match.start() - 30) : match.start()], text[match.end() : match.end() + 30]
+    return _BLEND.search(before) is not None or _OF_ANOTHER.match(behind) is not None
 
 
 def _own_words(name: str, names: Sequence[str] | dict[str, str]) -> set[str]:

@@ -24,7 +24,11 @@ _WRAPPINGS = (
     re.compile(r"'([^']*+)'"),
     re.compile(r"\$\$?+([^$]*+)\$\$?+"),
     re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)[ \t]*+\{([^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+)\}"),
-    re.compile(r'\{\s*+"[^"\n]{1,40}"\s*+:\s*+"((?:[^"\\]|\\.)*+)"\s*+,?+\s*+\}', re.DOTALL),
+    re.compile(
+        r'\{\s*+"(?i:[a-z_ ]{0,20}answer|option|choice|letter|caption|description|text|quality|class|label'
+        r'|category|response|result|output|prediction|event|time|timestamp|span|interval)"\s*+:\s*+"((?:[^"\\]|\\.)*+)"\s*+,?+\s*+\}',
+        re.DOTALL,
+    ),
 )
 _JSON_ANSWER = re.compile(r'"(?:answer|option|choice)"\s*+:\s*+"((?:[^"\\]|\\.)*+)"', re.IGNORECASE)
 _MOST_WRAPPINGS = 6
@@ -41,6 +45,38 @@ _REFUTED = re.compile(
     r"(?:(?:not|wrong|incorrect|false|impossible|unlikely|excluded|out)\b|n['\u2019]t\b|cannot\b|不|错|是错|有误)",
     re.IGNORECASE,
 )
+
+
+_CORRECTED = re.compile(
+    r"\b(?:wait|actually|correction|corrected|sorry|i mean|scratch that|on second thought|rather)\b|->"
+    r"|[\u2192\u2717\u2718\u274c\u2716]|~~"
+    r"|\u66f4\u6b63|\u7ea0\u6b63|\u62b1\u6b49",
+    re.IGNORECASE,
+)
+_DOUBTED = re.compile(
+    r"\b(?:not|no|never|neither|nor|none|cannot|without|except|wrong|incorrect|false|invalid|impossible|unlikely|least"
+    r"|worse|worst|doubt|doubts|exclude[sd]?|excluded|eliminated?|rule[sd]?|contradicts?|opposite|stop|stops|stopped"
+    r"|avoids?|avoided|fail|fails|failed|lacks?|refutes?|misses|either|maybe|could|might|perhaps|possibly)\b|n['\u2019]t\b"
+    r"|\u4e0d|\u975e|\u65e0|\u6ca1|\u9519|\u6392\u9664|\u9664|\u4ee5\u5916|\u8c08\u4e0d|\u7b97\u4e0d",
+    re.IGNORECASE,
+)
+
+
+def is_doubted(text: str, begin: int, end: int) -> bool:
+    """Return whether an answer takes back, or denies in the same sentence, what it says at a place."""
+    if _CORRECTED.search(text):
+        return True
+    first = max(text.rfind(mark, 0, begin) for mark in "\n;!\u3002") + 1
+    last = min((place for mark in "\n;!\u3002" if (place := text.find(mark, end)) >= 0), default=len(text))
+    return any(_DOUBTED.search(text, *part) for part in ((first, begin), (end, last)))
+
+
+def is_signed(answer: str, name: str) -> bool:
+    """Return whether a number that is a name has a sign or mark in the answer that the name lacks."""
+    return (
+        name[:1].isdigit()
+        and re.search(rf"[-+<>]\s?{re.escape(name)}|{re.escape(name)}\s?[+%]", fold(answer)) is not None
+    )
 
 
 def words_of(*groups: str) -> frozenset[str]:
@@ -66,7 +102,7 @@ def unwrap(text: str) -> str:
     for _ in range(_MOST_WRAPPINGS):
         text = text.strip()
         inner = next((match[1] for each in _WRAPPINGS if (match := each.fullmatch(text))), None)
-        if inner is None and text.startswith("{") and text.endswith("}"):
+        if inner is None and text.startswith("{") and text.endswith("}") and not _CORRECTED.search(text):
             answers = _JSON_ANSWER.findall(text)
             inner = answers[0] if len(answers) == 1 else None
         if inner is None:
