@@ -1,5 +1,6 @@
 """One Hugging Face folder from a checkpoint: all weights or adapters, a file or shards."""
 
+import json
 import pickle
 import shutil
 import sys
@@ -121,6 +122,22 @@ def test_all_weights_are_those_of_the_trained_policy(full: Trained, tmp_path: Pa
     kept, before = GenerationConfig.from_pretrained(out), full.module.policy.model.generation_config
     assert (kept.do_sample, kept.eos_token_id) == (before.do_sample, before.eos_token_id) == (False, 2)
     assert [path.name for path in out.parent.iterdir()] == ["model"]
+
+
+def test_an_export_has_the_rule_of_positions_that_was_trained(full: Trained, tmp_path: Path) -> None:
+    """Not that of the base, whose folder may have been replaced since."""
+    content = torch.load(full.checkpoint, weights_only=True)
+    assert content["text_after_video"] == "largest"
+    shutil.copytree(full.folder / ".hydra", tmp_path / "run" / ".hydra")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    other = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    torch.save(content | {"text_after_video": "frame"}, other)
+    out = export(settings(ckpt=other, out=tmp_path / "model"))
+    assert json.loads((out / "config.json").read_text())["text_after_video"] == "frame"
+    with pytest.raises(
+        UserError, match=r"^the checkpoint was trained with model\.text_after_video=frame, and the b"
+    ):
+        full.module.on_load_checkpoint({"text_after_video": "frame"})
 
 
 def test_weights_are_written_in_another_type_on_request(full: Trained, tmp_path: Path) -> None:

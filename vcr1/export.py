@@ -110,6 +110,9 @@ def write_export(
     check_folder(out, [path, Path(place)])
     kind = None if dtype is None else floating_type(dtype, "dtype")
     checkpoint = open_checkpoint(path, weights_only)
+    if checkpoint.rule is not None and "path" in model:  # the base may state another one by now
+        with open_dict(model):
+            model.text_after_video = checkpoint.rule
     policy = build_policy(model, base)
     fill(policy, checkpoint, run.source)
     recipe = recipe_of(run.config, place, run.git)

@@ -34,6 +34,7 @@ class Checkpoint:
         path: a file, or a folder of shards.
         step: updates that had been made; None where it does not say so.
         saved: name of a weight, as in the module that was trained -> its shape and type.
+        rule: for the position of text behind a video; None where it does not say so.
         read: fills the given tensors, by name, in place; they need the saved shapes, not the types.
     """
 
@@ -41,6 +42,7 @@ class Checkpoint:
     step: int | None
     saved: Mapping[str, tuple[torch.Size, torch.dtype]]
     read: Callable[[Mapping[str, Tensor]], None]
+    rule: str | None = None
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -92,6 +94,7 @@ def _single(path: Path, weights_only: bool) -> Checkpoint:
         content.get("global_step"),
         {name: (tensor.shape, tensor.dtype) for name, tensor in state.items() if isinstance(tensor, Tensor)},
         read,
+        content.get("text_after_video"),
     )
 
 
@@ -118,7 +121,7 @@ def _sharded(path: Path, weights_only: bool) -> Checkpoint:
         for name, kept in index.items()
         if name.startswith(prefix) and isinstance(kept, TensorStorageMetadata)
     }
-    return Checkpoint(path, facts.get("global_step"), saved, read)
+    return Checkpoint(path, facts.get("global_step"), saved, read, facts.get("text_after_video"))
 
 
 def _unpickled(path: Path, weights_only: bool) -> dict[str, Any]:

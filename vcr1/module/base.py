@@ -22,6 +22,9 @@ from vcr1.records import Batch, Judgement, PromptInputs, Scorer
 
 log = logging.getLogger(__name__)
 
+POSITION_RULE = "text_after_video"
+"""Key in a checkpoint, and in a model's config, of the rule for the position of text behind a video."""
+
 
 class PolicyModule(L.LightningModule):
     """What the training modules share: optimizer, evaluation, logging.
@@ -246,17 +249,28 @@ class PolicyModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """With adapters the base is not saved: it is what ``model.path`` names."""
         checkpoint["counts"] = dict(self._counts)
+        checkpoint[POSITION_RULE] = self._position_rule()
         for name in self._base_weights():
             checkpoint["state_dict"].pop(name, None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting, on the first rank; the base that is not saved is the one of this module."""
+        rule, own = checkpoint.get(POSITION_RULE), self._position_rule()
+        if rule is not None and rule != own:
+            raise UserError(
+                f"the checkpoint was trained with model.text_after_video={rule}, and the base states {own}: "
+                f"give the one that was trained"
+            )
         self._counts |= checkpoint.get("counts", {})
         if self.global_rank == 0:
             self._lost = round(self._counts["lost_samples"])
             self._unjudged = round(self._counts["unjudged"])
         for name, weight in self._base_weights().items() if "state_dict" in checkpoint else ():
             checkpoint["state_dict"].setdefault(name, weight)
+
+    def _position_rule(self) -> str | None:
+        """Return where the text behind a video goes on for the policy; None where it has no such rule."""
+        return getattr(self.policy.model.config, POSITION_RULE, None)
 
     def _base_weights(self) -> dict[str, Tensor]:
         """The weights under the policy's adapters; none where it has no adapters."""
