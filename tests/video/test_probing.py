@@ -12,6 +12,8 @@ from vcr1.records import VideoSource
 from vcr1.video import DecodeLimits, FrameBudget, PatchGrid, write_mp4
 from vcr1.video.probing import Outcome, Trial, probe, probe_all
 
+BALLAST: list[torch.Tensor] = []
+
 
 def trial(path: Path | str, **more: object) -> Trial:
     return Trial(VideoSource(str(path)), FrameBudget(), PatchGrid(), **more)  # type: ignore[arg-type]
@@ -33,9 +35,12 @@ def behave(trial: Trial) -> Outcome:
             pass
     if name == "wants":
         torch.zeros(10**10, dtype=torch.uint8)
-    if name == "grows":  # as a decoder does that finds ever more frames, below the kernel's limit
+    if name == "sheds":  # what the parent held is freed, and does not hide what is gained
+        BALLAST.clear()
+        time.sleep(0.3)
+    if name in ("grows", "sheds"):  # as a decoder does that finds ever more frames, below the kernel's limit
         pieces = [torch.ones(5 * 10**7, dtype=torch.uint8) for _ in range(4)]
-        time.sleep(5 + len(pieces))
+        time.sleep(20 + len(pieces))
     return Outcome("ok", name, duration=float(os.getpid()))
 
 
@@ -114,6 +119,15 @@ def test_a_process_that_fills_the_memory_costs_its_file_only(workers: int) -> No
     assert bad == {"grows": "memory", "wants": "memory"}
     assert sorted(results) == ["a", "b", "c", "grows", "wants"]
     assert results["grows"].message.startswith("grows.mp4: takes more than 0.1 GiB of memory to decode (data")
+
+
+def test_memory_that_is_freed_first_does_not_hide_what_is_gained_later() -> None:
+    BALLAST.append(torch.ones(2 * 10**8, dtype=torch.uint8))
+    try:
+        results = outcomes(["sheds"], 1, DecodeLimits(seconds=60.0, memory=0.1))
+    finally:
+        BALLAST.clear()
+    assert results["sheds"].status == "memory"
 
 
 def test_no_process_is_left_behind() -> None:

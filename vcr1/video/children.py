@@ -9,7 +9,7 @@ Three limits hold for each call, and all of them end the child at once, whatever
 - CPU seconds, by the child's own ``ITIMER_PROF``: a busy machine does not change which files pass;
 - seconds without any work, watched by the parent: a hang. A hundred times the CPU seconds by the clock end
   the child in any case (``ITIMER_REAL``);
-- memory, watched by the parent: the anonymous memory that the child has gained since its start. A limit of
+- memory, watched by the parent: the anonymous memory that the child has gained over its least. A limit of
   the kernel (``RLIMIT_DATA``, above twice as high) stands behind it. It does not judge alone: FFmpeg takes a
   refused allocation for damaged data ("Invalid data found"), and would blame the file for it.
 """
@@ -102,7 +102,7 @@ class Child:
                 self.busy = False
                 self._served += 1
                 return done
-        elif self.memory is not None and _anonymous(self._pid) - self._memory > self.memory * GIB:
+        elif self.memory is not None and self._gained() > self.memory * GIB:
             ended = Ended("memory", "")
         elif self._stalled():
             ended = Ended("timeout", "stall")
@@ -128,6 +128,12 @@ class Child:
         if self.pipe is not None:
             self._end()
             self.pipe = None
+
+    def _gained(self) -> int:
+        """Return the bytes gained over the least that the child has had: it may free what its parent held."""
+        held = _anonymous(self._pid)
+        self._memory = min(self._memory, held)
+        return held - self._memory
 
     def _stalled(self) -> bool:
         """Whether the child has slept for too long. It has not where it only waits for a busy machine."""
