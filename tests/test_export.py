@@ -252,6 +252,10 @@ def test_the_card_says_which_readers_place_the_text_right(family: str, rule: str
     config = SimpleNamespace(model_type=family, text_after_video=rule)
     assert said in model_card(recipe, config=config)
     assert "## Positions" not in model_card(recipe, config=SimpleNamespace(model_type="internvl"))
+    if family != "qwen3_vl":  # adapters have no config.json, and their base may state another rule
+        adapters = model_card(recipe, adapter=True, config=config)
+        assert f'correct_positions(model, "{rule}")' in adapters
+        assert "config.json" not in adapters.split("## Positions")[1].split("##")[0]
 
 
 def test_the_card_of_adapters_names_a_base_on_the_hub(adapted: Trained, tmp_path: Path) -> None:

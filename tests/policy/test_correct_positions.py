@@ -50,6 +50,19 @@ def test_generate_and_forward_of_a_padded_batch_follow_the_published_rule(family
     assert torch.equal(model.generate(**batch, **greedy), wanted)
 
 
+def test_the_rule_of_adapters_is_given_where_the_base_states_another() -> None:
+    # A word; 3 steps of one token, 2 positions apart; a word behind 5, or behind the frame's 1 x 1.
+    ids, grids = torch.tensor([[21, VIDEO, VIDEO, VIDEO, 22]]), torch.tensor([[3, 2, 2]])
+    last = {}
+    for rule in ("largest", "frame"):
+        model = correct_positions(MODELS["qwen2_5_vl"](), rule)
+        positions, _ = model.model.get_rope_index(ids, video_grid_thw=grids)
+        last[rule] = int(positions[0, 0, -1])
+    assert last == {"largest": 6, "frame": 2}
+    with pytest.raises(UserError, match="text_after_video=middle; vcr1 knows largest, frame"):
+        correct_positions(MODELS["qwen2_5_vl"](), "middle")
+
+
 def test_images_and_videos_take_turns() -> None:
     # A word; an image of 1 x 2 tokens; a word; 3 steps of one token, 1 s and so 2 positions apart; a word.
     model = correct_positions(MODELS["qwen2_5_vl"]())

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from vcr1.errors import UserError
-from vcr1.policy.families import FAMILIES, VideoClock, family_of
+from vcr1.policy.families import FAMILIES, RULE_FIELD, VideoClock, family_of
 from vcr1.policy.prompts import mrope_positions
 
 IMAGE, VIDEO = 1, 2
 """Values of ``mm_token_type_ids``."""
 
 
-def correct_positions(model: Any) -> Any:
+def correct_positions(model: Any, rule: str | None = None) -> Any:
     """Let a loaded Hugging Face model compute the positions that its weights were trained with.
 
     Transformers 5.3 to 5.23 place the text behind a video by the size of its frame, whatever its length, and
@@ -30,6 +30,7 @@ def correct_positions(model: Any) -> Any:
 
     Args:
         model: a Qwen2-VL, Qwen2.5-VL or Qwen3-VL for conditional generation, with or without adapters.
+        rule: of the weights, where the config does not state it, as with adapters; None for the config's.
 
     Returns:
         The same model.
@@ -43,6 +44,8 @@ def correct_positions(model: Any) -> Any:
             f"correct_positions: vcr1 knows the rules of {', '.join(FAMILIES)}, not of {family.name}; "
             f"hand position_ids to the model instead"
         )
+    if rule is not None:
+        setattr(model.config, RULE_FIELD, rule)
     family.text_after_video(model.config)
     body: Any = _body(model)
     # A partial, not a bound method: it goes with the model when that is copied or pickled.

@@ -114,7 +114,7 @@ def model_card(
         f"{what} `{_short(recipe.base)}`, trained by {algorithm} with vcr1 to answer questions about videos.",
         "## Loading",
         _loading(recipe, adapter),
-        *_positions(config),
+        *_positions(config, adapter),
         "## Training",
         "\n".join(_facts(recipe, algorithm, step)),
         "Settings:",
@@ -150,7 +150,7 @@ def _loading(recipe: Recipe, adapter: bool) -> str:
     return f"```python\n{lines}\n```"
 
 
-def _positions(config: Any) -> list[str]:
+def _positions(config: Any, adapter: bool) -> list[str]:
     """Say where the text behind a video goes on, and which readers place it there."""
     rule, family = getattr(config, "text_after_video", None), getattr(config, "model_type", None)
     if rule is None:  # positions of the library's own
@@ -177,14 +177,16 @@ def _positions(config: Any) -> list[str]:
             "transformers 5.3 to 5.23": "right in a forward, but `generate` goes on behind the video's "
             f"times{earlier}",
         }
+    # A folder of adapters has no config.json, and the base's states the base's own rule.
+    call, place = (f'model, "{rule}"', "") if adapter else ("model", " in `config.json`")
     table = [f"| {reader} | {does} |" for reader, does in readers.items()]
     return [
         _POSITIONS,
-        f'The text behind a video goes on {where} (`"text_after_video": "{rule}"` in `config.json`). '
+        f'The text behind a video goes on {where} (`"text_after_video": "{rule}"`{place}). '
         "Where readers compute the positions themselves, they place it so:",
         "\n".join(["| reader | text behind a video |", "|---|---|", *table]),
         "With transformers, hand `position_ids` to the model, or put its own rule into it:",
-        "```python\nfrom vcr1.policy import correct_positions\n\ncorrect_positions(model)\n```",
+        f"```python\nfrom vcr1.policy import correct_positions\n\ncorrect_positions({call})\n```",
     ]
 
 

@@ -139,6 +139,9 @@ def parse_option(text: str, options: Sequence[str]) -> str | ParseFailure:
     4. a letter as `parse_letter` finds it, where letters inside of an option's words do not count;
     5. the words of exactly one option in a sentence, not denied, and no letter.
 
+    Nothing is read where the answer takes something back ("wait", "→"), or where a denial or a doubt stands
+    in the same sentence. One word names an option only among words that say nothing else.
+
     Args:
         text: the completion.
         options: the texts of the options, 1 to 26.

@@ -41,7 +41,8 @@ def parse_class(text: str, classes: Sequence[str]) -> str | ParseFailure:
     quality" does not name "quality". A name of one word, or a word that only one name has ("low" is "low
     quality" beside "high quality"), counts where only words stand around it that say nothing else: "The
     quality is low", but not "a low angle shot". The same class may be named twice. An answer that denies a
-    class or weighs two names none.
+    class or weighs two names none, nor does one that says the name of something else, as in "high quality
+    audio".
 
     Args:
         text: the completion.
