@@ -1,4 +1,5 @@
 import faulthandler
+import mmap
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ from vcr1.records import VideoSource
 from vcr1.video import DecodeLimits, FrameBudget, PatchGrid, write_mp4
 from vcr1.video.probing import Outcome, Trial, probe, probe_all
 
-BALLAST: list[torch.Tensor] = []
+BALLAST: list[mmap.mmap] = []
 
 
 def trial(path: Path | str, **more: object) -> Trial:
@@ -36,7 +37,7 @@ def behave(trial: Trial) -> Outcome:
     if name == "wants":
         torch.zeros(10**10, dtype=torch.uint8)
     if name == "sheds":  # what the parent held is freed, and does not hide what is gained
-        BALLAST.clear()
+        BALLAST[0].close()
         time.sleep(0.3)
     if name in ("grows", "sheds"):  # as a decoder does that finds ever more frames, below the kernel's limit
         pieces = [torch.ones(5 * 10**7, dtype=torch.uint8) for _ in range(4)]
@@ -122,12 +123,22 @@ def test_a_process_that_fills_the_memory_costs_its_file_only(workers: int) -> No
 
 
 def test_memory_that_is_freed_first_does_not_hide_what_is_gained_later() -> None:
-    BALLAST.append(torch.ones(2 * 10**8, dtype=torch.uint8))
+    BALLAST.append(mmap.mmap(-1, 2 * 10**8, flags=mmap.MAP_PRIVATE))
+    BALLAST[0].write(bytes(2 * 10**8))
     try:
         results = outcomes(["sheds"], 1, DecodeLimits(seconds=60.0, memory=0.1))
     finally:
         BALLAST.clear()
     assert results["sheds"].status == "memory"
+
+
+def test_free_memory_of_the_parent_does_not_hide_what_is_gained() -> None:
+    """A heap keeps what is freed in pieces, and a child that takes its copy of it needs no new pages."""
+    pieces = [torch.ones(100_000, dtype=torch.uint8) for _ in range(4000)]
+    last = torch.ones(100)  # at the end of the heap, which would shrink without it
+    del pieces
+    assert outcomes(["grows"], 1, DecodeLimits(seconds=60.0, memory=0.1))["grows"].status == "memory"
+    del last
 
 
 def test_no_process_is_left_behind() -> None:

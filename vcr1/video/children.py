@@ -16,6 +16,7 @@ Three limits hold for each call, and all of them end the child at once, whatever
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -149,6 +150,7 @@ class Child:
         self.pipe, theirs = Pipe()
         self._shared = os.memfd_create("vcr1-decoded")
         parent = os.getpid()
+        _trim()
         self._pid = os.fork()
         if self._pid == 0:
             live(theirs, self._shared, parent, self.work, self.memory)
@@ -158,6 +160,12 @@ class Child:
         # Processes of `multiprocessing`, as a DataLoader's, run no other handlers at their end. A child that
         # is waited for counts among the seconds of the run.
         Finalize(None, self._end, exitpriority=0)
+
+
+def _trim() -> None:
+    """Give free memory back to the system: a child that used its copy of it would seem to gain nothing."""
+    with suppress(AttributeError):  # a C library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _end(pid: int, pipe: Connection, shared: int, parent: int) -> None:

@@ -209,7 +209,7 @@ def test_hostile_text_takes_linear_time(unit):
         letter, name = parse_letter(text, options=5), parse_class(text, CLASSES)
         assert letter in list("ABCDE") if isinstance(letter, str) else letter.reason in LETTER_FAILURES
         assert name in CLASSES if isinstance(name, str) else name.reason in CLASS_FAILURES
-    assert time.process_time() - began < 2  # quadratic would take minutes
+    assert time.process_time() - began < 10  # quadratic takes minutes
 
 
 @pytest.mark.parametrize(

@@ -205,4 +205,4 @@ def test_fragments_over_and_over_take_linear_time(fragment):
     parse_intervals(f"<glue>{body}</glue>")
     parse_caption(body)
     # Some 0.3 s in all; anything quadratic takes minutes.
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 10

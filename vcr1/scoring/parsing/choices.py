@@ -90,6 +90,7 @@ _BEFORE_NAME = words_of(
 )
 _PRONOUNS = words_of("he she they who man woman boy girl person people")
 _MOST_LETTERS = 64
+_MOST_NAMES = 16
 _COVER = "words"
 _ENDS = " .,;:!?\"'"
 
@@ -237,7 +238,11 @@ def _mask(answer: str, names: Sequence[str]) -> tuple[str, set[str], set[str]]:
         if len(name) < 2 or names.count(names[place]) > 1:
             continue
         pattern = phrase(name)
-        for match in pattern.finditer(rest):
+        for count, match in enumerate(pattern.finditer(rest)):
+            if count == _MOST_NAMES:  # said over and over: no answer
+                others.add(ascii_uppercase[place])
+                named.discard(ascii_uppercase[place])
+                break
             inside = _is_of_another(rest, match, name, name != names[place])
             denied = is_denied(rest, match.start(), match.end()) or is_doubted(rest, *match.span())
             (others if inside or denied else named).add(ascii_uppercase[place])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from functools import lru_cache
+from typing import NamedTuple
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _MARKS = str.maketrans(
@@ -53,6 +56,7 @@ _CORRECTED = re.compile(
     r"|\u66f4\u6b63|\u7ea0\u6b63|\u62b1\u6b49",
     re.IGNORECASE,
 )
+_SENTENCE_END = re.compile("[\n;!\u3002]")
 _DOUBTED = re.compile(
     r"\b(?:not|no|never|neither|nor|none|cannot|without|except|wrong|incorrect|false|invalid|impossible|unlikely|least"
     r"|worse|worst|doubt|doubts|exclude[sd]?|excluded|eliminated?|rule[sd]?|contradicts?|opposite|stop|stops|stopped"
@@ -62,13 +66,39 @@ _DOUBTED = re.compile(
 )
 
 
+class _Doubts(NamedTuple):
+    """Where an answer ends its sentences and doubts what it says.
+
+    Attributes:
+        corrected: it takes back something, anywhere.
+        edges: places of the marks that end a sentence, from -1 to the text's length.
+        begins: the first characters of the doubts, rising.
+        ends: behind the last ones.
+    """
+
+    corrected: bool
+    edges: list[int]
+    begins: list[int]
+    ends: list[int]
+
+
+@lru_cache(maxsize=2)
+def _doubts(text: str) -> _Doubts:
+    """Read a text once for all of its places: per place, a long answer would take quadratic time."""
+    edges = [match.start() for match in _SENTENCE_END.finditer(text)]
+    spans = [match.span() for match in _DOUBTED.finditer(text)]
+    begins, ends = [begin for begin, _ in spans], [end for _, end in spans]
+    return _Doubts(_CORRECTED.search(text) is not None, [-1, *edges, len(text)], begins, ends)
+
+
 def is_doubted(text: str, begin: int, end: int) -> bool:
     """Return whether an answer takes back, or denies in the same sentence, what it says at a place."""
-    if _CORRECTED.search(text):
-        return True
-    first = max(text.rfind(mark, 0, begin) for mark in "\n;!\u3002") + 1
-    last = min((place for mark in "\n;!\u3002" if (place := text.find(mark, end)) >= 0), default=len(text))
-    return any(_DOUBTED.search(text, *part) for part in ((first, begin), (end, last)))
+    doubts = _doubts(text)
+    first = doubts.edges[max(bisect_left(doubts.edges, begin) - 1, 0)] + 1
+    last = doubts.edges[min(bisect_left(doubts.edges, end), len(doubts.edges) - 1)]
+    before = bisect_right(doubts.ends, begin) > bisect_left(doubts.begins, first)
+    behind = bisect_right(doubts.ends, last) > bisect_left(doubts.begins, end)
+    return doubts.corrected or before or behind
 
 
 def is_signed(answer: str, name: str) -> bool:
