@@ -21,7 +21,7 @@ from vcr1.errors import UserError
 from vcr1.evaluation import Answering, Benchmark, form_groups
 from vcr1.evaluation.batches import GroupDataset
 from vcr1.policy import Sampling, correct_positions, load_encoder, load_policy
-from vcr1.policy.loading import resolve
+from vcr1.policy.weights.loading import resolve
 from vcr1.readers import read_synthetic
 from vcr1.tasks import GroundingTask
 from vcr1.video import FrameBudget, read_clip

@@ -19,8 +19,8 @@ from learner import LEARNING_RATE, Learner
 from repeated import generate, repeat, repeated_logprobs
 from shapes import NoiseEncoder, Setting, Shape, build_model, noise_prompt
 from vcr1.policy import LoRA, PromptEncoder, Sampling, VideoPolicy, reference_of
-from vcr1.policy.families import QWEN2_5_VL
-from vcr1.policy.lora import adapt, adapters_off
+from vcr1.policy.families import FAMILIES
+from vcr1.policy.weights.lora import adapt, adapters_off
 from vcr1.records import PromptInputs
 
 PHASES = ("vision", "rollout", "reference", "policy", "optimizer")
@@ -73,7 +73,7 @@ def make_learner(shape: Shape, setting: Setting, rank: int | None, device: torch
     model = build_model(shape, device, torch.bfloat16)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if rank is not None:
-        adapt(model, LoRA(rank=rank), QWEN2_5_VL)
+        adapt(model, LoRA(rank=rank), FAMILIES["qwen2_5_vl"])
     # A policy asks its encoder for three things, which these models have no processor for.
     policy = VideoPolicy(model, cast(PromptEncoder, NoiseEncoder())).train()
     reference = reference_of(policy)

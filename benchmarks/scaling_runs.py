@@ -32,8 +32,8 @@ from vcr1.distributed.sharded import ShardedStrategy
 from vcr1.module import GRPOModule
 from vcr1.module.phases import PhaseTimer
 from vcr1.policy import LoRA, PromptEncoder, Sampling, VideoPolicy
-from vcr1.policy.families import QWEN2_5_VL
-from vcr1.policy.lora import adapt
+from vcr1.policy.families import FAMILIES
+from vcr1.policy.weights.lora import adapt
 from vcr1.records import Batch, Interval, Sample
 from vcr1.tasks import GroundingTask
 
@@ -167,7 +167,7 @@ def make_module(case: Case) -> GRPOModule:
     if case.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if case.rank is not None:
-        adapt(model, LoRA(rank=case.rank), QWEN2_5_VL)
+        adapt(model, LoRA(rank=case.rank), FAMILIES["qwen2_5_vl"])
     policy = VideoPolicy(model, cast(PromptEncoder, NoiseEncoder()), attention_form="split")
     sampling = Sampling(max_new_tokens=SETTING.length)
     return GRPOModule(policy, num_generations=SETTING.group, sampling=sampling)

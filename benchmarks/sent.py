@@ -17,8 +17,8 @@ import torch
 from shapes import Shape, build_model
 from traffic import GATHER, SCATTER, ring_bytes
 from vcr1.policy import LoRA
-from vcr1.policy.families import QWEN2_5_VL
-from vcr1.policy.lora import adapt
+from vcr1.policy.families import FAMILIES
+from vcr1.policy.weights.lora import adapt
 
 SINGLE = 4
 """Bytes of a number in float32, in which gradients are reduced."""
@@ -81,7 +81,7 @@ def weights_of(shape: Shape, rank: int | None) -> Weights:
     """Count the parameters of a shape, with adapters of a rank where one is given; takes no memory."""
     model = build_model(shape, torch.device("meta"), torch.float32)
     if rank is not None:
-        adapt(model, LoRA(rank=rank), QWEN2_5_VL)
+        adapt(model, LoRA(rank=rank), FAMILIES["qwen2_5_vl"])
     core = model.model
     language, vision = (
         sum(weight.numel() for weight in blocks.parameters())

@@ -7,6 +7,7 @@ Independent of vcr1 on purpose: one token after the other, plain integers, no co
 - arXiv 2502.13923, section 2.1.2: Qwen2.5-VL's step in time is its seconds times ``tokens_per_second``. The
   authors' port (QwenLM/Qwen2.5-VL, ``qwen-vl-finetune/qwenvl/data/rope2d.py``) rounds it down.
 - Qwen3-VL: each frame is a grid of its own, with its time as text before it.
+- GLM-4.1V (arXiv 2507.01006): the same with the time behind it; frames are written with the tokens of images.
 """
 
 from collections.abc import Iterator
@@ -31,12 +32,13 @@ def published_positions(model: Any, inputs: PromptInputs) -> Tensor:
     if config.model_type == "qwen2_5_vl":
         seconds = inputs.get("second_per_grid_ts", torch.empty(0)).tolist()
         per_second = config.vision_config.tokens_per_second
-    if config.model_type == "qwen3_vl":
+    if config.model_type in ("qwen3_vl", "glm4v"):
         grids = [(1, height, width) for steps, height, width in grids for _ in range(steps)]
         seconds = [0.0] * len(grids)
     videos = iter(zip(grids, seconds, strict=True))
+    token = config.image_token_id if config.model_type == "glm4v" else config.video_token_id
     rows = [
-        row_positions(ids[mask.bool()].tolist(), videos, config.video_token_id, merge, per_second)
+        row_positions(ids[mask.bool()].tolist(), videos, token, merge, per_second)
         for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
     ]
     length = inputs["input_ids"].shape[1]
@@ -72,6 +74,6 @@ def placed(model: Any, inputs: PromptInputs) -> PromptInputs:
 
     Families that these tests know no published rule of keep the library's own.
     """
-    if model.config.model_type not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
+    if model.config.model_type not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v"):
         return inputs
     return {**inputs, "position_ids": published_positions(model, inputs).to(inputs["input_ids"].device)}

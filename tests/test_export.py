@@ -28,7 +28,7 @@ from vcr1.errors import UserError
 from vcr1.export import export, main
 from vcr1.module import PolicyModule
 from vcr1.policy import PromptEncoder, load_policy
-from vcr1.policy.loading import resolve
+from vcr1.policy.weights.loading import resolve
 from vcr1.records import PromptInputs
 from vcr1.reporting.card import Recipe, model_card, recipe_of
 

@@ -66,7 +66,7 @@ from vcr1.evaluation import (
 )
 from vcr1.inference.weights import Weights, chosen_weights
 from vcr1.policy import VideoPolicy
-from vcr1.policy.loading import stated_rule
+from vcr1.policy.weights.loading import stated_rule
 from vcr1.train import leave_ranks, quiet
 from vcr1.video import GuardedReader
 

@@ -27,7 +27,7 @@ from vcr1.checkpoints.opening import Checkpoint, find_checkpoint, open_checkpoin
 from vcr1.config.building import build, command_line, exit_on_user_error
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy, floating_type
-from vcr1.policy.saving import is_model_folder, save_adapter, save_folder
+from vcr1.policy.weights.saving import is_model_folder, save_adapter, save_folder
 from vcr1.reporting.card import CARD, base_of, model_card, recipe_of
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import runpy
 
 from transformers import Qwen2_5_VLModel, Qwen2VLModel
 
-from vcr1.policy.positions import rope_index
+from vcr1.policy.prompts.positions import rope_index
 
 if __name__ == "__main__":
     for body in (Qwen2VLModel, Qwen2_5_VLModel):

@@ -21,8 +21,8 @@ from vcr1.evaluate import evaluate
 from vcr1.inference import weights
 from vcr1.inference.weights import find_weights
 from vcr1.policy import load_policy
-from vcr1.policy.lora import merged_state
-from vcr1.policy.saving import save_folder
+from vcr1.policy.weights.lora import merged_state
+from vcr1.policy.weights.saving import save_folder
 from vcr1.predict import predict
 from vcr1.video import build_world
 

@@ -12,7 +12,7 @@ from vcr1.policy import LoRA
 
 TEXT = Tower(layers=2, hidden=8, intermediate=16, heads=4, kv_heads=2, head_dim=2)
 SIGHT = Tower(layers=3, hidden=4, intermediate=8, heads=2, kv_heads=2, head_dim=2)
-SHAPE = ModelShape(TEXT, SIGHT, 100, False, 24, 2, 2, 4, 4, 1, 1, False)
+SHAPE = ModelShape(TEXT, SIGHT, 100, False, 24, 2, 2, 4, 4, 1, 1, 384, False)
 WEIGHTS = Weights(total=10_000, trained=8_000, vision=1_000, head=800)
 LOAD = Workload(prompts=1, vision_tokens=6, text_tokens=4, steps=2, group=2, completion=5, expected=5)
 SETUP = Setup(SHAPE, WEIGHTS, LOAD, Precision(), Sharding(), checkpointing=False)

@@ -15,7 +15,7 @@ from vcr1.errors import UserError
 from vcr1.planning import Plan, advise, announce, make_plan, memory, plan_of, setup_of, shape_of, show, work
 from vcr1.planning.advice import adapter_parameters
 from vcr1.planning.settings import precision_of, sharding_of
-from vcr1.policy.shapes import carried_shapes, empty_model, model_config
+from vcr1.policy.weights.shapes import carried_shapes, empty_model, model_config
 
 BIG = ("trainer.devices=8",)
 
@@ -32,6 +32,7 @@ def printed(plan: Plan) -> str:
         ("Qwen2.5-VL-3B-Instruct", 3.755, 0.669),
         ("Qwen2.5-VL-7B-Instruct", 8.292, 0.677),
         ("Qwen3-VL-8B-Instruct", 8.767, 0.576),
+        ("GLM-4.1V-9B-Thinking", 10.293, 0.892),
     ],
 )
 def test_published_models_are_known_without_the_hub(name: str, billions: float, vision: float) -> None:
@@ -67,6 +68,17 @@ def test_the_shape_of_qwen3_vl_has_deepstack_and_stamps() -> None:
     shape = shape_of(model_config("Qwen/Qwen3-VL-8B-Instruct"))
     assert (shape.mergers, shape.stamped, shape.window, shape.spatial) == (4, True, None, 32)
     assert not shape.vision.gated
+
+
+def test_the_shape_of_glm_has_gated_blocks_and_a_merger_of_its_own() -> None:
+    config = model_config("zai-org/GLM-4.1V-9B-Thinking")
+    shape, model = shape_of(config), empty_model(config)
+    sizes = {name: one.numel() for name, one in model.named_parameters()}
+    block = sum(size for name, size in sizes.items() if "visual.blocks.0." in name)
+    mergers = sum(size for name, size in sizes.items() if "visual.merger" in name or "downsample" in name)
+    assert shape.vision.block_parameters == pytest.approx(block, rel=1e-3)
+    assert shape.merger_parameters == pytest.approx(mergers, rel=1e-3)
+    assert (shape.stamped, shape.window, shape.spatial, shape.text.keys) == (True, None, 28, 256)
 
 
 def test_adapters_are_counted_as_they_are_put_in() -> None:

@@ -9,7 +9,7 @@ from vcr1.config.building import build, conf_dir, load_config, selected_tasks
 from vcr1.module import GRPOModule, SFTModule
 from vcr1.planning import make_plan, show
 from vcr1.policy import VideoPolicy, load_encoder
-from vcr1.policy.shapes import empty_policy_model
+from vcr1.policy.weights.shapes import empty_policy_model
 
 RECIPES = {  # name -> its GPU, in GB
     "videochat_r1": 80,

@@ -71,11 +71,14 @@ def generate(policy: VideoPolicy, inputs: PromptInputs, count: int, **sampling: 
             "top_p": settings.top_p,
             "min_p": settings.min_p or None,
         }
+    config = policy.model.config
+    if config.model_type == "glm4v":  # transformers 5.23 looks for tokens that no prompt has, and fails
+        config.video_token_id = config.image_token_id
     ids = policy.model.generate(
         **placed(policy.model, inputs),
         max_new_tokens=settings.max_new_tokens,
         suppress_tokens=policy.never_sampled,
-        eos_token_id=policy.encoder.end_of_turn,
+        eos_token_id=list(policy.encoder.stops),
         pad_token_id=policy.encoder.padding,
         **drawn,
     )

@@ -6,6 +6,8 @@ import torch
 from published import placed
 from torch import Tensor
 from transformers import (
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
@@ -15,7 +17,7 @@ from transformers import (
 )
 
 from vcr1.policy import Sampling, VideoPolicy, load_encoder
-from vcr1.policy.sampling import draw
+from vcr1.policy.generation.sampling import draw
 from vcr1.records import PromptInputs, RolloutGroups
 
 VOCABULARY = 128
@@ -62,6 +64,25 @@ MODELS: dict[str, Any] = {  # each from the size of its vocabulary
             **TOKENS,
         )
     ),
+    "glm4v": lambda size=VOCABULARY: Glm4vForConditionalGeneration(
+        Glm4vConfig(
+            text_config=TEXT
+            | {
+                "vocab_size": size,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e4,
+                    "partial_rotary_factor": 0.5,
+                    "mrope_section": [1, 1, 0],
+                },
+            },
+            vision_config=VISION
+            | {"hidden_size": 16, "intermediate_size": 24, "out_hidden_size": 48, "image_size": 16},
+            # Videos are written with the tokens of images. Transformers 5.23 counts the others in `generate`,
+            # finds none, and fails for every video; so both are the same here.
+            **TOKENS | {"image_token_id": VIDEO},
+        )
+    ),
     "qwen2_vl": lambda size=VOCABULARY: Qwen2VLForConditionalGeneration(
         Qwen2VLConfig(
             text_config=TEXT | {"vocab_size": size},
@@ -103,7 +124,7 @@ def video_prompt(
     """``texts[0]`` words, then each video followed by as many words as the next entry says.
 
     Args:
-        family: Qwen3-VL has words between the frames.
+        family: Qwen3-VL and GLM-4.1V have words between the frames.
         texts: number of words before, between and after the videos.
         grids: patches in time, height and width of each video.
         dtype: of the pixels.
@@ -116,7 +137,7 @@ def video_prompt(
     ids = words(texts[0])
     for (steps, height, width), count in zip(grids, texts[1:], strict=True):
         frame = [VIDEO] * (height * width // 4)
-        if family == "qwen3_vl":
+        if family in ("qwen3_vl", "glm4v"):
             for _ in range(steps):
                 ids += [*words(2), START, *frame, END]
         else:
@@ -190,7 +211,7 @@ def expanded_rollout(
         logs = (both / (sampling.temperature or 1.0)).log_softmax(-1).gather(-1, ids[:, None])[:, 0]
         sampled.append(ids)
         scores.append(logs.masked_fill(finished, 0.0))
-        finished = finished | (ids == policy.encoder.end_of_turn)
+        finished = finished | policy.encoder.ends(ids)
         if finished.all():
             break
     return torch.stack(sampled, 1), torch.stack(scores, 1)

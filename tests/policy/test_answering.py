@@ -7,7 +7,7 @@ import torch
 from policy_cases import calls_of, make_clip, question, roll
 
 from vcr1.policy import Sampling, VideoPolicy
-from vcr1.policy.answering import answer_together
+from vcr1.policy.generation.answering import answer_together
 from vcr1.records import Prompt, PromptInputs
 
 QUERIES = ("the red square appears", "a blue circle is seen, and then it goes", "?")

@@ -21,7 +21,7 @@ from transformers import (
 from vcr1.errors import UserError
 from vcr1.policy import correct_positions, load_encoder
 from vcr1.policy.plain import warn_of_the_plain_path
-from vcr1.policy.positions import text_overlaps_video
+from vcr1.policy.prompts.positions import text_overlaps_video
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -92,7 +92,7 @@ def test_a_copy_asks_its_own_config() -> None:
 
 
 def test_an_unknown_family_or_rule_is_refused() -> None:
-    with pytest.raises(UserError, match=r"vcr1 knows the rules of qwen2_5_vl, .* not of llava_onevision"):
+    with pytest.raises(UserError, match=r"vcr1 knows the rules of glm4v, .* not of llava_onevision"):
         correct_positions(llava_onevision()[0])
     model = MODELS["qwen2_vl"]()
     model.config.text_after_video = "last"

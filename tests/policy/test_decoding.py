@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from vcr1.policy.decoding import BLOCK, SharedCache
-from vcr1.policy.rollout import Slots, leave
+from vcr1.policy.generation.decoding import BLOCK, SharedCache
+from vcr1.policy.generation.rollout import Slots, leave
 
 HEADS, KV, SIZE = 6, 2, 4
 

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy, load_policy
-from vcr1.policy.feature_cache import FeatureCache
+from vcr1.policy.features.cache import FeatureCache
 from vcr1.records import PromptInputs
 
 

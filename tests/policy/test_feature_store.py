@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from vcr1.policy.feature_store import STALE_SECONDS, FeatureStore, digest, pack, unpack
+from vcr1.policy.features.store import STALE_SECONDS, FeatureStore, digest, pack, unpack
 
 KEYS = [f"{number:064x}" for number in range(6)]
 ONES = torch.ones(25, 10)  # 1,000 bytes

@@ -12,8 +12,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy
-from vcr1.policy.flex import TRIALS, _say_once, flex_layout, takes_flex, trial
-from vcr1.policy.tree import Branches, TreeLayout
+from vcr1.policy.attention.flex import TRIALS, _say_once, flex_layout, takes_flex, trial
+from vcr1.policy.attention.tree import Branches, TreeLayout
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy, load_policy, reference_of
 from vcr1.policy.families import FAMILIES
-from vcr1.policy.lora import LoRA, adapt, adapters_off, merged_state
+from vcr1.policy.weights.lora import LoRA, adapt, adapters_off, merged_state
 from vcr1.records import PromptInputs
 
 

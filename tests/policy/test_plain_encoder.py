@@ -16,7 +16,7 @@ from vcr1.config.preflight import preflight
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder, check_weights, load_encoder
 from vcr1.policy.families import FAMILIES, family_named
-from vcr1.policy.plain_encoding import PlainEncoder
+from vcr1.policy.prompts.plain_encoding import PlainEncoder
 from vcr1.records import Prompt
 from vcr1.video import PatchGrid
 

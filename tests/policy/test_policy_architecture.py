@@ -8,8 +8,8 @@ from policy_cases import generate, left_padded, plain_groups, roll
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vcr1.policy import PromptEncoder, VideoPolicy, load_encoder
-from vcr1.policy.loading import PARTS, freeze_parts
-from vcr1.policy.prompts import prompt_positions
+from vcr1.policy.prompts.layout import prompt_positions
+from vcr1.policy.weights.loading import PARTS, freeze_parts
 from vcr1.records import Prompt, PromptInputs, VideoClip
 
 

@@ -11,6 +11,8 @@ from policy_cases import generate, plain_groups, roll
 from published import published_positions
 from small_models import MODELS, prompts
 from transformers import (
+    Glm4vProcessor,
+    Glm4vVideoProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
@@ -20,10 +22,11 @@ from transformers import (
 
 from vcr1.policy import PromptEncoder, VideoPolicy, load_encoder, load_policy
 from vcr1.policy.families import FAMILIES
-from vcr1.policy.prompts import prompt_positions
+from vcr1.policy.prompts.layout import prompt_positions
 from vcr1.records import Prompt, VideoClip
 
 PROCESSORS: dict[str, Any] = {
+    "glm4v": (Glm4vProcessor, Glm4vVideoProcessor),
     "qwen2_vl": (Qwen2VLProcessor, Qwen2VLVideoProcessor),
     "qwen3_vl": (Qwen3VLProcessor, Qwen3VLVideoProcessor),
 }
@@ -33,12 +36,19 @@ def processor(family: str) -> Any:
     """A processor with the embedded model's tokenizer and chat, for patches of 2 x 2 pixels."""
     own, video = PROCESSORS[family]
     tiny = load_encoder("builtin:tiny").processor
+    chat = tiny.chat_template
+    if family == "glm4v":
+        named = ("begin_of_video", "end_of_video", "video", "begin_of_image", "end_of_image", "image", "user")
+        tiny.tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{name}|>" for name in named]})
+        for qwens, glms in (("vision_start", "begin_of_video"), ("vision_end", "end_of_video")):
+            chat = chat.replace(f"<|{qwens}|>", f"<|{glms}|>")
+        chat = chat.replace("<|video_pad|>", "<|video|>")
     patches = {"patch_size": 2, "merge_size": 2, "temporal_patch_size": 2}
     return own(
         image_processor=Qwen2VLImageProcessor(**patches),
         video_processor=video(**patches, do_sample_frames=False),
         tokenizer=tiny.tokenizer,
-        chat_template=tiny.chat_template,
+        chat_template=chat,
     )
 
 
@@ -56,8 +66,12 @@ def policy(request: pytest.FixtureRequest, tmp_path: Path) -> VideoPolicy:
     torch.manual_seed(0)
     model = MODELS[request.param](640)
     model.generation_config.pad_token_id = 0
+    own = processor(request.param)
+    if request.param == "glm4v":
+        model.config.image_token_id, model.config.video_token_id = own.image_token_id, own.video_token_id
+        model.generation_config.eos_token_id = [2, own.tokenizer.convert_tokens_to_ids("<|user|>"), 70]
     model.save_pretrained(tmp_path)
-    processor(request.param).save_pretrained(tmp_path)
+    own.save_pretrained(tmp_path)
     return load_policy(str(tmp_path)).eval()
 
 
@@ -74,6 +88,30 @@ def test_a_folder_rolls_out_and_scores_as_hugging_face_does(policy: VideoPolicy)
         scores = policy.logprobs(groups, policy.vision([inputs]))
         for place, logprobs, _ in plain_groups(policy.model, groups):
             assert (scores.logprobs[place][: len(logprobs)] - logprobs).abs().max() <= 1e-5
+
+
+def test_glm_reads_the_seconds_of_each_pair_of_frames_behind_it() -> None:
+    encoder = PromptEncoder(processor("glm4v"), FAMILIES["glm4v"])
+    inputs = encoder(Prompt("What?"), clip())
+    text = encoder.tokenizer.decode(inputs["input_ids"][0])
+    # The first frames of the pairs lie at 0.0 and 2.2 s; GLM writes whole seconds.
+    pair = "<|begin_of_image|>" + "<|image|>" * 6 + "<|end_of_image|>"
+    assert f"<|begin_of_video|>{pair}0{pair}2<|end_of_video|>" in text
+    assert int((inputs["mm_token_type_ids"] == 2).sum()) == 12
+
+
+def test_completions_end_at_every_token_that_the_generation_config_names(policy: VideoPolicy) -> None:
+    if policy.model.config.model_type != "glm4v":
+        assert policy.encoder.stops == (policy.encoder.end_of_turn,)
+        return
+    user = policy.encoder.tokenizer.convert_tokens_to_ids("<|user|>")
+    assert policy.encoder.end_of_turn == user  # what a taught answer ends with
+    assert policy.encoder.stops == (user, 2, 70)
+    assert not {user, 2, 70} & set(policy.never_sampled)
+    ids = torch.tensor([[9, 70, 0], [9, 9, 2], [user, 0, 0], [9, 9, 9]])
+    groups = policy.groups_of([{}], 4, ids, torch.zeros(4, 3))
+    assert groups.lengths[0].tolist() == [2, 3, 1, 3]
+    assert groups.truncated[0].tolist() == [False, False, False, True]
 
 
 def test_qwen3_reads_the_frames_own_times() -> None:
@@ -99,7 +137,7 @@ def test_positions_are_the_published_ones(family: str) -> None:
 def test_lora_adapts_the_language_models_projections(family: str) -> None:
     names = [name for name, _ in MODELS[family]().named_modules()]
     adapted = [name for name in names if re.fullmatch(FAMILIES[family].lora_targets, name)]
-    assert len(adapted) == 3 * 7  # layers and projections
+    assert len(adapted) == 3 * (6 if family == "glm4v" else 7)  # layers and projections
     assert not any("visual" in name for name in adapted)
 
 

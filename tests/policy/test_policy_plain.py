@@ -15,8 +15,8 @@ from transformers import AutoModelForImageTextToText
 from vcr1.config.building import load_config
 from vcr1.errors import UserError
 from vcr1.policy import Sampling, VideoPolicy, correct_positions, load_policy
-from vcr1.policy.loading import freeze_parts
 from vcr1.policy.plain import PlainPolicy, followed_by, last_hidden, repeated
+from vcr1.policy.weights.loading import freeze_parts
 from vcr1.records import Prompt, PromptInputs, RolloutGroups
 from vcr1.train import train
 

@@ -26,10 +26,11 @@ from torch import Tensor
 
 from vcr1.errors import UserError
 from vcr1.module import SFTModule
-from vcr1.policy import Sampling, VideoPolicy, load_policy, prompts
-from vcr1.policy.answering import answer_together
+from vcr1.policy import Sampling, VideoPolicy, load_policy
 from vcr1.policy.families import VideoClock
-from vcr1.policy.prompts import mrope_positions, prompt_positions
+from vcr1.policy.generation.answering import answer_together
+from vcr1.policy.prompts import layout
+from vcr1.policy.prompts.layout import mrope_positions, prompt_positions
 from vcr1.records import Batch, Interval, PromptInputs, Sample
 
 # seconds of clip, asked fps, seconds per grid step, position in time of each step: floor(2 · step · seconds)
@@ -72,7 +73,7 @@ def test_all_forwards_see_the_clips_own_times(
         given.append(args[1].seconds_per_grid)
         return mrope_positions(*args, **kwargs)
 
-    monkeypatch.setattr(prompts, "mrope_positions", spy)
+    monkeypatch.setattr(layout, "mrope_positions", spy)
 
     # Rollout, policy, reference, evaluation, prediction; and Hugging Face at the published positions.
     features = [feature.detach() for feature in policy.vision([inputs]) if feature is not None]

@@ -8,7 +8,7 @@ from policy_cases import SHORT, make_clip, question
 
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder, VideoPolicy, load_encoder
-from vcr1.policy.families import QWEN2_5_VL
+from vcr1.policy.families import FAMILIES
 from vcr1.records import Prompt, VideoClip
 from vcr1.video import PatchGrid
 
@@ -35,7 +35,7 @@ class Tampered:
 
 def test_a_video_prompt_has_all_inputs(encoder: PromptEncoder, clips: Path) -> None:
     inputs = encoder(SHORT, make_clip(clips, 6.0))
-    assert tuple(inputs) == QWEN2_5_VL.inputs
+    assert tuple(inputs) == FAMILIES["qwen2_5_vl"].inputs
     length = inputs["input_ids"].shape[1]
     for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
         assert (inputs[name].shape, inputs[name].dtype) == ((1, length), torch.int64)
@@ -84,7 +84,7 @@ def test_times_are_the_clips(
     assert inputs["second_per_grid_ts"].tolist() == pytest.approx([interval])
 
 
-@pytest.mark.parametrize("name", [name for name in QWEN2_5_VL.inputs if name != "input_ids"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES["qwen2_5_vl"].inputs if name != "input_ids"])
 def test_an_input_that_is_left_out_is_named(encoder: PromptEncoder, clips: Path, name: str) -> None:
     tampered = PromptEncoder(Tampered(encoder.processor, **{name: None}))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=rf"^Tampered returned no {name}: .* not supported"):

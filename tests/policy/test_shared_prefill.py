@@ -8,8 +8,8 @@ from small_models import MODELS, prompts, small_policy, video_prompt
 from torch import Tensor
 
 from vcr1.policy import VideoPolicy
-from vcr1.policy.decoding import alike, prefill, runs_alike
-from vcr1.policy.prompts import PromptLayout, lay_out
+from vcr1.policy.generation.decoding import alike, prefill, runs_alike
+from vcr1.policy.prompts.layout import PromptLayout, lay_out
 from vcr1.records import PromptInputs
 
 FAMILIES = sorted(MODELS)

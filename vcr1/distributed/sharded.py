@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy
-from vcr1.policy.sharding import is_sharded, reshard, shard
+from vcr1.policy.weights.sharding import is_sharded, reshard, shard
 
 
 class ShardedStrategy(ModelParallelStrategy):

@@ -20,7 +20,7 @@ from vcr1.errors import UserError
 from vcr1.evaluation.answers import plain
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.policy import Sampling
-from vcr1.policy.loading import resolve
+from vcr1.policy.weights.loading import resolve
 from vcr1.records.files import write_whole
 
 PACKAGES = ("vcr1", "torch", "transformers", "lightning", "av", "decord", "numpy")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vcr1.planning.shape import ModelShape, Tower
 from vcr1.planning.workload import FLOAT, Precision, Weights, Workload
-from vcr1.policy.decoding import BLOCK
+from vcr1.policy.generation.decoding import BLOCK
 from vcr1.policy.scoring import HEAD_ROWS
 
 

@@ -78,7 +78,6 @@ def vision_pass(shape: ModelShape, tokens: int, steps: int) -> float:
     near = min(shape.window or frame, frame)
     full = shape.full_blocks
     pairs = 4.0 * tower.hidden * patches * (full * frame + (tower.layers - full) * near)
-    wide = cells * tower.hidden
-    merging = 2.0 * tokens * shape.mergers * wide * (wide + shape.text.hidden)
+    merging = 2.0 * tokens * shape.merger_parameters
     embedding = 2.0 * patches * shape.patch_values * tower.hidden
     return linear(tower) * patches + pairs + merging + embedding

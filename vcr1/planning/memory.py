@@ -103,7 +103,7 @@ def copies(setup: Setup) -> dict[str, int]:
     block = shape.text.block_parameters
     if setup.sharding.shards > 1:
         # What lies outside of blocks is gathered as a whole: both ends of the model, and the mergers.
-        root = shape.vocabulary * shape.text.hidden * (1 if shape.tied else 2) + merger_parameters(shape)
+        root = shape.vocabulary * shape.text.hidden * (1 if shape.tied else 2) + shape.merger_parameters
         gathered = (2 * block + root) * precision.stream
         # Gradients are reduced in float32, of a block and the one before, in the end of the root.
         reduced = (precision.stream + FLOAT) * (weights.trained > 0)
@@ -126,12 +126,6 @@ def copies(setup: Setup) -> dict[str, int]:
         "backward": (0 if setup.checkpointing else cast + held) + passing,
         "unwound": passing,
     }
-
-
-def merger_parameters(shape: ModelShape) -> int:
-    """Parameters between the vision tower and the language model."""
-    wide = shape.merge**2 * shape.vision.hidden
-    return shape.mergers * wide * (wide + shape.text.hidden)
 
 
 def activations(setup: Setup) -> dict[str, dict[str, int]]:

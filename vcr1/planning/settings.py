@@ -15,8 +15,8 @@ from vcr1.planning.memory import Setup
 from vcr1.planning.shape import ModelShape, shape_of
 from vcr1.planning.workload import Precision, Sharding, Weights, Workload
 from vcr1.policy import floating_type
-from vcr1.policy.loading import state_rule
-from vcr1.policy.shapes import empty_policy_model
+from vcr1.policy.weights.loading import state_rule
+from vcr1.policy.weights.shapes import empty_policy_model
 from vcr1.video import PatchGrid
 from vcr1.video.sampling import count_frames, frame_size
 

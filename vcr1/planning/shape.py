@@ -65,6 +65,7 @@ class ModelShape:
         window: patches that a patch attends to in most vision blocks; None where all are full.
         full_blocks: vision blocks that attend to a whole frame.
         mergers: projections into the language model: one, and one for each layer of deepstack.
+        merger_parameters: of all mergers.
         stamped: times stand in the text between the frames.
         text_after_video: rule for the position of the text behind a video, see
             :data:`~vcr1.policy.families.TEXT_AFTER_VIDEO`.
@@ -81,6 +82,7 @@ class ModelShape:
     window: int | None
     full_blocks: int
     mergers: int
+    merger_parameters: int
     stamped: bool
     text_after_video: str = "largest"
 
@@ -88,9 +90,8 @@ class ModelShape:
 def shape_of(config: Any) -> ModelShape:
     """The sizes in a Hugging Face configuration of one of the known families."""
     text, vision = config.get_text_config(), config.vision_config
-    windowed = config.model_type == "qwen2_5_vl"
-    width = vision.embed_dim if config.model_type == "qwen2_vl" else vision.hidden_size
-    inner = getattr(vision, "intermediate_size", None) or round(width * getattr(vision, "mlp_ratio", 4))
+    family = family_named(config.model_type)
+    width, full_blocks = family.vision_width(vision), getattr(vision, "fullatt_block_indexes", None)
     side = vision.patch_size * vision.spatial_merge_size
     language = Tower(
         layers=text.num_hidden_layers,
@@ -103,12 +104,12 @@ def shape_of(config: Any) -> ModelShape:
     tower = Tower(
         layers=vision.depth,
         hidden=width,
-        intermediate=inner,
+        intermediate=family.vision_intermediate(vision),
         heads=vision.num_heads,
         kv_heads=vision.num_heads,
         head_dim=width // vision.num_heads,
-        gated=windowed,
-        rms=windowed,
+        gated=family.gated_vision,
+        rms=family.gated_vision,
     )
     return ModelShape(
         text=language,
@@ -119,9 +120,10 @@ def shape_of(config: Any) -> ModelShape:
         merge=vision.spatial_merge_size,
         temporal=vision.temporal_patch_size,
         spatial=side,
-        window=(vision.window_size // vision.patch_size) ** 2 if windowed else None,
-        full_blocks=len(vision.fullatt_block_indexes) if windowed else vision.depth,
+        window=None if full_blocks is None else (vision.window_size // vision.patch_size) ** 2,
+        full_blocks=vision.depth if full_blocks is None else len(full_blocks),
         mergers=1 + len(getattr(vision, "deepstack_visual_indexes", None) or []),
-        stamped=config.model_type == "qwen3_vl",
-        text_after_video=family_named(config.model_type).text_after_video(config),
+        merger_parameters=family.merger_parameters(config),
+        stamped=family.frames_are_grids,
+        text_after_video=family.text_after_video(config),
     )

@@ -19,10 +19,10 @@ from transformers import GenerationConfig
 from transformers import __version__ as transformers_version
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
+from vcr1.policy.generation.rollout import Picker
+from vcr1.policy.generation.sampling import Sampling
 from vcr1.policy.policy import VideoPolicy
-from vcr1.policy.positions import text_overlaps_video
-from vcr1.policy.rollout import Picker
-from vcr1.policy.sampling import Sampling
+from vcr1.policy.prompts.positions import text_overlaps_video
 from vcr1.policy.scoring import TokenScores, head_scores
 from vcr1.records import PromptInputs, RolloutGroups
 
@@ -36,7 +36,7 @@ def warn_of_the_plain_path(model: Any) -> None:
     name, warn = model.config.model_type, rank_zero_only(log.warning)
     warn(
         "family %s has no adapter: a prompt is computed once for each of its completions, which is slower "
-        "and takes more memory; the results are the same. With an adapter in vcr1/policy/families.py they "
+        "and takes more memory; the results are the same. With an adapter in vcr1/policy/families they "
         "would share it",
         name,
     )
@@ -63,19 +63,14 @@ class PlainPolicy(VideoPolicy):
     def _prepare(self) -> None:
         """The model's attention stays as it is; its configuration may name more tokens to keep out."""
         config = self.model.config.to_dict()
+        vocabulary = self.model.config.get_text_config().vocab_size
         named = {
             int(value)
             for name, value in config.items()
-            if name.endswith(("_token_id", "_token_index")) and isinstance(value, int) and value >= 0
+            if name.endswith(("_token_id", "_token_index")) and value in range(vocabulary)
         }
         never = set(self.never_sampled) | named
-        self.never_sampled = sorted(never - {self.encoder.end_of_turn})
-
-    @property
-    def vision_is_frozen(self) -> bool:
-        """True where no parameter of the vision tower is trained; where there is none, of the whole model."""
-        tower = self.model.get_encoder(modality="video")
-        return not any(parameter.requires_grad for parameter in tower.parameters())
+        self.never_sampled = sorted(never - set(self.encoder.stops))
 
     def vision(self, inputs: list[PromptInputs]) -> list[Tensor | None]:
         """Nothing: the forward encodes the videos itself."""
@@ -103,7 +98,7 @@ class PlainPolicy(VideoPolicy):
         length = inputs["input_ids"].shape[1]
         device = inputs["input_ids"].device
         drawing = Drawing(Picker(sampling, self.never_sampled, count, generator, device))
-        end, padding = self.encoder.end_of_turn, self.encoder.padding
+        padding = self.encoder.padding
         forget_positions(self.model)
         with own_settings(self.model):
             found = self.model.generate(
@@ -111,14 +106,14 @@ class PlainPolicy(VideoPolicy):
                 generation_config=GenerationConfig(
                     max_new_tokens=sampling.max_new_tokens,
                     do_sample=False,  # the processor draws
-                    eos_token_id=end,
+                    eos_token_id=list(self.encoder.stops),
                     pad_token_id=padding,
                     use_cache=True,
                 ),
                 logits_processor=LogitsProcessorList([drawing]),
             )
         ids = found[:, length:]
-        ends = (ids == end).long()
+        ends = self.encoder.ends(ids).long()
         # generate() goes on drawing for what has ended, and may look one step further than it returns.
         logprobs = torch.stack(drawing.logprobs, 1)[:, : ids.shape[1]]
         return ids, logprobs.masked_fill(ends.cumsum(1) - ends > 0, 0.0)

@@ -15,20 +15,20 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from vcr1.errors import UserError
-from vcr1.policy.attention import take_layouts
+from vcr1.policy.attention.flex import KERNELS, takes_flex
+from vcr1.policy.attention.grouped import take_layouts
+from vcr1.policy.attention.packing import pack_dense, pack_split, read
 from vcr1.policy.budget import Pass, extremes, plan_passes
-from vcr1.policy.encoding import PromptEncoder
-from vcr1.policy.feature_cache import FeatureCache
-from vcr1.policy.flex import KERNELS, takes_flex
-from vcr1.policy.lora import is_adapted
+from vcr1.policy.features.cache import FeatureCache
+from vcr1.policy.generation.rollout import SpecialTokens, decode
+from vcr1.policy.generation.sampling import Sampling
 from vcr1.policy.memory import halved, shares
-from vcr1.policy.packing import pack_dense, pack_split, read
-from vcr1.policy.prompts import PromptLayout, lay_out, video_features
-from vcr1.policy.rollout import Stops, decode
-from vcr1.policy.sampling import Sampling
-from vcr1.policy.saving import gathered_copy, save_folder
+from vcr1.policy.prompts.encoding import PromptEncoder
+from vcr1.policy.prompts.layout import PromptLayout, lay_out, video_features
 from vcr1.policy.scoring import TokenScores, gather_scores, token_scores
-from vcr1.policy.sharding import Sharding, is_sharded
+from vcr1.policy.weights.lora import is_adapted
+from vcr1.policy.weights.saving import gathered_copy, save_folder
+from vcr1.policy.weights.sharding import Sharding, is_sharded
 from vcr1.records import PromptInputs, RolloutGroups, to_device
 
 ATTENTION_FORMS = ("auto", "dense", "split")
@@ -40,7 +40,7 @@ class VideoPolicy(nn.Module):
     """A Hugging Face video language model together with its encoder.
 
     Args:
-        model: a Qwen2.5-VL, or a relative of it, for conditional generation.
+        model: a model of one of the families in :mod:`vcr1.policy.families`, for conditional generation.
         encoder: the encoder of the same model.
         attention_form: how training passes lay groups out: ``dense``, in padded rows under one mask,
             ``split``, in one row without padding, or ``auto``, whichever is the faster for the size.
@@ -98,9 +98,9 @@ class VideoPolicy(nn.Module):
         take_layouts(self.model)
 
     @property
-    def stops(self) -> Stops:
+    def special_tokens(self) -> SpecialTokens:
         """The ids that decoding ends with, fills up with, and never draws."""
-        return Stops(self.encoder.end_of_turn, self.encoder.padding, self.never_sampled)
+        return SpecialTokens(self.encoder.stops, self.encoder.padding, self.never_sampled)
 
     @property
     def is_adapted(self) -> bool:
@@ -108,12 +108,16 @@ class VideoPolicy(nn.Module):
         return is_adapted(self.model)
 
     @property
+    def _tower(self) -> nn.Module:
+        return self.encoder.family.tower(self.model)
+
+    @property
     def vision_is_frozen(self) -> bool:
         """True where no parameter of the vision tower is trained."""
-        return not any(parameter.requires_grad for parameter in self.model.model.visual.parameters())
+        return not any(parameter.requires_grad for parameter in self._tower.parameters())
 
     def vision(self, inputs: list[PromptInputs]) -> list[Tensor | None]:
-        """One vision pass over the prompts' videos; see :func:`~vcr1.policy.prompts.video_features`."""
+        """Encode the prompts' videos; see :func:`~vcr1.policy.prompts.layout.video_features`."""
         if self.feature_cache is not None:
             return self.feature_cache.features(self.model, inputs)
         if self.sharding is None or any("video_grid_thw" in item for item in inputs):
@@ -190,7 +194,7 @@ class VideoPolicy(nn.Module):
             layout,
             num_generations,
             sampling,
-            self.stops,
+            self.special_tokens,
             generator,
             one_by_one=lockstep is None and self._splits(layout, 0),
             most=lockstep,
@@ -312,7 +316,7 @@ class VideoPolicy(nn.Module):
             ids: ``[P·G, C]``, padded after their end-of-turn.
             logprobs: ``[P·G, C]`` of the sampler.
         """
-        ends = (ids == self.encoder.end_of_turn).long()
+        ends = self.encoder.ends(ids).long()
         mask = (ends.cumsum(1) - ends) == 0
         texts = [self.encoder.decode(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]
         shape = (len(inputs), num_generations, ids.shape[1])

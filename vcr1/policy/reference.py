@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vcr1.policy.lora import adapters_off
 from vcr1.policy.policy import VideoPolicy
 from vcr1.policy.scoring import TokenScores
+from vcr1.policy.weights.lora import adapters_off
 from vcr1.records import PromptInputs, RolloutGroups
 
 

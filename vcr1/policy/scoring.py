@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vcr1.policy.packing import PackedGroups
+from vcr1.policy.attention.packing import PackedGroups
 
 HEAD_ROWS = 1024
 """Hidden states that go through the LM head at once: bounds the logits kept in memory."""

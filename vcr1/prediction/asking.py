@@ -12,7 +12,7 @@ import torch
 from vcr1.errors import UserError, VideoError
 from vcr1.inference.clues import CluePlan, Look, part_of, search
 from vcr1.policy import Sampling, VideoPolicy
-from vcr1.policy.answering import answer_together
+from vcr1.policy.generation.answering import answer_together
 from vcr1.prediction.answers import Answer
 from vcr1.prediction.questions import Question
 from vcr1.records import Completion, Interval, VideoClip, VideoSource, to_device

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vcr1 import __version__
 from vcr1.errors import UserError
+from vcr1.policy.families import family_named
 
 CARD = "README.md"
 """Its name in a folder."""
@@ -152,15 +153,16 @@ def _loading(recipe: Recipe, adapter: bool) -> str:
 
 def _positions(config: Any, adapter: bool) -> list[str]:
     """Say where the text behind a video goes on, and which readers place it there."""
-    rule, family = getattr(config, "text_after_video", None), getattr(config, "model_type", None)
+    rule, family = getattr(config, "text_after_video", None), getattr(config, "model_type", "")
     if rule is None:  # positions of the library's own
         return []
-    if family == "qwen3_vl":
+    if family_named(family).frames_are_grids:
         return [
             _POSITIONS,
             "The frames of this family are grids of their own: every reader places the text alike.",
         ]
-    rounds = "; rounds the seconds of a step down to whole ones" if family == "qwen2_5_vl" else ""
+    timed = "second_per_grid_ts" in family_named(family).inputs
+    rounds = "; rounds the seconds of a step down to whole ones" if timed else ""
     earlier = f"{rounds} before 5.23" if rounds else ""
     if rule == "largest":
         where = "at the largest position so far plus 1, the video's times included: the published rule"

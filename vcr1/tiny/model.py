@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from vcr1.policy import PromptEncoder, VideoPolicy
-from vcr1.policy.loading import resolve
+from vcr1.policy.weights.loading import resolve
 
 CARRIED = "builtin:tiny"
 """The base that the package carries, whose processor every tiny model has."""

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from vcr1.errors import UserError
 from vcr1.policy.families import Family
 
-LANGUAGE, VISION = "model.language_model", "model.visual"
-
 
 @dataclass(frozen=True, slots=True)
 class LoRA:

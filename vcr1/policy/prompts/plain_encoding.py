@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import ProcessorMixin
 
 from vcr1.errors import UserError
-from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.families import Family
+from vcr1.policy.prompts.encoding import PromptEncoder
 from vcr1.records import PromptInputs, VideoClip
 from vcr1.video import PatchGrid
 
@@ -27,12 +28,13 @@ class PlainEncoder(PromptEncoder):
     Args:
         processor: a Hugging Face processor with a tokenizer, a video processor and a chat template.
         family: the family of the processor's model.
+        stops: ids at which the model's generation config stops.
 
     Raises:
         UserError: the processor lacks one of them.
     """
 
-    def __init__(self, processor: ProcessorMixin, family: Family) -> None:
+    def __init__(self, processor: ProcessorMixin, family: Family, stops: Sequence[int] = ()) -> None:
         lacks = [
             what
             for what, attribute in (
@@ -47,7 +49,7 @@ class PlainEncoder(PromptEncoder):
                 f"family {family.name} cannot be used: its {type(processor).__name__} has no "
                 f"{', no '.join(lacks)}"
             )
-        super().__init__(processor, family)
+        super().__init__(processor, family, stops)
         self._special = {
             int(id_): str(token)
             for id_, token in self.tokenizer.added_tokens_decoder.items()
@@ -119,7 +121,7 @@ class PlainEncoder(PromptEncoder):
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{type(self.processor).__name__} returned {name} that is no tensor: family "
-                f"{self.family.name} needs an adapter of its own in vcr1/policy/families.py"
+                f"{self.family.name} needs an adapter of its own in vcr1/policy/families"
             ) from error
 
     def cleaned(self, text: str) -> str:

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConf
 
 from vcr1.errors import UserError
 from vcr1.policy.families import FAMILIES, family_of
-from vcr1.policy.loading import check_weights, freeze_parts, resolve
-from vcr1.policy.lora import LoRA, adapt
+from vcr1.policy.weights.loading import check_weights, freeze_parts, resolve
+from vcr1.policy.weights.lora import LoRA, adapt
 
 
 def carried_shapes() -> dict[str, Path]:
@@ -58,7 +58,7 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def empty_policy_model(path: str, freeze: list[str], lora: LoRA | None = None) -> PreTrainedModel:
-    """What :func:`~vcr1.policy.loading.load_policy` would train, on the meta device.
+    """What :func:`~vcr1.policy.weights.loading.load_policy` would train, on the meta device.
 
     Raises:
         UserError: as there.

@@ -17,10 +17,10 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    GenerationConfig,
 )
 
 from vcr1.errors import UserError
-from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.families import (
     FAMILIES,
     PARTS,
@@ -29,11 +29,12 @@ from vcr1.policy.families import (
     family_named,
     family_of,
 )
-from vcr1.policy.feature_cache import FeatureCache
-from vcr1.policy.lora import LoRA, adapt
+from vcr1.policy.features.cache import FeatureCache
 from vcr1.policy.plain import PlainPolicy, warn_of_the_plain_path
-from vcr1.policy.plain_encoding import PlainEncoder
 from vcr1.policy.policy import VideoPolicy
+from vcr1.policy.prompts.encoding import PromptEncoder
+from vcr1.policy.prompts.plain_encoding import PlainEncoder
+from vcr1.policy.weights.lora import LoRA, adapt
 
 ATTENTION = ("sdpa", "eager")
 BUILTIN = "builtin:"
@@ -91,12 +92,22 @@ def load_encoder(path: str) -> PromptEncoder:
         family = family_named(AutoConfig.from_pretrained(resolve(path)).model_type)
     except (OSError, ValueError, ImportError) as error:  # some want packages of their own
         raise UserError(f"model.path={path}: no processor found there ({_first_line(error)})") from error
+    stops = generation_stops(path)
     if family.name in FAMILIES:
-        return PromptEncoder(processor, family)
+        return PromptEncoder(processor, family, stops)
     try:
-        return PlainEncoder(processor, family)
+        return PlainEncoder(processor, family, stops)
     except UserError as error:
         raise UserError(f"model.path={path}: {error}") from error
+
+
+def generation_stops(path: str) -> list[int]:
+    """Return the ids at which a model's generation config stops; none where there is no such file."""
+    try:
+        stops = GenerationConfig.from_pretrained(resolve(path)).eos_token_id
+    except (OSError, ValueError):
+        return []
+    return [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
 
 
 def load_policy(

@@ -39,7 +39,7 @@ class Branches:
 
 @dataclass(frozen=True, slots=True)
 class TreeLayout:
-    """Groups one behind the other in a single row; see :class:`~vcr1.policy.attention.GroupLayout`.
+    """Groups one behind the other in a single row; see :class:`~vcr1.policy.attention.grouped.GroupLayout`.
 
     A prompt attends causally without any mask, so that a kernel may skip what lies ahead; its completions
     attend to it and to themselves under a small one.

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import ProcessorMixin
 
 from vcr1.errors import UserError
-from vcr1.policy.families import QWEN2_5_VL, Family
+from vcr1.policy.families import FAMILIES, Family
 from vcr1.records import Prompt, PromptInputs, VideoClip
 from vcr1.video import PatchGrid
 
@@ -43,12 +44,19 @@ class PromptEncoder:
     Args:
         processor: a Hugging Face processor with a tokenizer, a video processor and a chat template.
         family: the family of the processor's model.
+        stops: ids at which the model's generation config stops; a completion ends at any of them.
     """
 
-    def __init__(self, processor: ProcessorMixin, family: Family = QWEN2_5_VL) -> None:
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        family: Family = FAMILIES["qwen2_5_vl"],
+        stops: Sequence[int] = (),
+    ) -> None:
         self.processor: Any = processor
         self.family = family
         self.tokenizer = self.processor.tokenizer
+        self._stops = tuple(stops)
 
     @property
     def grid(self) -> PatchGrid:
@@ -58,8 +66,19 @@ class PromptEncoder:
 
     @property
     def end_of_turn(self) -> int:
-        """Id of the token that ends a completion."""
-        return int(self.tokenizer.eos_token_id)
+        """Id of the token that ends a taught answer."""
+        ids = {token: id_ for id_, token in self.tokenizer.added_tokens_decoder.items()}
+        own = next((id_ for token, id_ in ids.items() if str(token) == self.family.end_token), None)
+        return int(self.tokenizer.eos_token_id if own is None else own)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Ids that end a completion: the end of turn, and those of the model's generation config."""
+        return (self.end_of_turn, *(id_ for id_ in self._stops if id_ != self.end_of_turn))
+
+    def ends(self, ids: Tensor) -> Tensor:
+        """Return where ids of completions are stops; bool of their shape."""
+        return torch.isin(ids, torch.tensor(self.stops, device=ids.device))
 
     @property
     def padding(self) -> int:
@@ -173,13 +192,13 @@ class PromptEncoder:
     def never_sampled(self, vocabulary: int) -> list[int]:
         """Ids that a rollout must not produce, out of ``vocabulary`` logits.
 
-        All special tokens but end-of-turn: a sampled ``<|video_pad|>`` would claim vision features that
+        All special tokens but the stops: a sampled ``<|video_pad|>`` would claim vision features that
         do not exist and crash the next forward. And the rows that pad the embedding table: they have no text.
         """
         special = {int(id_) for id_, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         special |= {int(id_) for id_ in self.tokenizer.all_special_ids}
         special |= set(range(len(self.tokenizer), vocabulary))
-        return sorted(special - {self.end_of_turn})
+        return sorted(special - set(self.stops))
 
     def save(self, folder: str) -> None:
         """Write the processor and the tokenizer as Hugging Face files."""

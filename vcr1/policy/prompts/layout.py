@@ -17,6 +17,9 @@ from torch.nn import functional as F
 from vcr1.policy.families import VideoClock, family_of
 from vcr1.records import PromptInputs
 
+VIDEO_TYPE = 2
+"""Value of ``mm_token_type_ids`` at the tokens of videos."""
+
 
 @dataclass(frozen=True, slots=True)
 class PromptLayout:
@@ -118,7 +121,7 @@ def mrope_positions(token_types: Tensor, clock: VideoClock, *, merge: int) -> Te
     parts: list[Tensor] = []
     position = 0
     videos = iter(zip(clock.grids.tolist(), clock.seconds_per_grid, strict=True))
-    for is_video, run in itertools.groupby((token_types == 2).tolist()):
+    for is_video, run in itertools.groupby((token_types == VIDEO_TYPE).tolist()):
         length = len(list(run))
         if not is_video:
             parts.append((position + torch.arange(length, device=device)).expand(3, -1))
@@ -151,7 +154,7 @@ def lay_out(model: Any, inputs: list[PromptInputs], features: list[Tensor | None
         width = embed.shape[-1]
         is_video = torch.zeros_like(ids, dtype=torch.bool)
         if feature is not None:
-            is_video = ids == model.config.video_token_id
+            is_video = item["mm_token_type_ids"][0] == VIDEO_TYPE
             embed = embed.masked_scatter(is_video[:, None], feature[:, :width].to(embed.dtype))
         position, next_position = prompt_positions(model, item)
         pad = longest - len(ids)
@@ -169,3 +172,17 @@ def lay_out(model: Any, inputs: list[PromptInputs], features: list[Tensor | None
         is_video=torch.stack(videos),
         deep_features=tuple(deep),
     )
+
+
+def deep_inputs(model: Any, is_video: Tensor, deep_features: tuple[Tensor, ...]) -> dict[str, Any]:
+    """Return what a forward needs to add features to the hidden states of its first layers; mostly nothing.
+
+    Args:
+        model: the Hugging Face model.
+        is_video: ``[B, S]`` bool.
+        deep_features: ``[video tokens, K·D]`` each, in the order of the rows.
+    """
+    deep = [feature for feature in deep_features if feature.shape[1]]
+    if not deep:
+        return {}
+    return family_of(model).deep_inputs(is_video, deep, model.config.get_text_config().hidden_size)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from vcr1.policy.packing import deep_inputs
-from vcr1.policy.prompts import PromptLayout
+from vcr1.policy.families import family_of
+from vcr1.policy.prompts.layout import PromptLayout, deep_inputs
 
 BLOCK = 64
 """Columns by which the completions' keys and values grow at least."""
@@ -23,7 +23,7 @@ class SharedCache:
 
     A slot holds one completion; there are S slots for each prompt. The prompts' part is only read: the S
     queries of a prompt are scored against it in one product. A layout for the attention of a step, see
-    :class:`~vcr1.policy.attention.GroupLayout`.
+    :class:`~vcr1.policy.attention.grouped.GroupLayout`.
 
     Attributes:
         prompts: per layer, keys and values ``[P, Hkv, L, D]``, padded on the left.
@@ -124,15 +124,19 @@ def prefill(model: Any, layout: PromptLayout, one_by_one: bool) -> tuple[Tensor,
 def _read(model: Any, layout: PromptLayout, cache: DynamicCache, columns: slice) -> Tensor:
     """Read columns of prompts behind those that the cache holds; hidden states ``[P, D]`` of the last one."""
     is_video = layout.is_video[:, columns]
-    deep = deep_inputs(is_video, layout.deep_features, layout.embeds.shape[-1]) if is_video.any() else {}
-    states: Tensor = model.model.language_model(
-        inputs_embeds=layout.embeds[:, columns],
-        attention_mask=layout.attention_mask[:, : columns.stop],
-        position_ids=layout.position_ids[:, :, columns],
-        past_key_values=cache,
-        use_cache=True,
-        **deep,
-    ).last_hidden_state
+    deep = deep_inputs(model, is_video, layout.deep_features) if is_video.any() else {}
+    states: Tensor = (
+        family_of(model)
+        .language(model)(
+            inputs_embeds=layout.embeds[:, columns],
+            attention_mask=layout.attention_mask[:, : columns.stop],
+            position_ids=layout.position_ids[:, :, columns],
+            past_key_values=cache,
+            use_cache=True,
+            **deep,
+        )
+        .last_hidden_state
+    )
     return states[:, -1]
 
 
@@ -200,12 +204,16 @@ def _stacked(longest: int, parts: list[Tensor]) -> Tensor:
 
 def step(model: Any, cache: SharedCache, ids: Tensor, positions: Tensor) -> Tensor:
     """Logits ``[P·S, V]`` after one more token ``ids`` ``[P·S]`` at ``positions`` ``[P·S]`` in every slot."""
-    hidden = model.model.language_model(
-        inputs_embeds=model.get_input_embeddings()(ids[:, None]),
-        position_ids=positions.expand(3, -1).unsqueeze(-1),
-        use_cache=False,
-        group_layout=cache,
-    ).last_hidden_state
+    hidden = (
+        family_of(model)
+        .language(model)(
+            inputs_embeds=model.get_input_embeddings()(ids[:, None]),
+            position_ids=positions.expand(3, -1).unsqueeze(-1),
+            use_cache=False,
+            group_layout=cache,
+        )
+        .last_hidden_state
+    )
     cache.length += 1
     logits: Tensor = model.lm_head(hidden[:, -1])
     return logits

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from vcr1.policy.encoding import PromptEncoder
 from vcr1.policy.families import FAMILIES
-from vcr1.policy.lora import is_adapted, merged_state
-from vcr1.policy.versions import write_older_files
+from vcr1.policy.prompts.encoding import PromptEncoder
+from vcr1.policy.weights.lora import is_adapted, merged_state
+from vcr1.policy.weights.versions import write_older_files
 
 
 def save_folder(

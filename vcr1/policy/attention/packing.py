@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vcr1.policy.attention import GroupLayout
-from vcr1.policy.flex import flex_layout
-from vcr1.policy.prompts import PromptLayout
-from vcr1.policy.tree import Branches, TreeLayout
+from vcr1.policy.attention.flex import flex_layout
+from vcr1.policy.attention.grouped import GroupLayout
+from vcr1.policy.attention.tree import Branches, TreeLayout
+from vcr1.policy.families import family_of
+from vcr1.policy.prompts.layout import PromptLayout, deep_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class PackedGroups:
         embeds: ``[B, S, D]``; dense: a row per prompt, ``S = L + G·C``; split: one row of all groups.
         position_ids: ``[3, B, S]``; every completion goes on where its prompt ends.
         is_video: ``[B, S]`` bool.
-        deep_features: see :class:`~vcr1.policy.prompts.PromptLayout`.
+        deep_features: see :class:`~vcr1.policy.prompts.layout.PromptLayout`.
         attention_mask: dense: ``[B, 1, S, S]`` bool, True where a row's token may look at a column's.
         tree: split: the layout that the attention follows.
         predicts: ``[N]`` places in the rows, one behind the other, that predict a completion's token.
@@ -95,7 +96,7 @@ def pack_split(
         layout: P prompts.
         completion_embeds: ``[P, G, C, D]`` embeddings of the completions.
         mask: ``[P, G, C]`` bool, True at their tokens.
-        flex: for that of :class:`~vcr1.policy.flex.FlexLayout` instead.
+        flex: for that of :class:`~vcr1.policy.attention.flex.FlexLayout` instead.
     """
     device = mask.device
     length = mask.shape[2]
@@ -144,26 +145,16 @@ def read(model: Any, packed: PackedGroups) -> Tensor:
         mask = torch.zeros(mask.shape, dtype=packed.embeds.dtype, device=mask.device).masked_fill(
             ~mask, lowest
         )
-    hidden: Tensor = model.model.language_model(
-        inputs_embeds=packed.embeds,
-        position_ids=packed.position_ids,
-        attention_mask=mask,
-        use_cache=False,
-        **deep_inputs(packed.is_video, packed.deep_features, packed.embeds.shape[-1]),
-        **({} if packed.tree is None else {"group_layout": packed.tree}),
-    ).last_hidden_state
+    hidden: Tensor = (
+        family_of(model)
+        .language(model)(
+            inputs_embeds=packed.embeds,
+            position_ids=packed.position_ids,
+            attention_mask=mask,
+            use_cache=False,
+            **deep_inputs(model, packed.is_video, packed.deep_features),
+            **({} if packed.tree is None else {"group_layout": packed.tree}),
+        )
+        .last_hidden_state
+    )
     return hidden.flatten(0, 1)
-
-
-def deep_inputs(is_video: Tensor, deep_features: tuple[Tensor, ...], width: int) -> dict[str, Any]:
-    """What a forward needs to add features to the hidden states of its first layers; mostly nothing.
-
-    Args:
-        is_video: ``[B, S]`` bool.
-        deep_features: ``[video tokens, K·D]`` each, in the order of the rows.
-        width: D.
-    """
-    deep = [feature for feature in deep_features if feature.shape[1]]
-    if not deep:
-        return {}
-    return {"visual_pos_masks": is_video, "deepstack_visual_embeds": list(torch.cat(deep).split(width, 1))}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vcr1.errors import UserError
 from vcr1.policy.families import FAMILIES, RULE_FIELD, VideoClock, family_of
-from vcr1.policy.prompts import mrope_positions
+from vcr1.policy.prompts.layout import mrope_positions
 
 IMAGE, VIDEO = 1, 2
 """Values of ``mm_token_type_ids``."""
@@ -29,7 +29,7 @@ def correct_positions(model: Any, rule: str | None = None) -> Any:
     model by :func:`rope_index`; ``generate`` and the forward then follow the checkpoint's rule.
 
     Args:
-        model: a Qwen2-VL, Qwen2.5-VL or Qwen3-VL for conditional generation, with or without adapters.
+        model: a model of one of the families of vcr1 for conditional generation, with or without adapters.
         rule: of the weights, where the config does not state it, as with adapters; None for the config's.
 
     Returns:
@@ -47,6 +47,8 @@ def correct_positions(model: Any, rule: str | None = None) -> Any:
     if rule is not None:
         setattr(model.config, RULE_FIELD, rule)
     family.text_after_video(model.config)
+    if family.frames_are_grids:  # every version places these alike
+        return model
     body: Any = _body(model)
     # A partial, not a bound method: it goes with the model when that is copied or pickled.
     body.get_rope_index = partial(rope_index, body)

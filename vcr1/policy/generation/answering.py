@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from vcr1.policy.generation.rollout import Watch, decode
+from vcr1.policy.generation.sampling import Sampling
 from vcr1.policy.policy import VideoPolicy
-from vcr1.policy.prompts import lay_out
-from vcr1.policy.rollout import Watch, decode
-from vcr1.policy.sampling import Sampling
+from vcr1.policy.prompts.layout import lay_out
 from vcr1.records import PromptInputs, RolloutGroups
 
 
@@ -38,6 +38,6 @@ def answer_together(
         features = policy.vision(inputs[:1]) * len(inputs)
         layout = lay_out(policy.model, inputs, features)
         ids, logprobs = decode(
-            policy.model, layout, 1, sampling, policy.stops, generator, one_by_one=True, watch=watch
+            policy.model, layout, 1, sampling, policy.special_tokens, generator, one_by_one=True, watch=watch
         )
     return policy.groups_of(inputs, 1, ids, logprobs)

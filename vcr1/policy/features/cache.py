@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from vcr1.errors import UserError
-from vcr1.policy.feature_store import FeatureStore, digest
-from vcr1.policy.prompts import video_features
+from vcr1.policy.families import family_of
+from vcr1.policy.features.store import FeatureStore, digest
+from vcr1.policy.prompts.layout import video_features
 from vcr1.records import PromptInputs
 
 
@@ -60,7 +61,7 @@ class FeatureCache:
             UserError: the tower is trained, or its weights are spread over the ranks: one that reads its
                 features would leave the others waiting for its part of the weights.
         """
-        parameters = list(model.model.visual.parameters())
+        parameters = list(family_of(model).tower(model).parameters())
         here = f"model.feature_cache={self.store.folder}"
         if any(parameter.requires_grad for parameter in parameters):
             raise UserError(
@@ -74,7 +75,7 @@ class FeatureCache:
             )
 
     def features(self, model: Any, inputs: list[PromptInputs]) -> list[Tensor | None]:
-        """What :func:`~vcr1.policy.prompts.video_features` returns, without a graph.
+        """What :func:`~vcr1.policy.prompts.layout.video_features` returns, without a graph.
 
         Args:
             model: the model; that its tower is the same as before is seen at each call.
@@ -105,7 +106,7 @@ class FeatureCache:
 
     def _fingerprint(self, model: Any) -> str:
         """Digest of the tower; computed again only where a weight was written to or replaced."""
-        tensors = model.model.visual.state_dict(keep_vars=True).values()
+        tensors = family_of(model).tower(model).state_dict(keep_vars=True).values()
         seen = [(tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device) for tensor in tensors]
         if seen != self._seen:
             self._tower = tower_fingerprint(model)
@@ -115,7 +116,7 @@ class FeatureCache:
 
 def tower_fingerprint(model: Any) -> str:
     """SHA-256 over weights, configuration and family of a model's vision tower, in hexadecimal."""
-    visual = model.model.visual
+    visual: Any = family_of(model).tower(model)
     config = visual.config.to_dict() | {"attention": visual.config._attn_implementation}
     facts = {name: value for name, value in config.items() if name not in ("transformers_version", "dtype")}
     found = hashlib.sha256(json.dumps([model.config.model_type, facts], sort_keys=True, default=str).encode())

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vcr1.policy.decoding import SharedCache, prefill, step
-from vcr1.policy.prompts import PromptLayout
-from vcr1.policy.sampling import Sampling, draw
+from vcr1.policy.generation.decoding import SharedCache, prefill, step
+from vcr1.policy.generation.sampling import Sampling, draw
+from vcr1.policy.prompts.layout import PromptLayout
 
 Watch = Callable[[Tensor], None]
 """Sees a rollout grow: called with the ids ``[P·G, columns so far]``, padded behind their end."""
@@ -21,16 +21,16 @@ WORTH_LEAVING = 0.75
 
 
 @dataclass(frozen=True, slots=True)
-class Stops:
-    """What a rollout needs to know of the tokens.
+class SpecialTokens:
+    """The tokens that a rollout treats in its own way.
 
     Attributes:
-        end: the token that ends a completion.
-        padding: the token that follows it.
+        ends: tokens each of which ends a completion.
+        padding: the token that follows them.
         never: tokens that must not be drawn.
     """
 
-    end: int
+    ends: tuple[int, ...]
     padding: int
     never: list[int]
 
@@ -63,7 +63,7 @@ def decode(
     layout: PromptLayout,
     num_generations: int,
     sampling: Sampling,
-    stops: Stops,
+    special: SpecialTokens,
     generator: torch.Generator | None,
     one_by_one: bool,
     most: Callable[[int], int] | None = None,
@@ -78,9 +78,9 @@ def decode(
         layout: the prompts.
         num_generations: G.
         sampling: decoding parameters.
-        stops: tokens that end, fill, or must not be.
+        special: tokens that end, fill, or must not be drawn.
         generator: source of randomness, the global one where None.
-        one_by_one: read the prompts one by one; see :func:`~vcr1.policy.decoding.prefill`.
+        one_by_one: read the prompts one by one; see :func:`~vcr1.policy.generation.decoding.prefill`.
         most: the largest of all ranks' counts, where ranks can only take a step together: then none stops
             before the last one has.
         watch: called after each step.
@@ -94,18 +94,19 @@ def decode(
     logits = logits.repeat_interleave(num_generations, 0)
     positions = layout.next_position.repeat_interleave(num_generations)
     slots = Slots.all_of(len(layout.embeds), num_generations, device)
-    ids = torch.full((total, limit), stops.padding, dtype=torch.long, device=device)
+    ids = torch.full((total, limit), special.padding, dtype=torch.long, device=device)
     logprobs = torch.zeros(total, limit, dtype=torch.float32, device=device)
     finished = torch.zeros(total, dtype=torch.bool, device=device)
-    pick = Picker(sampling, stops.never, total, generator, device)
+    pick = Picker(sampling, special.never, total, generator, device)
+    ends = torch.tensor(special.ends, device=device)
     length, over = 0, False
     for column in range(limit):
         length += not over
         rows = slots.rows
         drawn, logs = pick(logits[slots.places].float(), rows)
-        ids[rows, column] = drawn.masked_fill(finished[rows], stops.padding)
+        ids[rows, column] = drawn.masked_fill(finished[rows], special.padding)
         logprobs[rows, column] = logs.masked_fill(finished[rows], 0.0)
-        finished[rows] |= drawn == stops.end
+        finished[rows] |= torch.isin(drawn, ends)
         if watch is not None:
             watch(ids[:, :length])
         done = finished.view(-1, num_generations).cpu()

@@ -1,7 +1,7 @@
 """Attention of packed groups by torch's flex attention: one kernel over the row that skips what is not seen.
 
 A kernel is compiled for the GPU at hand, so whether it works is known there alone. It is tried before it is
-used, forward and backward, against the attention of :mod:`~vcr1.policy.tree`.
+used, forward and backward, against the attention of :mod:`~vcr1.policy.attention.tree`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from vcr1.errors import UserError
-from vcr1.policy.tree import Branches, TreeLayout
+from vcr1.policy.attention.tree import Branches, TreeLayout
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ Attention = Callable[..., Tensor]
 
 @dataclass(frozen=True, slots=True)
 class FlexLayout:
-    """Groups one behind the other in a single row; see :class:`~vcr1.policy.attention.GroupLayout`.
+    """Groups one behind the other in a single row; see :class:`~vcr1.policy.attention.grouped.GroupLayout`.
 
     Attributes:
         mask: which of the row's tokens see which.
@@ -73,7 +73,7 @@ def flex_layout(
     """The layout of groups, each a prompt's tokens and those of its completions.
 
     Args:
-        groups: as :meth:`~vcr1.policy.tree.Branches.of` takes them.
+        groups: as :meth:`~vcr1.policy.attention.tree.Branches.of` takes them.
         device: of the row.
         kernel: what computes; None for flex attention, compiled but on a CPU.
     """

@@ -23,6 +23,8 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
+from vcr1.policy.families import family_of
+
 FORWARDS = ("vision", "rollout", "logprobs")
 """Methods of a policy that run its modules; all of them are forwards of the root."""
 
@@ -77,7 +79,8 @@ class Sharding:
 
     def _modules(self) -> list[Any]:
         """What a rollout needs: the root and the sharded blocks of the language model."""
-        language = self.root.get_submodule("model.model.language_model")
+        model = self.root.model
+        language = family_of(model).language(model)
         return [self.root, *(module for module in language.modules() if isinstance(module, FSDPModule))]
 
     @contextmanager
@@ -124,8 +127,7 @@ def shard(
         if offload
         else OffloadPolicy(),
     }
-    core = policy.model.model
-    for block in (*core.visual.blocks, *core.language_model.layers):
+    for block in family_of(policy.model).blocks(policy.model):
         fully_shard(block, reshard_after_forward=True, **settings)
     fully_shard(policy, reshard_after_forward=True, **settings)
     for method in FORWARDS:

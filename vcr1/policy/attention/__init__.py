@@ -1,0 +1,1 @@
+"""Attention over a prompt that its completions share: layouts, packed rows, kernels."""

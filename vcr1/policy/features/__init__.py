@@ -1,0 +1,1 @@
+"""Video features of a frozen vision tower, kept on disk."""

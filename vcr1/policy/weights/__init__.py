@@ -1,0 +1,1 @@
+"""Weights: loading, adapters, sharding over ranks, saving."""
