@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vcr1.compare import compare_runs, main
-from vcr1.evaluation import Answer, Likelihood, write_likelihoods
+from vcr1.evaluation import AnswerRecord, Likelihood, write_likelihoods
 from vcr1.evaluation.output import write_results
 
 HALF = {"mIoU": 0.5, "R@0.5": 1.0}
@@ -15,7 +15,7 @@ NONE = {"mIoU": 0.0, "R@0.5": 0.0}
 
 def evaluation(folder: Path, scores: list[dict[str, float]], name: str = "b") -> Path:
     answers = [
-        Answer(name, f"s{number}", 0, "When?", "", None, None, own, None, "ab"[number % 2], 0.0)
+        AnswerRecord(name, f"s{number}", 0, "When?", "", None, None, own, None, "ab"[number % 2], 0.0)
         for number, own in enumerate(scores)
     ]
     write_results(folder, answers)

@@ -30,7 +30,7 @@ from omegaconf import DictConfig
 
 from vcr1.config.building import build, build_task, command_line, exit_on_user_error
 from vcr1.errors import UserError
-from vcr1.prediction import CluePlan, Limits, as_text, build_asker, check_model
+from vcr1.inference import CluePlan, Limits, as_text, build_asker, check_model
 from vcr1.webpage import Files, Rules, is_loopback
 
 

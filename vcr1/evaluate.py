@@ -163,7 +163,7 @@ def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer, reader: GuardedRea
     if waiting or unread:
         policy: VideoPolicy = build(cfg.model)
         module = Answering(policy, benchmarks, asked.sampling, draws, folder, cfg.seed, asked.plan, reader)
-        data = Groups(waiting, looked, policy, settings, unread, asked.bounds, reader)
+        data = Groups(waiting, looked, policy, settings, unread, asked.limits, reader)
         trainer.test(module, data, verbose=False)
         trainer.strategy.barrier()
     log.info("answered in %.1f s", time.perf_counter() - begin)
@@ -190,7 +190,7 @@ def manifest_of(
         base=base,
         precision={"dtype": str(cfg.model.get("dtype")), "trainer": str(cfg.trainer.precision)},
         batch_size=loader_settings(cfg).eval_batch_size,
-        bounds=asked.bounds._asdict(),
+        bounds={"longest": asked.limits.query, "seconds": asked.limits.seconds},
         seed=cfg.seed,
     )
 

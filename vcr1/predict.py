@@ -24,8 +24,7 @@ from omegaconf import DictConfig
 
 from vcr1.config.building import build, command_line, exit_on_user_error, video_reader
 from vcr1.errors import UserError, VideoError
-from vcr1.policy.memory import Unanswered, together_or_alone
-from vcr1.prediction import (
+from vcr1.inference import (
     Answer,
     Asker,
     CluePlan,
@@ -45,13 +44,14 @@ from vcr1.prediction import (
     report_of,
     write_report,
 )
+from vcr1.policy.memory import Unanswered, together_or_alone
 
 
 def predict(cfg: DictConfig, terminal: Terminal | None = None) -> dict[str, Any]:
     """Answer the configured questions, print and write the answers.
 
     Returns:
-        The content of answers.json, see :func:`vcr1.prediction.report_of`.
+        The content of answers.json, see :func:`vcr1.inference.report_of`.
 
     Raises:
         UserError: nothing can be asked, or the only video cannot be shown.

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, open_dict
 from vcr1.config.building import build_task, command_line, exit_on_user_error
 from vcr1.errors import UserError
 from vcr1.evaluation import (
-    Answer,
+    AnswerRecord,
     Benchmark,
     failures,
     in_order,
@@ -142,7 +142,7 @@ def reader_of(task: Task, annotations: str) -> dict[str, Any]:
 
 def score_predictions(
     benchmark: Benchmark, texts: Mapping[str, str]
-) -> tuple[list[Answer], dict[str, list[str]]]:
+) -> tuple[list[AnswerRecord], dict[str, list[str]]]:
     """Answers to all samples, and the ids that do not fit.
 
     Returns:

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from vcr1.evaluation import Answer, Benchmark, figures, metrics_of, write_report
+from vcr1.evaluation import AnswerRecord, Benchmark, figures, metrics_of, write_report
 from vcr1.evaluation.figures import chosen_examples, draw_examples
 from vcr1.readers import read_synthetic
 from vcr1.records import Interval
@@ -15,9 +15,9 @@ from vcr1.tasks import GroundedQATask, GroundingTask, QATask, Task, TrackingTask
 from vcr1.video import FrameBudget
 
 
-def answered(number: int, iou: float, text: str, failure: str | None = None) -> Answer:
+def answered(number: int, iou: float, text: str, failure: str | None = None) -> AnswerRecord:
     scores = {"mIoU": iou, "R@0.5": float(iou >= 0.5)}
-    return Answer("b", f"s{number}", 0, "When?", text, None, None, scores, failure, None, 0.0)
+    return AnswerRecord("b", f"s{number}", 0, "When?", text, None, None, scores, failure, None, 0.0)
 
 
 def test_examples_are_the_best_the_middle_and_the_worst() -> None:
@@ -44,7 +44,7 @@ def test_the_page_needs_no_other_file(world: Path, tmp_path: Path) -> None:
         "<answer>0.0 to 4.0</answer>",
     ]
     answers = [
-        Answer(
+        AnswerRecord(
             "b", id_, 0, "When?", text, None, None, {"mIoU": 0.1 * n}, None if text else "no_answer", None, 0
         )
         for n, (id_, text) in enumerate(zip(ids, texts, strict=True))

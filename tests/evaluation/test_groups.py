@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from vcr1.evaluation import Answer, Benchmark, form_groups, pending
+from vcr1.evaluation import AnswerRecord, Benchmark, form_groups, pending
 from vcr1.readers import Annotations
 from vcr1.records import Interval, Sample
 from vcr1.tasks import GroundingTask
@@ -19,8 +19,8 @@ def benchmark(*rows: tuple[str, str, float]) -> Benchmark:
 ROWS = (("a", "short.mp4", 4.0), ("b", "long.mp4", 60.0), ("c", "short.mp4", 4.0), ("d", "middle.mp4", 20.0))
 
 
-def answer(id_: str, draw: int = 0, failure: str | None = None) -> Answer:
-    return Answer("b", id_, draw, "", "", None, None, {}, failure, None, 0.0)
+def answer(id_: str, draw: int = 0, failure: str | None = None) -> AnswerRecord:
+    return AnswerRecord("b", id_, draw, "", "", None, None, {}, failure, None, 0.0)
 
 
 def test_questions_of_one_video_stay_together_and_the_longest_come_first() -> None:

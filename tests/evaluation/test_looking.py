@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from vcr1.errors import UserError
-from vcr1.evaluation import Answer, Benchmark, check_plan, metrics_of
-from vcr1.evaluation.looking import Seen, answer_seen, first_looks
+from vcr1.evaluation import AnswerRecord, Benchmark, check_plan, metrics_of
+from vcr1.evaluation.looking import LookedAnswer, answer_seen, first_looks
 from vcr1.inference.clues import CluePlan, Look
 from vcr1.readers import Annotations
 from vcr1.records import Interval, ParseFailure, Sample
@@ -26,7 +26,7 @@ def written(span: Interval | None, part: Interval) -> str:
     return f"<answer>{span.start - part.start} to {span.end - part.start}</answer>" if span else ""
 
 
-def seen(*spans: Interval | None) -> Seen:
+def seen(*spans: Interval | None) -> LookedAnswer:
     """Looks at the whole and at 20 to 30 s, with what they name; None names nothing."""
     parts = [Interval(0.0, 60.0), Interval(20.0, 30.0)]
     looks = tuple(
@@ -35,7 +35,7 @@ def seen(*spans: Interval | None) -> Seen:
     )
     chosen = 1 if spans[1] else 0
     value = spans[chosen] or ParseFailure("no_answer")
-    return Seen(looks[chosen].text, value, looks, "two looks agree")
+    return LookedAnswer(looks[chosen].text, value, looks, "two looks agree")
 
 
 def test_the_last_look_counts_and_the_first_is_kept() -> None:
@@ -49,7 +49,7 @@ def test_the_last_look_counts_and_the_first_is_kept() -> None:
     assert answer.trace["first_scores"]["mIoU"] == 0.5  # 22 to 24 of 20 to 24
     assert (answer.trace["decided"], answer.shown_from) == (1, 20.0)
     assert [look["part"] for look in answer.trace["looks"]] == [[0.0, 60.0], [20.0, 30.0]]
-    assert Answer.from_json(json.loads(answer.line())) == answer
+    assert AnswerRecord.from_json(json.loads(answer.line())) == answer
 
 
 def test_a_look_that_names_nothing_does_not_count() -> None:
@@ -61,7 +61,7 @@ def test_a_look_that_names_nothing_does_not_count() -> None:
 
 def test_the_gain_is_over_all_samples_and_the_cost_over_those_shown() -> None:
     one = answer_seen(benchmark(GroundingTask()), SAMPLE, seen(Interval(20, 24), Interval(22, 24)))
-    lost = Answer("b", "t", 0, "", "", None, None, {"mIoU": 0.0}, "missing_video", None, 0.0)
+    lost = AnswerRecord("b", "t", 0, "", "", None, None, {"mIoU": 0.0}, "missing_video", None, 0.0)
     looks = metrics_of([one, lost])["looks"]
     assert (looks["per_question"], looks["vision_tokens"]) == (2.0, 8.0)
     assert looks["stopped"] == {"two looks agree": 1}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vcr1.errors import UserError
-from vcr1.evaluation import Answer, add_answers, answer_of, metrics_of, read_answers, read_parts
+from vcr1.evaluation import AnswerRecord, add_answers, answer_of, metrics_of, read_answers, read_parts
 from vcr1.evaluation.comparison import compare
 from vcr1.evaluation.output import write_results
 from vcr1.records import (
@@ -26,9 +26,9 @@ from vcr1.records import (
 from vcr1.tasks import CaptioningTask, GroundedQATask, GroundingTask, QATask, QualityTask, Task, TrackingTask
 
 
-def answer(id_: str, scores: dict[str, float], draw: int = 0, **more: str | None) -> Answer:
+def answer(id_: str, scores: dict[str, float], draw: int = 0, **more: str | None) -> AnswerRecord:
     plain = {"failure": None, "category": None} | more
-    return Answer("b", id_, draw, "When?", "text", [1, 2], [1, 2], scores, seconds=0.5, **plain)  # type: ignore[arg-type]
+    return AnswerRecord("b", id_, draw, "When?", "text", [1, 2], [1, 2], scores, seconds=0.5, **plain)  # type: ignore[arg-type]
 
 
 def test_metrics_are_means_over_all_samples_failures_included() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vcr1.errors import UserError, VideoError
+from vcr1.inference import Answer, Question
 from vcr1.inference.clues import CluePlan, Look, deciding, gains_nothing, part_of, search, window
-from vcr1.prediction import Answer, Question
 from vcr1.records import Interval, ParseFailure, VideoClip, VideoSource
 from vcr1.tasks import GroundingTask
 from vcr1.video import FrameBudget

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from vcr1.config.building import conf_dir
 from vcr1.evaluate import evaluate
-from vcr1.evaluation import Answer, Benchmark, write_report
+from vcr1.evaluation import AnswerRecord, Benchmark, write_report
 from vcr1.evaluation.output import number, write_results
 from vcr1.readers import read_synthetic
 from vcr1.reporting.pictures import COLORS
@@ -51,7 +51,7 @@ COUNT = """(image, colors) => {
 }"""
 
 
-def answers_of(one: Benchmark, metric: str, text: str) -> list[Answer]:
+def answers_of(one: Benchmark, metric: str, text: str) -> list[AnswerRecord]:
     """Four answers, one of them hostile, in two categories."""
     texts = (text, "", HOSTILE, text)  # the third is the middle one
     found = []
@@ -60,7 +60,9 @@ def answers_of(one: Benchmark, metric: str, text: str) -> list[Answer]:
         failure = None if said == text else "no_answer"
         prompt = one.task.prompt(sample).text
         category = f"<b>{'even' if place % 2 == 0 else 'odd'}</b>" if metric == "accuracy" else None
-        found.append(Answer(one.name, sample.id, 0, prompt, said, None, "B", scores, failure, category, 0.0))
+        found.append(
+            AnswerRecord(one.name, sample.id, 0, prompt, said, None, "B", scores, failure, category, 0.0)
+        )
     return found
 
 

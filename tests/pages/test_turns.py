@@ -14,7 +14,7 @@ import torch
 from playwright.sync_api import expect
 
 from vcr1.chat import own_folder
-from vcr1.prediction import Answer, Asker, CluePlan, Question
+from vcr1.inference import Answer, Asker, CluePlan, Question
 from vcr1.records import VideoClip
 from vcr1.video import write_mp4
 from vcr1.webpage import Files, Rules

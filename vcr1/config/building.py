@@ -33,17 +33,21 @@ VIDEOS = "videos.jsonl"
 """File in a run's folder with the videos that crash, hang or flood their decoder."""
 
 MOVED = {
-    "rewards": "scoring",
-    "metrics": "scoring",
-    "geometry": "scoring",
-    "parsing": "scoring",
-    "judges": "scoring",
-    "callbacks": "reporting",
-    "loggers": "reporting",
-    "sharded": "distributed",
-    "clues": "inference",
+    "rewards": "scoring.rewards",
+    "metrics": "scoring.metrics",
+    "geometry": "scoring.geometry",
+    "parsing": "scoring.parsing",
+    "judges": "scoring.judges",
+    "callbacks": "reporting.callbacks",
+    "loggers": "reporting.loggers",
+    "sharded": "distributed.sharded",
+    "clues": "inference.clues",
+    "prediction": "inference",
+    **{f"policy.{name}": f"policy.weights.{name}" for name in ("loading", "lora", "saving", "sharding")},
+    **{f"policy.{name}": f"policy.generation.{name}" for name in ("rollout", "decoding", "sampling")},
+    "policy.encoding": "policy.prompts.encoding",
 }
-"""Modules that configs name -> the package in which they are now."""
+"""Modules that configs may name -> where they are now, both without ``vcr1.``."""
 
 # For hydra.run.dir and hydra.sweep.dir.
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
@@ -123,7 +127,7 @@ def build(node: Any) -> Any:
         if str(error).startswith("Error locating target") or is_about_arguments(error.__cause__):
             text = " ".join(str(error).split())
             moved = next((old for old in MOVED if f"'vcr1.{old}." in text), None)
-            hint = "" if moved is None else f"; vcr1.{moved} is vcr1.{MOVED[moved]}.{moved} now"
+            hint = "" if moved is None else f"; vcr1.{moved} is vcr1.{MOVED[moved]} now"
             raise UserError(text + hint) from error
         raise
 

@@ -5,7 +5,7 @@
 and `vcr1.compare` are the commands.
 """
 
-from vcr1.evaluation.answers import MISSING_VIDEO, NOT_GENERATED, UNREADABLE_VIDEO, Answer, answer_of
+from vcr1.evaluation.answers import NOT_GENERATED, AnswerRecord, answer_of
 from vcr1.evaluation.batches import Group, Groups, form_groups, pending
 from vcr1.evaluation.benchmarks import Benchmark, build_task_for, lost_rows, read_benchmarks
 from vcr1.evaluation.conversations import Conversation, read_conversations, score_conversation
@@ -45,6 +45,7 @@ from vcr1.evaluation.statistics import (
     estimates,
     pass_at_k,
 )
+from vcr1.inference.limits import MISSING_VIDEO, UNREADABLE_VIDEO
 
 __all__ = [
     "BASE",
@@ -56,7 +57,7 @@ __all__ = [
     "NOT_GENERATED",
     "SAMPLES",
     "UNREADABLE_VIDEO",
-    "Answer",
+    "AnswerRecord",
     "Answering",
     "Asked",
     "Benchmark",

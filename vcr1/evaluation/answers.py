@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from vcr1.records import Box, Interval, Judgement, ParseFailure, Sample
+from vcr1.records import Judgement, Sample, json_value
 from vcr1.tasks import Task
 
 Key = tuple[str, str, int]
@@ -16,16 +16,12 @@ Key = tuple[str, str, int]
 
 NOT_GENERATED = "not_generated"
 """Reason of a failure: the model could not answer, for want of memory or with logits that are no numbers."""
-MISSING_VIDEO = "missing_video"
-UNREADABLE_VIDEO = "unreadable_video"
-VIDEO_TOO_LONG = "video_too_long"
-ONE_FRAME = "one_frame"
 PROMPT_TOO_LONG = "prompt_too_long"
 """More characters than an evaluation asks: no benchmark's, but those of a broken annotation."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerRecord:
     """One completion, what was read in it and what it scores.
 
     Attributes:
@@ -69,7 +65,7 @@ class Answer:
         content = asdict(self)
         if self.trace is None:
             del content["trace"]
-        return json.dumps(plain(content), ensure_ascii=False) + "\n"
+        return json.dumps(json_value(content), ensure_ascii=False) + "\n"
 
     @property
     def shown_from(self) -> float:
@@ -79,7 +75,7 @@ class Answer:
         return float(self.trace["looks"][self.trace["decided"]]["part"][0])
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Answer:
+    def from_json(cls, content: Mapping[str, Any]) -> AnswerRecord:
         """The answer that `line` wrote.
 
         Raises:
@@ -99,7 +95,7 @@ def answer_of(
     draw: int = 0,
     seconds: float = 0.0,
     failure: str | None = None,
-) -> Answer:
+) -> AnswerRecord:
     """The record of a judgement.
 
     Args:
@@ -111,14 +107,14 @@ def answer_of(
         seconds: that it took.
         failure: why nothing was answered; None leaves it to the judgement.
     """
-    return Answer(
+    return AnswerRecord(
         benchmark=benchmark,
         id=judgement.sample_id,
         draw=draw,
         prompt="" if sample is None else task.prompt(sample).text,
         completion=judgement.completion.text,
-        value=None if failure else plain(judgement.completion.value),
-        target=None if sample is None else plain(sample.target),
+        value=None if failure else json_value(judgement.completion.value),
+        target=None if sample is None else json_value(sample.target),
         scores=scores_of(task, judgement),
         failure=failure or judgement.failure,
         category=judgement.category,
@@ -129,22 +125,3 @@ def answer_of(
 def scores_of(task: Task, judgement: Judgement) -> dict[str, float]:
     """What a data set of this one sample would score; metrics of single categories are left out."""
     return {name: value for name, value in task.summarise([judgement]).items() if "/" not in name}
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: a span as its ends, a box as its corners, what is no number as null."""
-    if isinstance(value, Interval):
-        return [value.start, value.end]
-    if isinstance(value, Box):
-        return [value.x0, value.y0, value.x1, value.y1]
-    if isinstance(value, ParseFailure):
-        return {"failure": value.reason}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -6,7 +6,6 @@ import itertools
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import lightning as L
@@ -14,19 +13,18 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from vcr1.data import LoaderSettings
-from vcr1.errors import VideoError
-from vcr1.evaluation.answers import (
-    MISSING_VIDEO,
-    NOT_GENERATED,
-    ONE_FRAME,
-    PROMPT_TOO_LONG,
-    UNREADABLE_VIDEO,
-    VIDEO_TOO_LONG,
-    Answer,
-    Key,
-)
+from vcr1.evaluation.answers import NOT_GENERATED, PROMPT_TOO_LONG, AnswerRecord, Key
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.conversations import Conversation
+from vcr1.inference.limits import (
+    MISSING_VIDEO,
+    ONE_FRAME,
+    UNREADABLE_VIDEO,
+    VIDEO_TOO_LONG,
+    Limits,
+    NotShown,
+    show_clip,
+)
 from vcr1.policy import PromptEncoder, VideoPolicy
 from vcr1.records import Batch, LostSample, Sample, VideoClip, VideoSource
 from vcr1.video import GuardedReader
@@ -38,16 +36,8 @@ LOST = (MISSING_VIDEO, UNREADABLE_VIDEO, VIDEO_TOO_LONG, ONE_FRAME, PROMPT_TOO_L
 """Reasons for which a question is not asked, however often."""
 
 
-class Bounds(NamedTuple):
-    """What is asked; a question beyond it is a failure.
-
-    Attributes:
-        longest: characters of a prompt.
-        seconds: of a video, or of the part of one that is asked about.
-    """
-
-    longest: int = 16384
-    seconds: float = 14400.0
+LIMITS = Limits(query=16384, group="evaluation")
+"""A question beyond them is a failure; ``query`` counts the characters of the whole prompt."""
 
 
 class Group(NamedTuple):
@@ -93,7 +83,7 @@ def _length(benchmark: Benchmark, places: Iterable[int]) -> tuple[float, int]:
 
 
 def pending(
-    groups: Sequence[Group], benchmarks: Sequence[Benchmark], draws: int, done: Mapping[Key, Answer]
+    groups: Sequence[Group], benchmarks: Sequence[Benchmark], draws: int, done: Mapping[Key, AnswerRecord]
 ) -> list[Group]:
     """The groups of which an answer is missing; what could not be generated is tried again."""
 
@@ -120,7 +110,7 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         benchmarks: of which.
         encode: from prompt and clip to model inputs.
         reader: decodes the videos; None for one with the usual limits.
-        bounds: what is not asked.
+        limits: what is not asked.
     """
 
     def __init__(
@@ -129,13 +119,13 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         benchmarks: Sequence[Benchmark],
         encode: PromptEncoder,
         reader: GuardedReader | None = None,
-        bounds: Bounds = Bounds(),  # noqa: B008 - never changes
+        limits: Limits = LIMITS,
     ) -> None:
         self.groups = list(groups)
         self.benchmarks = list(benchmarks)
         self.encode = encode
         self.reader = reader or GuardedReader()
-        self.bounds = bounds
+        self.limits = limits
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -146,7 +136,7 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         batch = Batch(one.task, [], [], [], [])
         samples = []
         for sample in (one.samples[number] for number in group.places):
-            if len(one.task.prompt(sample).text) <= self.bounds.longest:
+            if len(one.task.prompt(sample).text) <= self.limits.query:
                 samples.append(sample)
             else:
                 batch.lost.append(LostSample(sample.id, PROMPT_TOO_LONG, one.task.category(sample)))
@@ -165,20 +155,12 @@ class GroupDataset(Dataset[tuple[Group, Batch]]):
         return group, batch
 
     def _clip(self, benchmark: Benchmark, sample: Sample) -> VideoClip | LostSample:
-        source, frames = sample.source, benchmark.task.frames
+        frames, grid = benchmark.task.frames, self.encode.grid
         try:
-            clip = self.reader.clip(source, benchmark.budget, self.encode.grid, frames=frames)
-        except VideoError as error:
-            why, reason = str(error), UNREADABLE_VIDEO if Path(source.path).exists() else MISSING_VIDEO
-        else:
-            if clip.duration > self.bounds.seconds:
-                why, reason = f"{source.path}: lasts {clip.duration:.0f} s", VIDEO_TOO_LONG
-            elif len(set(clip.indices)) < 2:
-                why, reason = f"{source.path}: there is one frame to be shown", ONE_FRAME
-            else:
-                return clip
-        log.warning("%s, sample %s: %s", benchmark.name, sample.id, why)
-        return LostSample(sample.id, reason)
+            return show_clip(self.reader, sample.source, benchmark.budget, grid, self.limits, frames)
+        except NotShown as error:
+            log.warning("%s, sample %s: %s", benchmark.name, sample.id, error)
+            return LostSample(sample.id, error.reason)
 
 
 class Groups(L.LightningDataModule):
@@ -190,7 +172,7 @@ class Groups(L.LightningDataModule):
         policy: whose encoder makes the inputs.
         settings: workers, prefetching and decoder.
         conversations: what is read behind them.
-        bounds: what is not asked.
+        limits: what is not asked.
         reader: decodes the videos; None for one as the settings say.
     """
 
@@ -201,7 +183,7 @@ class Groups(L.LightningDataModule):
         policy: VideoPolicy,
         settings: LoaderSettings,
         conversations: Sequence[Conversation] = (),
-        bounds: Bounds = Bounds(),  # noqa: B008 - never changes
+        limits: Limits = LIMITS,
         reader: GuardedReader | None = None,
     ) -> None:
         super().__init__()
@@ -210,14 +192,14 @@ class Groups(L.LightningDataModule):
         self.benchmarks = list(benchmarks)
         self.policy = policy
         self.settings = settings
-        self.bounds = bounds
+        self.limits = limits
         self.reader = reader or settings.reader()
 
     def test_dataloader(self) -> DataLoader[Any]:
         """One rank's groups, decoded ahead of the model by worker processes, then its conversations."""
         settings = self.settings
         own = self._dealt(self.groups, Group(0, ()))
-        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, self.reader, self.bounds)
+        dataset = GroupDataset(own, self.benchmarks, self.policy.encoder, self.reader, self.limits)
         parts: list[Any] = [dataset]
         if self.conversations:
             parts.append(self._dealt(self.conversations, self.conversations[0]._replace(line=0)))

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from vcr1.config.building import build, video_reader
 from vcr1.config.preflight import check_frames
 from vcr1.errors import UserError
-from vcr1.evaluation.answers import MISSING_VIDEO
+from vcr1.inference.limits import MISSING_VIDEO
 from vcr1.readers import NO_QUESTIONS, VIDEO_REASONS, Annotations, Purpose, reading_for
 from vcr1.records import LostSample, Sample
 from vcr1.tasks import Task

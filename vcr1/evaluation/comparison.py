@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vcr1.evaluation.answers import Answer
+from vcr1.evaluation.answers import AnswerRecord
 from vcr1.evaluation.output import number
 from vcr1.evaluation.results import by_benchmark, columns_of
 from vcr1.evaluation.statistics import differences
@@ -14,7 +14,7 @@ FLIPPING = ("accuracy", "Acc", "R@0.5")
 """Metrics of 0 and 1 that say whether a sample is solved, the first that a benchmark has."""
 
 
-def compare(first: Sequence[Answer], second: Sequence[Answer]) -> dict[str, Any]:
+def compare(first: Sequence[AnswerRecord], second: Sequence[AnswerRecord]) -> dict[str, Any]:
     """What has changed from one evaluation to another.
 
     Args:
@@ -29,7 +29,7 @@ def compare(first: Sequence[Answer], second: Sequence[Answer]) -> dict[str, Any]
     return {name: _compare(ours[name], theirs[name]) for name in ours if name in theirs}
 
 
-def _compare(first: Sequence[Answer], second: Sequence[Answer]) -> dict[str, Any]:
+def _compare(first: Sequence[AnswerRecord], second: Sequence[AnswerRecord]) -> dict[str, Any]:
     ids = [dict.fromkeys(answer.id for answer in answers) for answers in (first, second)]
     common = [id_ for id_ in ids[0] if id_ in ids[1]]
     places = {id_: place for place, id_ in enumerate(common)}
@@ -56,7 +56,7 @@ def _compare(first: Sequence[Answer], second: Sequence[Answer]) -> dict[str, Any
     }
 
 
-def _means(answers: Sequence[Answer]) -> dict[str, list[float]]:
+def _means(answers: Sequence[AnswerRecord]) -> dict[str, list[float]]:
     """Metric -> mean over the draws of each sample."""
     draws = max((answer.draw for answer in answers), default=0) + 1
     suffix = f" avg@{draws}"

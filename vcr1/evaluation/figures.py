@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from vcr1.errors import VideoError
-from vcr1.evaluation.answers import Answer
+from vcr1.evaluation.answers import AnswerRecord
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.statistics import nan_mean
 from vcr1.records import Sample
@@ -81,12 +81,14 @@ def learning_curves(runs: Mapping[str, Path], column: str, path: Path) -> bool:
     return drawn
 
 
-def ious_of(answers: Sequence[Answer]) -> list[float]:
+def ious_of(answers: Sequence[AnswerRecord]) -> list[float]:
     """IoU of each answer, failures included as 0; none in a task that has no IoU."""
     return [answer.scores[IOU] for answer in answers if IOU in answer.scores]
 
 
-def chosen_examples(answers: Sequence[Answer], metric: str, count: int) -> dict[str, list[Answer]]:
+def chosen_examples(
+    answers: Sequence[AnswerRecord], metric: str, count: int
+) -> dict[str, list[AnswerRecord]]:
     """The best, middle and worst answers by a metric, no answer twice; of equals the first.
 
     Args:
@@ -108,7 +110,7 @@ def chosen_examples(answers: Sequence[Answer], metric: str, count: int) -> dict[
 
 
 def draw_examples(
-    benchmark: Benchmark, answers: Sequence[Answer], path: Path, reader: GuardedReader | None = None
+    benchmark: Benchmark, answers: Sequence[AnswerRecord], path: Path, reader: GuardedReader | None = None
 ) -> bool:
     """Frames, timelines and boxes of answers; False where there is nothing to draw, such as letters.
 
@@ -137,7 +139,7 @@ def draw_examples(
 
 
 def _entry(
-    benchmark: Benchmark, sample: Sample, answer: Answer, reader: GuardedReader
+    benchmark: Benchmark, sample: Sample, answer: AnswerRecord, reader: GuardedReader
 ) -> TimelineEntry | TrackEntry | None:
     """One clip of a picture."""
     task = benchmark.task
@@ -156,5 +158,5 @@ def _entry(
     return TimelineEntry(clip, f"{title}: {_short(answer)}", {})
 
 
-def _short(answer: Answer) -> str:
+def _short(answer: AnswerRecord) -> str:
     return answer.completion.strip().replace("\n", " ")[-60:] or str(answer.failure)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vcr1.evaluation.answers import Answer
+from vcr1.evaluation.answers import AnswerRecord
 from vcr1.evaluation.comparison import compare, difference_table
 from vcr1.evaluation.journal import read_answers
 from vcr1.evaluation.likelihoods import CONVERSATIONS, Likelihood, compare_likelihoods, likelihoods_in
@@ -24,7 +24,7 @@ FORGETTING = "forgetting.json"
 
 
 def against_base(
-    folder: Path, answers: Sequence[Answer], likelihoods: Sequence[Likelihood]
+    folder: Path, answers: Sequence[AnswerRecord], likelihoods: Sequence[Likelihood]
 ) -> dict[str, Any]:
     """Hold a checkpoint's answers against those of its base, and write forgetting.json.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.evaluation.answers import Answer, Key
+from vcr1.evaluation.answers import AnswerRecord, Key
 
 PARTS = "parts"
 """Folder of the answers of each rank, in the run's folder."""
@@ -19,7 +19,7 @@ def start_parts(folder: Path) -> None:
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
 
 
-def read_parts(folder: Path) -> dict[Key, Answer]:
+def read_parts(folder: Path) -> dict[Key, AnswerRecord]:
     """All answers that the ranks of earlier attempts have written; of two to one question the later line.
 
     A line that was being written when the machine stopped is passed over.
@@ -27,11 +27,11 @@ def read_parts(folder: Path) -> dict[Key, Answer]:
     Args:
         folder: the run's.
     """
-    answers: dict[Key, Answer] = {}
+    answers: dict[Key, AnswerRecord] = {}
     for path in sorted((folder / PARTS).glob("rank*.jsonl")):
         for content in read_journal(path):
             try:
-                answer = Answer.from_json(content)
+                answer = AnswerRecord.from_json(content)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
             # What could not be generated is tried again: it must not stand in for a later success.
@@ -50,7 +50,7 @@ def read_journal(path: Path) -> Iterator[Any]:
             continue
 
 
-def read_answers(path: Path) -> list[Answer]:
+def read_answers(path: Path) -> list[AnswerRecord]:
     """The answers of a finished run's samples.jsonl.
 
     Raises:
@@ -65,13 +65,13 @@ def read_answers(path: Path) -> list[Answer]:
         if not line.strip():
             continue
         try:
-            answers.append(Answer.from_json(json.loads(line)))
+            answers.append(AnswerRecord.from_json(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: no answer of an evaluation ({error!r})") from error
     return answers
 
 
-def add_answers(folder: Path, rank: int, answers: Iterable[Answer]) -> None:
+def add_answers(folder: Path, rank: int, answers: Iterable[AnswerRecord]) -> None:
     """Write answers down, whole lines in one piece, so that they outlive this process.
 
     Args:

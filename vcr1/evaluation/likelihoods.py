@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vcr1.evaluation.answers import plain
 from vcr1.evaluation.journal import PARTS, add_lines, read_journal
 from vcr1.evaluation.statistics import differences, estimates
+from vcr1.records import json_value
 from vcr1.records.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Likelihood:
 
     def json_line(self) -> str:
         """One line of JSON, with its end."""
-        return json.dumps(plain(asdict(self))) + "\n"
+        return json.dumps(json_value(asdict(self))) + "\n"
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Likelihood:

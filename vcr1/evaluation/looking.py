@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.evaluation.answers import Answer, answer_of, plain, scores_of
+from vcr1.evaluation.answers import AnswerRecord, answer_of, scores_of
+from vcr1.evaluation.batches import LIMITS
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.inference.clues import CluePlan, Look, deciding, look_again, part_of
+from vcr1.inference.limits import show_clip
 from vcr1.policy import PromptEncoder
-from vcr1.records import Batch, Completion, Interval, Sample, VideoClip
+from vcr1.records import Batch, Completion, Interval, Sample, VideoClip, json_value
 from vcr1.video import FrameBudget, GuardedReader
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LookedAnswer:
     """An answer after one look or more.
 
     Attributes:
@@ -33,7 +35,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Eyes:
+class CloserLook:
     """What further looks are made with.
 
     Attributes:
@@ -48,7 +50,7 @@ class Eyes:
     reader: GuardedReader
     generate: Callable[[Batch], str]
 
-    def look_again(self, benchmark: Benchmark, sample: Sample, clip: VideoClip, text: str) -> Seen:
+    def look_again(self, benchmark: Benchmark, sample: Sample, clip: VideoClip, text: str) -> LookedAnswer:
         """Look again at the times that a first answer names.
 
         Args:
@@ -63,14 +65,16 @@ class Eyes:
         task, source, grid = benchmark.task, sample.source, self.encoder.grid
         whole = Interval(0.0, self.reader.duration(source))
 
-        def seen(part: Interval, clip: VideoClip, text: str) -> Seen:
+        def seen(part: Interval, clip: VideoClip, text: str) -> LookedAnswer:
             value = task.shift(task.parse(text, sample), part.start)
             tokens = grid.tokens(len(clip.indices), *clip.frames.shape[-2:])
-            return Seen(text, value, (Look(part, len(clip.indices), tokens, text, task.spans(value)),))
+            return LookedAnswer(
+                text, value, (Look(part, len(clip.indices), tokens, text, task.spans(value)),)
+            )
 
-        def ask(part: Interval, budget: FrameBudget) -> Seen:
+        def ask(part: Interval, budget: FrameBudget) -> LookedAnswer:
             shown = replace(sample, video=part_of(source, part, whole))
-            clip = self.reader.clip(shown.source, budget, grid, frames=task.frames)
+            clip = show_clip(self.reader, shown.source, budget, grid, LIMITS, task.frames)
             inputs = self.encoder(task.prompt(shown), clip)
             return seen(part, clip, self.generate(Batch(task, [shown], [clip], [inputs], [])))
 
@@ -100,13 +104,13 @@ def check_plan(benchmarks: Sequence[Benchmark], plan: CluePlan, draws: int) -> N
         raise UserError(f"clues={plan.rounds} with evaluation.draws={draws}: looks again at one answer only")
 
 
-def answer_seen(benchmark: Benchmark, sample: Sample, seen: Seen) -> Answer:
+def answer_seen(benchmark: Benchmark, sample: Sample, seen: LookedAnswer) -> AnswerRecord:
     """The record of an answer after its looks: what the last one scores, and the first one in the trace."""
     task, first = benchmark.task, seen.looks[0]
     last = task.score(Completion(seen.text, seen.value), sample)
     before = task.score(Completion(first.text, task.parse(first.text, sample)), sample)
     trace = {
-        "looks": [plain(look) for look in seen.looks],
+        "looks": [json_value(look) for look in seen.looks],
         "decided": deciding(seen.looks),
         "stopped": seen.stopped,
         "first_scores": scores_of(task, before),

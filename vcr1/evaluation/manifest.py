@@ -17,10 +17,10 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from vcr1.errors import UserError
-from vcr1.evaluation.answers import plain
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.policy import Sampling
 from vcr1.policy.weights.loading import resolve
+from vcr1.records import json_value
 from vcr1.records.files import write_whole
 
 PACKAGES = ("vcr1", "torch", "transformers", "lightning", "av", "decord", "numpy")
@@ -33,7 +33,7 @@ def benchmark_facts(benchmark: Benchmark) -> dict[str, Any]:
     """What decides the questions and scores of a benchmark."""
     annotations = benchmark.annotations
     rows = (
-        [one.id, one.query, plain(one.target), one.options, benchmark.task.category(one)]
+        [one.id, one.query, json_value(one.target), one.options, benchmark.task.category(one)]
         for one in benchmark.samples
     )
     lost = sorted(one.sample_id for one in benchmark.lost)
@@ -118,7 +118,7 @@ def digest_of(items: Iterable[Any]) -> str:
     """SHA-256 over items that JSON can hold."""
     found = hashlib.sha256()
     for item in items:
-        found.update(json.dumps(plain(item), sort_keys=True).encode() + b"\n")
+        found.update(json.dumps(json_value(item), sort_keys=True).encode() + b"\n")
     return found.hexdigest()
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vcr1.data import TaskDataModule
-from vcr1.evaluation.answers import Answer, Key, answer_of
+from vcr1.evaluation.answers import AnswerRecord, Key, answer_of
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.results import metrics_text
 from vcr1.records import Judgement
@@ -23,7 +23,9 @@ HELD_OUT = "held_out.jsonl"
 """The answers of a training run after training, in the form of `SAMPLES`."""
 
 
-def in_order(benchmarks: Sequence[Benchmark], answers: Mapping[Key, Answer], draws: int = 1) -> list[Answer]:
+def in_order(
+    benchmarks: Sequence[Benchmark], answers: Mapping[Key, AnswerRecord], draws: int = 1
+) -> list[AnswerRecord]:
     """All answers in the order of the benchmarks and of their annotations, each once.
 
     Args:
@@ -46,7 +48,7 @@ def in_order(benchmarks: Sequence[Benchmark], answers: Mapping[Key, Answer], dra
 
 def write_results(
     folder: Path,
-    answers: Sequence[Answer],
+    answers: Sequence[AnswerRecord],
     draws: int = 1,
     more: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vcr1.evaluation.answers import Answer
+from vcr1.evaluation.answers import AnswerRecord
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.comparison import difference_table
 from vcr1.evaluation.figures import chosen_examples, draw_examples, iou_histogram, ious_of, recall_curves
@@ -26,7 +26,7 @@ _LONGEST = 600
 def write_report(
     folder: Path,
     benchmarks: Sequence[Benchmark],
-    answers: Sequence[Answer],
+    answers: Sequence[AnswerRecord],
     metrics: Mapping[str, Any],
     examples: int = 3,
     first: Sequence[Section] = (),
@@ -59,7 +59,7 @@ def write_report(
 def _section(
     folder: Path,
     benchmark: Benchmark,
-    answers: Sequence[Answer],
+    answers: Sequence[AnswerRecord],
     metrics: Mapping[str, Any],
     examples: int,
     reader: GuardedReader,
@@ -95,7 +95,7 @@ def _charts(folder: Path, name: str, ious: Sequence[float]) -> Part:
 
 
 def _examples(
-    folder: Path, benchmark: Benchmark, kind: str, chosen: Sequence[Answer], reader: GuardedReader
+    folder: Path, benchmark: Benchmark, kind: str, chosen: Sequence[AnswerRecord], reader: GuardedReader
 ) -> Part:
     """Some answers with their frames."""
     metric = next(iter(chosen[0].scores))
@@ -129,7 +129,7 @@ def category_table(categories: Mapping[str, Any]) -> Table:
     return [["category", "samples", *names], *rows]
 
 
-def _shown(answer: Answer) -> str:
+def _shown(answer: AnswerRecord) -> str:
     text = _cut(answer.completion)
     return f"{text} ({answer.failure})" if answer.failure else text
 

@@ -7,22 +7,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vcr1.evaluation.answers import Answer, plain
+from vcr1.evaluation.answers import AnswerRecord
 from vcr1.evaluation.statistics import Estimate, best_at_k, differences, estimates, nan_mean
+from vcr1.records import json_value
 
 BINARY = "pass"
 GRADED = "best"
 
 
-def by_benchmark(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
+def by_benchmark(answers: Iterable[AnswerRecord]) -> dict[str, list[AnswerRecord]]:
     """Answers of each benchmark, in the order in which they come."""
-    groups: dict[str, list[Answer]] = {}
+    groups: dict[str, list[AnswerRecord]] = {}
     for answer in answers:
         groups.setdefault(answer.benchmark, []).append(answer)
     return groups
 
 
-def columns_of(answers: Sequence[Answer], draws: int) -> dict[str, list[float]]:
+def columns_of(answers: Sequence[AnswerRecord], draws: int) -> dict[str, list[float]]:
     """Metric -> one value for each sample, samples in the order in which they first come.
 
     With one draw the metrics have their own names. With k draws there are ``NAME avg@k``, the mean of a
@@ -33,7 +34,7 @@ def columns_of(answers: Sequence[Answer], draws: int) -> dict[str, list[float]]:
         answers: of one benchmark.
         draws: k.
     """
-    samples: dict[str, list[Answer]] = {}
+    samples: dict[str, list[AnswerRecord]] = {}
     for answer in answers:
         samples.setdefault(answer.id, []).append(answer)
     names = dict.fromkeys(name for answer in answers for name in answer.scores)
@@ -51,7 +52,7 @@ def columns_of(answers: Sequence[Answer], draws: int) -> dict[str, list[float]]:
     return columns
 
 
-def metrics_of(answers: Sequence[Answer], draws: int = 1) -> dict[str, Any]:
+def metrics_of(answers: Sequence[AnswerRecord], draws: int = 1) -> dict[str, Any]:
     """What metrics.json says of one benchmark.
 
     Args:
@@ -61,7 +62,7 @@ def metrics_of(answers: Sequence[Answer], draws: int = 1) -> dict[str, Any]:
     Raises:
         ValueError: no answers.
     """
-    groups: defaultdict[str, list[Answer]] = defaultdict(list)
+    groups: defaultdict[str, list[AnswerRecord]] = defaultdict(list)
     for answer in answers:
         if answer.category is not None:
             groups[answer.category].append(answer)
@@ -80,7 +81,7 @@ def metrics_of(answers: Sequence[Answer], draws: int = 1) -> dict[str, Any]:
     } | ({} if (looks := looks_of(answers)) is None else {"looks": looks})
 
 
-def looks_of(answers: Sequence[Answer]) -> dict[str, Any] | None:
+def looks_of(answers: Sequence[AnswerRecord]) -> dict[str, Any] | None:
     """What metrics.json says of the looks of a benchmark; None where nothing was looked at again.
 
     Returns:
@@ -111,7 +112,7 @@ def _number(value: float | None) -> float:
 
 
 def metrics_text(
-    answers: Iterable[Answer], draws: int = 1, more: Mapping[str, dict[str, Any]] | None = None
+    answers: Iterable[AnswerRecord], draws: int = 1, more: Mapping[str, dict[str, Any]] | None = None
 ) -> str:
     """Content of metrics.json: benchmark -> its metrics. Holds no times and no places.
 
@@ -122,10 +123,10 @@ def metrics_text(
     """
     content = {name: metrics_of(group, draws) for name, group in by_benchmark(answers).items()}
     content.update(more or {})
-    return json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_value(content), indent=2, ensure_ascii=False) + "\n"
 
 
-def _samples(answers: Sequence[Answer]) -> int:
+def _samples(answers: Sequence[AnswerRecord]) -> int:
     return len({answer.id for answer in answers})
 
 

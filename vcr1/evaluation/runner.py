@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from vcr1.errors import UserError
-from vcr1.evaluation.answers import NOT_GENERATED, Answer, answer_of
+from vcr1.evaluation.answers import NOT_GENERATED, AnswerRecord, answer_of
 from vcr1.evaluation.batches import Group
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.conversations import Conversation, read_along
 from vcr1.evaluation.journal import add_answers
 from vcr1.evaluation.likelihoods import add_likelihood
-from vcr1.evaluation.looking import Eyes, answer_seen
+from vcr1.evaluation.looking import CloserLook, answer_seen
 from vcr1.inference.clues import CluePlan
 from vcr1.module.randomness import seed_of
 from vcr1.module.rollouts import lost_judgement, part_of
@@ -101,13 +101,13 @@ class Answering(L.LightningModule):
         questions: Batch,
         texts: Sequence[Sequence[str] | None],
         seconds: Callable[[], float],
-    ) -> list[Answer]:
+    ) -> list[AnswerRecord]:
         """Answers after further looks, one question after the other; ``texts`` are of the first."""
-        eyes = Eyes(self.plan, self.policy.encoder, self.reader, self._only)
+        closer = CloserLook(self.plan, self.policy.encoder, self.reader, self._only)
         answers, failed = [], list(questions.lost)
         for sample, clip, own in zip(questions.samples, questions.clips, texts, strict=True):
             try:
-                seen = None if own is None else eyes.look_again(benchmark, sample, clip, own[0])
+                seen = None if own is None else closer.look_again(benchmark, sample, clip, own[0])
             except (RuntimeError, UserError) as error:
                 log.warning("sample %s cannot be looked at again: %s", sample.id, error)
                 seen = None
@@ -184,7 +184,7 @@ def judge(
     questions: Batch,
     texts: Sequence[Sequence[str] | None],
     seconds: Callable[[], float],
-) -> list[Answer]:
+) -> list[AnswerRecord]:
     """Answers of a group: judged completions, and failures, which score 0.
 
     Args:
@@ -207,7 +207,7 @@ def judge(
     return answers + failures(benchmark, failed, took)
 
 
-def failures(benchmark: Benchmark, lost: Sequence[LostSample], seconds: float = 0.0) -> list[Answer]:
+def failures(benchmark: Benchmark, lost: Sequence[LostSample], seconds: float = 0.0) -> list[AnswerRecord]:
     """Answers of samples that have none, and why."""
     known = {sample.id: sample for sample in benchmark.samples}
     return [

@@ -10,12 +10,12 @@ from omegaconf import DictConfig
 from vcr1.config.building import build
 from vcr1.config.preflight import check_all, check_devices
 from vcr1.errors import UserError
-from vcr1.evaluation.batches import Bounds
 from vcr1.evaluation.benchmarks import Benchmark, read_benchmarks
 from vcr1.evaluation.conversations import Conversation, read_conversations
 from vcr1.evaluation.likelihoods import CONVERSATIONS
 from vcr1.evaluation.looking import check_plan
 from vcr1.inference.clues import CluePlan
+from vcr1.inference.limits import Limits
 from vcr1.policy import Sampling
 
 
@@ -28,14 +28,14 @@ class Asked:
         sampling: how.
         plan: whether and how the model looks again.
         conversations: what it reads behind them.
-        bounds: what is not asked.
+        limits: what is not asked.
     """
 
     benchmarks: list[Benchmark]
     sampling: Sampling
     plan: CluePlan
     conversations: list[Conversation]
-    bounds: Bounds
+    limits: Limits
 
 
 def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
@@ -51,7 +51,7 @@ def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
     benchmarks: list[Benchmark] = []
     sampling: list[Sampling] = []
     plan: list[CluePlan] = []
-    bounds: list[Bounds] = []
+    limits: list[Limits] = []
     conversations: list[Conversation] = []
     checks: list[Callable[[], object]] = [
         lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
@@ -61,11 +61,11 @@ def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
         lambda: plan.append(build(cfg.clues)),
         lambda: check_plan(benchmarks, plan[0], cfg.evaluation.draws) if plan else None,
         lambda: conversations.extend(conversations_of(cfg)),
-        lambda: bounds.append(bounds_of(cfg)),
+        lambda: limits.append(limits_of(cfg)),
         lambda: probe(benchmarks),
     ]
     check_all(checks)
-    return Asked(benchmarks, sampling[0], plan[0], conversations, bounds[0])
+    return Asked(benchmarks, sampling[0], plan[0], conversations, limits[0])
 
 
 def conversations_of(cfg: DictConfig) -> list[Conversation]:
@@ -87,8 +87,8 @@ def probe(benchmarks: Sequence[Benchmark]) -> None:
         one.task.probe()
 
 
-def bounds_of(cfg: DictConfig) -> Bounds:
-    """What is not asked.
+def limits_of(cfg: DictConfig) -> Limits:
+    """Return what is not asked.
 
     Raises:
         UserError: a limit that is none.
@@ -98,7 +98,7 @@ def bounds_of(cfg: DictConfig) -> Bounds:
         raise UserError(f"evaluation.longest={longest} is no whole number of at least 1")
     if not isinstance(seconds, int | float) or not seconds > 0:
         raise UserError(f"evaluation.seconds={seconds} is no positive number")
-    return Bounds(longest, float(seconds))
+    return Limits(longest, float(seconds), group="evaluation")
 
 
 def sampling_of(cfg: DictConfig) -> Sampling:

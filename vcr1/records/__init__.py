@@ -42,6 +42,7 @@ from vcr1.records.values import (
     JudgeFailure,
     ParseFailure,
     Tracklet,
+    json_value,
 )
 
 __all__ = [
@@ -65,5 +66,6 @@ __all__ = [
     "Tracklet",
     "VideoClip",
     "VideoSource",
+    "json_value",
     "to_device",
 ]

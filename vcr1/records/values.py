@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +110,27 @@ class JudgedCaption:
 
     text: str
     verdict: EventScores | JudgeFailure
+
+
+def json_value(value: Any, reasons: bool = True) -> Any:
+    """Return a value as JSON has it: a span as its ends, a box as its corners, what is no number as null.
+
+    Args:
+        value: an answer, a truth, or anything that holds them.
+        reasons: write the reason of an answer that could not be read; otherwise null.
+    """
+    if isinstance(value, Interval):
+        return [value.start, value.end]
+    if isinstance(value, Box):
+        return [value.x0, value.y0, value.x1, value.y1]
+    if isinstance(value, ParseFailure):
+        return {"failure": value.reason} if reasons else None
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: json_value(getattr(value, name), reasons) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {str(name): json_value(item, reasons) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item, reasons) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

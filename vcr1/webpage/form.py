@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vcr1.errors import UserError
-from vcr1.prediction import Manner, Question, read_questions
+from vcr1.inference import Question, QuestionDefaults, read_questions
 from vcr1.records import VideoSource
 from vcr1.tasks import FREE, Task
 from vcr1.webpage.files import Files
@@ -87,7 +87,7 @@ def question_of(form: Form, rules: Rules) -> Question:
         "start": form.start,
         "end": form.end,
     }
-    manner = Manner(form.task, rules.tasks, rules.max_query, common, place="the form")
+    manner = QuestionDefaults(form.task, rules.tasks, rules.max_query, common, place="the form")
     (question,) = read_questions(video, [form.query] if form.query.strip() else [], manner)
     assert isinstance(question, Question)
     return question

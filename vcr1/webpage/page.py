@@ -16,7 +16,7 @@ import gradio as gr
 from PIL import Image, ImageDraw
 
 from vcr1.errors import UserError
-from vcr1.prediction import (
+from vcr1.inference import (
     Answer,
     Asker,
     CluePlan,

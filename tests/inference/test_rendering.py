@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from vcr1.errors import UserError
-from vcr1.prediction import Answer, Question
-from vcr1.prediction.rendering import box_at, draw, render_answers
+from vcr1.inference import Answer, Question
+from vcr1.inference.rendering import box_at, draw, render_answers
 from vcr1.records import Box, GroundedAnswer, Interval, VideoClip, VideoSource
 from vcr1.tasks import FREE, GroundedQATask, GroundingTask, Task, TrackingTask
 from vcr1.video import FrameBudget, PatchGrid, read_clip, read_timeline, write_mp4

@@ -11,8 +11,8 @@ from typing import Any
 
 from vcr1.errors import UserError
 from vcr1.inference.clues import Look
-from vcr1.prediction.questions import Failure, Question
-from vcr1.records import Box, GroundedAnswer, Interval, ParseFailure, VideoClip
+from vcr1.inference.questions import Failure, Question
+from vcr1.records import Box, Interval, VideoClip, json_value
 from vcr1.records.files import write_whole
 from vcr1.tasks import FREE
 
@@ -69,35 +69,17 @@ def to_json(found: Answer | Failure) -> dict[str, Any]:
     row: dict[str, Any] = {"id": question.id, "video": source.path, **part, "task": question.task.name}
     row |= {"query": question.query, "text": found.text}
     if question.task is not FREE:
-        row |= {"answer": plain(found.value), "parse_failure": found.failure}
+        row |= {"answer": json_value(found.value, reasons=False), "parse_failure": found.failure}
     if question.truth is not None:
-        row |= {"truth": plain(question.truth.target), "scores": found.scores}
+        row |= {"truth": json_value(question.truth.target, reasons=False), "scores": found.scores}
     elif question.unused is not None:
         row["truth_unused"] = question.unused
     if found.boxes:
         row["times"] = [round(time, 3) for time in found.clip.timestamps]
     row |= {"tokens": found.tokens, "truncated": found.truncated, "frames": len(found.clip.indices)}
     if found.stopped is not None:
-        row |= {"looks": [plain(look) for look in found.looks], "stopped": found.stopped}
+        row |= {"looks": [json_value(look) for look in found.looks], "stopped": found.stopped}
     return row
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: spans as [start, end] in seconds, boxes as their corners."""
-    match value:
-        case ParseFailure():
-            return None
-        case Interval():
-            return [value.start, value.end]
-        case Box():
-            return [value.x0, value.y0, value.x1, value.y1]
-        case GroundedAnswer():
-            return {"letter": plain(value.letter), "intervals": plain(value.intervals)}
-        case Look():
-            return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
-        case tuple():
-            return [plain(one) for one in value]
-    return value
 
 
 def report_of(found: Sequence[Answer | Failure], model: str, complete: bool = True) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcr1.prediction.answers import Answer
+from vcr1.inference.answers import Answer
 from vcr1.records import VideoClip, VideoSource
 from vcr1.reporting.pictures import STRIP_FRAMES, TimelineEntry, TrackEntry, timelines, tracks
 from vcr1.video import FrameBudget, GuardedReader, PatchGrid

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from threading import Event, Thread
 
+from vcr1.inference.answers import Answer
+from vcr1.inference.asking import Asker
 from vcr1.inference.clues import CluePlan
-from vcr1.prediction.answers import Answer
-from vcr1.prediction.asking import Asker
-from vcr1.prediction.questions import Question
+from vcr1.inference.questions import Question
 
 NO_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 """What a character whose bytes have not all come yet is decoded as."""

@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from vcr1.config.choices import conf_dir
-from vcr1.prediction import as_text
+from vcr1.inference import as_text
 
 TEXTS = [
     "the door opens",

@@ -10,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vcr1.config.building import build, build_budget, build_task, video_reader
 from vcr1.errors import UserError
+from vcr1.inference.asking import Asker
 from vcr1.inference.clues import CluePlan
+from vcr1.inference.limits import Limits
+from vcr1.inference.questions import Failure, Question, QuestionDefaults, read_questions
 from vcr1.inference.weights import chosen_weights
-from vcr1.prediction.asking import Asker, Limits
-from vcr1.prediction.questions import Failure, Manner, Question, read_questions
 from vcr1.tasks import FREE
 from vcr1.video import DECODERS, GuardedReader
 
@@ -45,7 +46,7 @@ def questions_of(cfg: DictConfig, limits: Limits, plan: CluePlan) -> list[Questi
     query = plain["query"]
     queries = query if isinstance(query, list) else [] if query is None else [query]
     common = {name: plain[name] for name in COMMON}
-    manner = Manner(
+    manner = QuestionDefaults(
         next(iter(tasks)) if len(tasks) == 1 else FREE.name,
         tasks,
         int(limits.query),

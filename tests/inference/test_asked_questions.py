@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from vcr1.errors import UserError
-from vcr1.prediction import Failure, Manner, Question, read_questions
+from vcr1.inference import Failure, Question, QuestionDefaults, read_questions
 from vcr1.records import Box, GroundedAnswer, Interval, VideoSource
 from vcr1.tasks import BUILTIN, QATask, Task, TrackingTask
 
 TASKS: dict[str, Task] = {task.name: task() for task in BUILTIN} | {"tracking": TrackingTask(boxes=2)}
 
 
-def manner(task: str = "free", **common: Any) -> Manner:
-    return Manner(task, TASKS, 100, common)
+def manner(task: str = "free", **common: Any) -> QuestionDefaults:
+    return QuestionDefaults(task, TASKS, 100, common)
 
 
 def clips(folder: Path) -> None:

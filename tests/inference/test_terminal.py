@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
+from vcr1.inference import Answer, Question, remarks
 from vcr1.inference.clues import Look
-from vcr1.prediction import Answer, Question, remarks
 from vcr1.records import GroundedAnswer, Interval, ParseFailure, VideoClip, VideoSource
 from vcr1.tasks import GroundingTask
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from vcr1.errors import VideoError
+from vcr1.inference import Answer, Asker, CluePlan, Look, Question, draw_answer, first_frame, stream_answer
 from vcr1.policy import Sampling
-from vcr1.prediction import Answer, Asker, CluePlan, Look, Question, draw_answer, first_frame, stream_answer
 from vcr1.records import Box, Interval, VideoClip, VideoSource
 from vcr1.tasks import GroundingTask, TrackingTask
 from vcr1.video import FrameBudget, GuardedReader, write_mp4

@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
 import torch
 
-from vcr1.errors import UserError, VideoError
+from vcr1.errors import UserError
+from vcr1.inference.answers import Answer
 from vcr1.inference.clues import CluePlan, Look, part_of, search
+from vcr1.inference.limits import Limits, show_clip
+from vcr1.inference.questions import Question
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.policy.generation.answering import answer_together
-from vcr1.prediction.answers import Answer
-from vcr1.prediction.questions import Question
-from vcr1.records import Completion, Interval, VideoClip, VideoSource, to_device
+from vcr1.records import Completion, Interval, VideoClip, to_device
 from vcr1.video import FrameBudget, GuardedReader
 
 Watch = Callable[[str], None]
 """Sees an answer grow: called with its text so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What is refused, and how much is done at once.
-
-    Attributes:
-        query: most characters of a question, and of its options.
-        seconds: longest video, or part of one.
-        together: most questions that are answered at once; each keeps the keys and values of the video.
-
-    Raises:
-        UserError: one that is not positive.
-    """
-
-    query: int = 8192
-    seconds: float = 14400.0
-    together: int = 16
-
-    def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not value > 0:
-                raise UserError(f"limits.{name}={value} must be a positive number")
 
 
 class Asker:
@@ -102,8 +79,9 @@ class Asker:
             UserError: the prompt or a setting does not fit the model.
         """
         first = questions[0]
-        clip = self._show(first.source, budget or self.budgets[first.task.name], first.task.frames)
-        encoder = self.policy.encoder
+        budget = budget or self.budgets[first.task.name]
+        encoder, frames = self.policy.encoder, first.task.frames
+        clip = show_clip(self.reader, first.source, budget, encoder.grid, self.limits, frames)
         prompts = [question.task.prompt(question.sample()) for question in questions]
         device = next(self.policy.parameters()).device
         inputs = [to_device(item, device) for item in encoder.about(prompts, clip)]
@@ -168,30 +146,3 @@ class Asker:
         tokens = self.policy.encoder.grid.tokens(len(clip.indices), *clip.frames.shape[-2:])
         spans = question.task.spans(question.task.parse(text, question.sample()))
         return Look(Interval(0.0, clip.duration), len(clip.indices), tokens, text, spans)
-
-    def _show(self, source: VideoSource, budget: FrameBudget, frames: int | None) -> VideoClip:
-        """The frames of a video.
-
-        Raises:
-            VideoError: it cannot be read, lasts too long, or is a single frame.
-        """
-        check_length(source, self.limits, self.reader)
-        clip = self.reader.clip(source, budget, self.policy.encoder.grid, frames=frames)
-        if len(set(clip.indices)) < 2:
-            raise VideoError(f"{source.path}: there is one frame to be shown, and so nothing that happens")
-        return clip
-
-
-def check_length(source: VideoSource, limits: Limits, reader: GuardedReader) -> float:
-    """Seconds of a video, without decoding it.
-
-    Raises:
-        VideoError: it is not there, cannot be read, or is longer than the limit.
-    """
-    seconds = reader.duration(source)
-    if seconds > limits.seconds:
-        raise VideoError(
-            f"{source.path}: lasts {seconds:.0f} s, more than limits.seconds={limits.seconds:g}: the frames "
-            f"shown would lie too far apart; ask about a part of it, start=... end=..., or raise the limit"
-        )
-    return seconds

@@ -21,9 +21,9 @@ from transformers import BertConfig, BertModel
 
 from vcr1.config.choices import conf_dir, expand_choices
 from vcr1.errors import UserError
+from vcr1.inference import Terminal, as_text, asking
 from vcr1.policy import load_policy
 from vcr1.predict import predict, run_job
-from vcr1.prediction import Terminal, as_text, asking
 from vcr1.video import ClipSpec, ShapeEvent, read_timeline, write_clip, write_mp4
 
 TINY = ["model=tiny", "loader=tiny", "rollout.max_new_tokens=40"]

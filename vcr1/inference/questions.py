@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vcr1.errors import UserError
-from vcr1.prediction.truth import FIELDS, first_box, folders_of, truth_of
+from vcr1.inference.truth import FIELDS, first_box, folders_of, truth_of
 from vcr1.readers import VideoFolder
 from vcr1.readers.files import read_lines
 from vcr1.readers.videos import ENDINGS
@@ -63,7 +63,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class QuestionDefaults:
     """What questions are checked by, and what they are where they do not say.
 
     Attributes:
@@ -97,7 +97,7 @@ class Manner:
         return self.tasks[name]
 
 
-def read_questions(video: str, queries: Sequence[str], manner: Manner) -> list[Question | Failure]:
+def read_questions(video: str, queries: Sequence[str], manner: QuestionDefaults) -> list[Question | Failure]:
     """The questions about a video, about each video of a folder, or of a JSONL file, in order.
 
     Args:
@@ -137,7 +137,7 @@ def read_questions(video: str, queries: Sequence[str], manner: Manner) -> list[Q
     return asked
 
 
-def _of_lines(path: str, queries: Sequence[str], manner: Manner) -> list[Question | Failure]:
+def _of_lines(path: str, queries: Sequence[str], manner: QuestionDefaults) -> list[Question | Failure]:
     """The questions of a JSONL file."""
     asked: list[Question | Failure] = []
     ids: set[str] = set()
@@ -211,7 +211,7 @@ def _asked(queries: Sequence[str], task: Task) -> Sequence[str]:
     return queries or [str(task.needs.query)]
 
 
-def _question(row: Mapping[str, Any], id_: str, video: str, manner: Manner, place: str) -> Question:
+def _question(row: Mapping[str, Any], id_: str, video: str, manner: QuestionDefaults, place: str) -> Question:
     """A question whose fields have been seen to fit.
 
     Raises:

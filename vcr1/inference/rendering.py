@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageDraw
 
 from vcr1.errors import UserError
-from vcr1.prediction.answers import Answer
+from vcr1.inference.answers import Answer
 from vcr1.records import Box, Interval, VideoSource
 from vcr1.records.files import replacing
 from vcr1.video import GuardedReader, Timeline, read_timeline

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from vcr1.prediction.answers import Answer, plain
-from vcr1.prediction.questions import Failure
-from vcr1.prediction.streaming import NO_CHARACTER
+from vcr1.inference.answers import Answer
+from vcr1.inference.questions import Failure
+from vcr1.inference.streaming import NO_CHARACTER
+from vcr1.records import json_value
 from vcr1.tasks import FREE
 
 
@@ -23,10 +24,11 @@ def remarks(answer: Answer) -> list[str]:
         )
     if answer.question.task is not FREE:
         reason = answer.failure
-        lines.append(f"{_rounded(plain(answer.value))}" if reason is None else f"cannot be read: {reason}")
+        value = json_value(answer.value, reasons=False)
+        lines.append(f"{_rounded(value)}" if reason is None else f"cannot be read: {reason}")
     if answer.question.truth is not None:
         scores = "".join(f"; {name} {value:.3f}" for name, value in (answer.scores or {}).items())
-        lines.append(f"truth: {_rounded(plain(answer.question.truth.target))}{scores}")
+        lines.append(f"truth: {_rounded(json_value(answer.question.truth.target, reasons=False))}{scores}")
     elif answer.question.unused is not None:
         lines.append(answer.question.unused)
     if answer.truncated:
