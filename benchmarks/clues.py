@@ -17,9 +17,9 @@ import torch
 
 from vcr1.errors import UserError
 from vcr1.evaluation.statistics import difference
+from vcr1.inference import Asker, Question
 from vcr1.inference.clues import CluePlan
 from vcr1.policy import Sampling, load_policy
-from vcr1.inference import Asker, Question
 from vcr1.readers import read_synthetic
 from vcr1.records import Interval
 from vcr1.scoring.geometry import interval_iou
