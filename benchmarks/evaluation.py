@@ -65,7 +65,7 @@ def one_by_one(benchmark: Benchmark) -> Callable[[], Texts]:
                 pad_token_id=encoder.padding,
             )
             texts[sample.id] = encoder.decode(ids[0, inputs["input_ids"].shape[1] :].tolist())
-        benchmark.task.judge(list(texts.values()), benchmark.samples)()
+        benchmark.task.judge(list(texts.values()), benchmark.samples).result()
         return texts
 
     return run
@@ -85,7 +85,7 @@ def in_groups(benchmark: Benchmark, size: int = GROUP) -> Callable[[], Texts]:
             own = [answer[0] for answer in answers if answer is not None]
             texts |= {sample.id: text for sample, text in zip(questions.samples, own, strict=True)}
         ordered = {sample.id: texts[sample.id] for sample in benchmark.samples}
-        benchmark.task.judge(list(ordered.values()), benchmark.samples)()
+        benchmark.task.judge(list(ordered.values()), benchmark.samples).result()
         return ordered
 
     return run

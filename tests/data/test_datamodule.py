@@ -103,7 +103,7 @@ def test_a_worker_process_gives_the_same_batches(
     for ours, theirs in zip(one.inputs, other.inputs, strict=True):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert other.task.judge([""], other.samples[:1])()[0].failure == "no_answer"  # the task came along
+    assert other.task.judge([""], other.samples[:1]).result()[0].failure == "no_answer"  # the task came along
 
 
 def test_wrong_videos_of_the_held_out_samples(
@@ -164,7 +164,7 @@ def test_a_micro_batch_holds_one_task_and_is_judged_by_it(
     assert sorted(batch.task.name for batch in batches) == ["grounding", "grounding", "qa"]
     for batch in batches:
         assert {bool(sample.options) for sample in batch.samples} == {batch.task.name == "qa"}
-        (one, _) = batch.task.judge(["<think></think><answer>A</answer>"] * 2, batch.samples)()
+        (one, _) = batch.task.judge(["<think></think><answer>A</answer>"] * 2, batch.samples).result()
         assert one.metrics == ({"accuracy": 1.0} if batch.task.name == "qa" else {"iou": 0.0})
 
 

@@ -98,7 +98,7 @@ def test_every_tasks_metrics_are_means_of_what_single_samples_score(
     task: Task, sample: Sample, texts: Sequence[str]
 ) -> None:
     samples = [replace(sample, id=f"s{number}") for number in range(len(texts))]
-    judgements = task.judge(texts, samples)()
+    judgements = task.judge(texts, samples).result()
     pairs = zip(judgements, samples, strict=True)
     found = metrics_of([answer_of("b", task, judgement, own) for judgement, own in pairs])
     whole = {name: value for name, value in task.summarise(judgements).items() if "/" not in name}
@@ -108,7 +108,7 @@ def test_every_tasks_metrics_are_means_of_what_single_samples_score(
 
 def test_values_are_written_as_json() -> None:
     task, sample = GroundedQATask(think=False), CASES[2][1]
-    (judgement,) = task.judge(["<answer>B</answer>"], [sample])()
+    (judgement,) = task.judge(["<answer>B</answer>"], [sample]).result()
     found = json.loads(answer_of("b", task, judgement, sample, seconds=1.23456).line())
     assert found["value"] == {"letter": "B", "intervals": {"failure": "no_glue"}}
     assert found["target"] == {"letter": "A", "intervals": [[1.0, 3.0]]}

@@ -144,7 +144,7 @@ def test_the_loss_of_a_second_update_is_the_clipped_formula(
     source = data(policy, samples[:1], 1)
     rows = fit(module, source, max_steps=2, callbacks=[watch])
     (groups,) = rollouts
-    judged = source.task.judge(groups.texts[0], samples[:1] * 4)()
+    judged = source.task.judge(groups.texts[0], samples[:1] * 4).result()
     advantages = group_advantages(torch.tensor([[one.total for one in judged]]))[0].tolist()
     costs, ratios, held = [], [], []
     for member, advantage in enumerate(advantages):
@@ -320,7 +320,9 @@ def test_rewards_pay_for_distance_and_length(
     source = data(policy, samples[:1], 1)
     (row,) = fit(module, source)
     ((groups,), ((advantages, more),)) = rollouts, seen
-    rewards = torch.tensor([one.total for one in source.task.judge(groups.texts[0], samples[:1] * 4)()])
+    rewards = torch.tensor(
+        [one.total for one in source.task.judge(groups.texts[0], samples[:1] * 4).result()]
+    )
     # A buffer as long as the limit of 24 costs a 24th for each token.
     penalties = -groups.lengths[0] / 24
     distances = (more["logprobs"] - more["reference"])[0].sum(-1)

@@ -4,8 +4,10 @@ import copy
 import itertools
 import math
 import re
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,7 +137,7 @@ def two_tasks(
 
 
 def judge(task: Scorer, texts: list[str], samples: list[Sample]) -> list[Judgement]:
-    return task.judge(texts, samples)()
+    return task.judge(texts, samples).result()
 
 
 def trainer(**settings: Any) -> L.Trainer:
@@ -517,36 +519,41 @@ class EveryOther:
 
 
 class SlowJudge(GroundingTask):
-    """Notes when judging begins and when its end is waited for."""
+    """Begins to judge, and ends when it is told to; after ten seconds in any case."""
 
     def __init__(self, happened: list[str]) -> None:
         super().__init__()
         self.happened = happened
+        self.may_end = threading.Event()
 
-    def judge(self, texts: Any, samples: Any) -> Any:
+    def judge(self, texts: Any, samples: Any) -> Future[list[Judgement]]:
         self.happened.append("judging begins")
-        pending = super().judge(texts, samples)
+        judgements = super().judge(texts, samples).result()
 
-        def collect() -> list[Judgement]:
-            self.happened.append("judging is waited for")
-            return pending()
+        def end() -> list[Judgement]:
+            self.may_end.wait(10)
+            self.happened.append("judging ends")
+            return judgements
 
-        return collect
+        return ThreadPoolExecutor(1).submit(end)
 
 
 def test_a_judge_works_while_the_passes_run(policy: VideoPolicy, samples: list[Sample]) -> None:
     happened: list[str] = []
+    judge = SlowJudge(happened)
     module = GRPOModule(policy, num_generations=2, sampling=SHORT)
     for name, model in (("policy", policy), ("reference", module.reference)):
         original = model.logprobs  # type: ignore[union-attr]
 
         def noted(*args: Any, _name: str = name, _original: Any = original) -> Any:
             happened.append(f"{_name} pass")
+            if _name == "policy":
+                judge.may_end.set()
             return _original(*args)
 
         model.logprobs = noted  # type: ignore[method-assign, union-attr]
-    fit(module, part(SlowJudge(happened), policy, samples[:1], 1))
-    assert happened == ["judging begins", "reference pass", "policy pass", "judging is waited for"]
+    fit(module, part(judge, policy, samples[:1], 1))
+    assert happened == ["judging begins", "reference pass", "policy pass", "judging ends"]
 
 
 def test_unjudged_completions_are_counted_and_teach_nothing(

@@ -109,7 +109,7 @@ def test_the_task_asks_for_what_the_reader_gives(tmp_path: Path) -> None:
     write_sequence(tmp_path / "a", steps(15))
     (sample,) = read_got10k(write_list(tmp_path, "a")).samples
     task = TrackingTask()
-    (judgement,) = task.judge([task.answer(sample)], [sample])()
+    (judgement,) = task.judge([task.answer(sample)], [sample]).result()
     assert judgement.total == 2.0  # the form and the boxes
     assert "forest goat is in the box [0.000, 0.100, 0.200, 0.300]" in task.prompt(sample).text
 

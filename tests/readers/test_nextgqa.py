@@ -82,7 +82,7 @@ def test_the_task_asks_for_what_the_reader_gives(tmp_path: Path, videos: Path) -
     file = write_csv(tmp_path / "val.csv", question())
     (sample,) = read_nextgqa(file, write_json(tmp_path / "s.json", one_span()), str(videos)).samples
     task = GroundedQATask()
-    (judgement,) = task.judge([task.answer(sample)], [sample])()
+    (judgement,) = task.judge([task.answer(sample)], [sample]).result()
     assert judgement.total == 3.0
     assert "what does he do\n(A) runs\n(B) sits\n" in task.prompt(sample).text
     assert judgement.category == "CW"

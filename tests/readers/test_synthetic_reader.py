@@ -154,7 +154,7 @@ def test_every_true_answer_earns_all_rewards(task: str, seed: int) -> None:
     for kind in QUESTIONS[task]:
         spec = WORLDS[kind](random.Random(seed))
         for sample in ask(spec, task, kind, seed):
-            (found,) = judge.judge([judge.answer(sample)], [sample])()
+            (found,) = judge.judge([judge.answer(sample)], [sample]).result()
             assert found.rewards == pytest.approx(dict.fromkeys(judge.reward_names, 1.0), abs=0.02)
             assert found.rewards["format"] == 1.0
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import pytest
 
 from vcr1.errors import UserError
 from vcr1.records import EventScores, JudgedCaption, JudgeFailure, Judgement, ParseFailure, Sample
 from vcr1.scoring.judges import CaptionPair
-from vcr1.scoring.judges.base import PendingVerdicts
+from vcr1.scoring.judges.base import Verdict
 from vcr1.scoring.parsing import CAPTION_FAILURES
 from vcr1.tasks import CaptioningTask
 
@@ -18,9 +19,9 @@ WORDLESS = Sample("w", "v.mp4", "What happens?", "It is.")  # no event in it: th
 
 
 def judge(caption: str, sample: Sample = SAMPLE, task: CaptioningTask | None = None) -> Judgement:
-    (judgement,) = (task or CaptioningTask()).judge(
-        [f"<think>hm</think><answer>{caption}</answer>"], [sample]
-    )()
+    (judgement,) = (
+        (task or CaptioningTask()).judge([f"<think>hm</think><answer>{caption}</answer>"], [sample]).result()
+    )
     return judgement
 
 
@@ -42,7 +43,7 @@ def test_an_answer_reads_back_as_its_target(caption: str, think: bool) -> None:
     sample = Sample("s", "v", "What happens?", caption)
     text = task.answer(sample)
     assert task.parse(text, sample) == caption.strip()
-    (found,) = task.judge([text], [sample])()
+    (found,) = task.judge([text], [sample]).result()
     assert found.rewards == {"format": 1.0, "event_recall": 1.0}
     assert found.metrics == {"event_recall": 1.0, "event_precision": 1.0, "event_f1": 1.0}
 
@@ -58,7 +59,7 @@ def test_the_thought_is_the_rationale_or_the_query() -> None:
 
 def test_tags_in_a_reference_do_not_spoil_the_answer_to_learn_from() -> None:
     sample = Sample("s", "v", "q", "A sign says </answer><think> hello.")
-    (found,) = CaptioningTask().judge([CaptioningTask().answer(sample)], [sample])()
+    (found,) = CaptioningTask().judge([CaptioningTask().answer(sample)], [sample]).result()
     assert found.rewards["format"] == 1.0
     assert found.completion.value.text.split() == ["A", "sign", "says", "hello."]
 
@@ -115,7 +116,7 @@ REASONS = {
 @pytest.mark.parametrize("reason", REASONS)
 def test_a_parse_failure_scores_nothing_and_says_why(reason: str) -> None:
     text, form = REASONS[reason]
-    (found,) = CaptioningTask().judge([text], [SAMPLE])()
+    (found,) = CaptioningTask().judge([text], [SAMPLE]).result()
     assert found.completion.value == ParseFailure(reason)
     assert (found.failure, found.unjudged) == (reason, False)
     assert (found.rewards, found.total) == ({"format": form, "event_recall": 0.0}, form)
@@ -138,20 +139,18 @@ def test_a_judge_that_fails_leaves_the_completion_out() -> None:
 
 
 class Clerk:
-    """A judge that keeps what it was asked, and gives no verdict before it is waited for."""
+    """A judge that keeps what it was asked, and gives no verdict before it is told to."""
 
     def __init__(self) -> None:
         self.pairs: list[CaptionPair] = []
-        self.waited = False
+        self.verdicts: Future[list[Verdict]] = Future()
 
-    def begin(self, pairs: Sequence[CaptionPair]) -> PendingVerdicts:
+    def begin(self, pairs: Sequence[CaptionPair]) -> Future[list[Verdict]]:
         self.pairs += pairs
+        return self.verdicts
 
-        def wait() -> list[EventScores | JudgeFailure]:
-            self.waited = True
-            return [EventScores(recall=len(pair.prediction) / 8, precision=math.nan) for pair in pairs]
-
-        return wait
+    def finish(self) -> None:
+        self.verdicts.set_result([EventScores(len(pair.prediction) / 8, math.nan) for pair in self.pairs])
 
     def probe(self) -> None:
         pass
@@ -180,8 +179,9 @@ def test_only_captions_are_judged_and_each_gets_its_own_verdict() -> None:
     texts = ["<answer>ab</answer>", "<think>nothing", "<answer>abcd</answer>", "<answer></answer>"]
     pending = CaptioningTask(clerk, think=False).judge(texts, [SAMPLE, SAMPLE, other, other])
     assert clerk.pairs == [CaptionPair(REFERENCE, "ab"), CaptionPair("A cat.", "abcd", ("a cat",))]
-    assert not clerk.waited
-    judgements = pending()
+    assert not pending.done()
+    clerk.finish()
+    judgements = pending.result()
     assert [found.sample_id for found in judgements] == ["s", "s", "t", "t"]
     assert [found.rewards["event_recall"] for found in judgements] == [0.25, 0.0, 0.5, 0.0]
     assert [found.failure for found in judgements] == [None, "no_answer", None, "empty"]
@@ -201,7 +201,9 @@ def test_summary_by_hand() -> None:
         judge(""),  # unreadable: 0
         judge("A dog.", WORDLESS),  # not judged: in none of the means
     ]
-    judgements += task.judge(["<think>A dog."], [WORDLESS])()  # unreadable, so that there is nothing to judge
+    judgements += task.judge(
+        ["<think>A dog."], [WORDLESS]
+    ).result()  # unreadable, so that there is nothing to judge
     summary = task.summarise(judgements)
     assert summary == pytest.approx(
         {

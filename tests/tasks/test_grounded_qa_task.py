@@ -24,7 +24,7 @@ SAMPLE = ask((4, 10))
 
 
 def judge(text: str, sample: Sample = SAMPLE, task: GroundedQATask | None = None) -> Judgement:
-    (judgement,) = (task or GroundedQATask()).judge([text], [sample])()
+    (judgement,) = (task or GroundedQATask()).judge([text], [sample]).result()
     return judgement
 
 
@@ -208,8 +208,8 @@ def test_the_format_depends_on_whether_thought_was_asked_for() -> None:
     texts = [answer, f"<think>hm</think>{answer}", "<glue>[(4, 10)]</glue><answer>B</answer>"]
     for think, expected in ((False, [1.0, 0.0, 0.0]), (True, [0.0, 1.0, 0.0])):
         task = GroundedQATask(think=think)
-        assert [found.rewards["format"] for found in task.judge(texts, [SAMPLE] * 3)()] == expected
-        assert [found.rewards["accuracy"] for found in task.judge(texts, [SAMPLE] * 3)()] == [1.0] * 3
+        assert [found.rewards["format"] for found in task.judge(texts, [SAMPLE] * 3).result()] == expected
+        assert [found.rewards["accuracy"] for found in task.judge(texts, [SAMPLE] * 3).result()] == [1.0] * 3
 
 
 # ---------------------------------------------------------------------------------------------- metrics

@@ -11,7 +11,7 @@ SAMPLE = Sample("s", "v.mp4", " A person opens the door. ", Interval(4, 10), dur
 
 
 def judge(task: GroundingTask, text: str, sample: Sample) -> Judgement:
-    (judgement,) = task.judge([text], [sample])()
+    (judgement,) = task.judge([text], [sample]).result()
     return judgement
 
 

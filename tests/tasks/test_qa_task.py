@@ -14,7 +14,7 @@ SAMPLE = Sample("s", "v.mp4", " What runs? ", "B", options=OPTIONS)
 
 
 def judge(text: str, sample: Sample = SAMPLE, task: QATask | None = None) -> Judgement:
-    (judgement,) = (task or QATask()).judge([text], [sample])()
+    (judgement,) = (task or QATask()).judge([text], [sample]).result()
     return judgement
 
 

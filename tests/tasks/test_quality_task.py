@@ -12,7 +12,7 @@ SAMPLE = Sample("s", "v.mp4", " How good is it? ", "low quality", options=NAMES)
 
 
 def judge(text: str, sample: Sample = SAMPLE, task: QualityTask | None = None) -> Judgement:
-    (judgement,) = (task or QualityTask()).judge([text], [sample])()
+    (judgement,) = (task or QualityTask()).judge([text], [sample]).result()
     return judgement
 
 

@@ -39,7 +39,7 @@ every_task = pytest.mark.parametrize("name", TASKS)
 
 
 def judge(task: Task, text: str, sample: Sample) -> Judgement:
-    (judgement,) = task.judge([text], [sample])()
+    (judgement,) = task.judge([text], [sample]).result()
     return judgement
 
 
@@ -125,8 +125,8 @@ def test_no_completion_and_a_wrong_one_score_nothing_but_form(name: str) -> None
 def test_texts_and_samples_come_in_pairs(name: str) -> None:
     make, sample = TASKS[name]
     with pytest.raises(ValueError, match=r"zip\(\)"):
-        make().judge(["", ""], [sample])()
-    assert make().judge([], [])() == []
+        make().judge(["", ""], [sample]).result()
+    assert make().judge([], []).result() == []
 
 
 @every_task
@@ -134,7 +134,7 @@ def test_a_group_of_completions_keeps_its_order(name: str) -> None:
     make, sample = TASKS[name]
     task = make()
     texts = [task.answer(sample), "nothing", task.answer(sample)]
-    totals = [found.total for found in task.judge(texts, [sample] * 3)()]
+    totals = [found.total for found in task.judge(texts, [sample] * 3).result()]
     assert totals == pytest.approx([len(task.reward_names), 0.0, len(task.reward_names)])
 
 
@@ -260,7 +260,11 @@ def same(completion: Completion, sample: Sample) -> float:
 def test_a_task_of_ones_own() -> None:
     task = Parrot({"same": same}, weights={"same": 2.0})
     sample = Sample("s", "v", "hello", None)
-    assert [found.total for found in task.judge(["hello", "no", ""], [sample] * 3)()] == [2.0, 0.0, 0.0]
+    assert [found.total for found in task.judge(["hello", "no", ""], [sample] * 3).result()] == [
+        2.0,
+        0.0,
+        0.0,
+    ]
     assert judge(task, "", sample).failure == "silent"
     assert task.baselines([sample], [sample]) == {}
     assert task.frames is None

@@ -18,7 +18,7 @@ SAMPLE = Sample("s", "v.mp4", " the dog. ", (HALF, HALF, HALF))
 
 def judge(task: TrackingTask, boxes: str, sample: Sample = SAMPLE) -> Judgement:
     thought = "<think>It runs.</think>" if task.think else ""
-    (judgement,) = task.judge([f"{thought}<answer>{boxes}</answer>"], [sample])()
+    (judgement,) = task.judge([f"{thought}<answer>{boxes}</answer>"], [sample]).result()
     return judgement
 
 
@@ -85,7 +85,7 @@ def test_an_answer_reads_back_as_its_target(target: list[Box], decimals: int, th
         thin = min(true.x1 - true.x0, true.y1 - true.y0) < 1.01 * 10**-decimals
         bound = (1.501 if thin else 0.501) * 10**-decimals
         assert all(abs(ours - theirs) <= bound for ours, theirs in corners)
-    assert task.judge([text], [sample])()[0].rewards["format"] == 1.0
+    assert task.judge([text], [sample]).result()[0].rewards["format"] == 1.0
 
 
 def test_a_thin_box_is_written_one_unit_wide() -> None:
@@ -150,7 +150,7 @@ REASONS = {
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_a_parse_failure_scores_nothing_and_says_why(reason: str) -> None:
-    (found,) = TrackingTask(boxes=3).judge([f"<think>hm</think>{REASONS[reason]}"], [SAMPLE])()
+    (found,) = TrackingTask(boxes=3).judge([f"<think>hm</think>{REASONS[reason]}"], [SAMPLE]).result()
     assert found.failure == reason
     # The form of a structured answer is not there where the structure is not.
     assert found.rewards == {"format": 0.0, "iou": 0.0}
@@ -167,7 +167,10 @@ def test_the_format_depends_on_whether_thought_was_asked_for() -> None:
     answer = "<answer>[[0,0,.5,.5], [0,0,.5,.5], [0,0,.5,.5]]</answer>"
     both = [answer, f"<think>hm</think>{answer}"]
     rewards = [
-        [found.rewards["format"] for found in TrackingTask(boxes=3, think=think).judge(both, [SAMPLE] * 2)()]
+        [
+            found.rewards["format"]
+            for found in TrackingTask(boxes=3, think=think).judge(both, [SAMPLE] * 2).result()
+        ]
         for think in (False, True)
     ]
     assert rewards == [[1.0, 0.0], [0.0, 1.0]]

@@ -198,7 +198,7 @@ def judge(
         if own is None:
             failed.append(LostSample(sample.id, NOT_GENERATED, task.category(sample)))
         pairs += [(sample, draw, text) for draw, text in enumerate(own or ())]
-    judgements = task.judge([text for _, _, text in pairs], [sample for sample, _, _ in pairs])()
+    judgements = task.judge([text for _, _, text in pairs], [sample for sample, _, _ in pairs]).result()
     took = seconds()
     answers = [
         answer_of(benchmark.name, task, judgement, sample, draw=draw, seconds=took)

@@ -318,7 +318,7 @@ class PolicyModule(L.LightningModule):
             inputs = self.present(batch)
             groups = self.policy.rollout(inputs, self.policy.vision(inputs), 1, self.eval_sampling)
         if batch.samples:
-            judgements += batch.task.judge([texts[0] for texts in groups.texts], batch.samples)()
+            judgements += batch.task.judge([texts[0] for texts in groups.texts], batch.samples).result()
         return judgements
 
 

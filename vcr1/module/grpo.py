@@ -202,8 +202,8 @@ class GRPOModule(ReferencedModule):
             reference = self.reference_logprobs(groups, features)
         with self.phase("policy"):
             scores = self.policy.logprobs(groups, features, self.sampling.temperature)
-        judgements = pending()  # a judge that is far away worked while the passes above were computed
         with self.phase("reward"):
+            judgements = pending.result()  # a judge far away worked while the passes above were computed
             rollout = self._appraise(batch, groups, judgements, scores.logprobs.detach(), reference)
         rollout.metrics["resampled_groups"] = float(resampled)
         return rollout, scores
@@ -217,13 +217,7 @@ class GRPOModule(ReferencedModule):
                 batch.inputs, features, self.num_generations, self.sampling, generator
             )
         with self.phase("reward"):
-            pending = judge_groups(batch, groups)
-
-        def collect() -> list[list[Judgement]]:
-            with self.phase("reward"):
-                return pending()
-
-        return groups, collect
+            return groups, judge_groups(batch, groups)
 
     def _again(self, wanted: int) -> bool:
         """Whether any rank samples again; where ranks share the weights, one that need not goes along."""

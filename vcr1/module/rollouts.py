@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,12 @@ from torch.nn.functional import pad
 
 from vcr1.objectives import group_deviations, masked_mean, zero_variance
 from vcr1.records import Batch, Completion, Judgement, LostSample, ParseFailure, RolloutGroups, Scorer
+from vcr1.records.futures import after, finished
 
-PendingGroups = Callable[[], list[list[Judgement]]]
-"""Judgements of ``P x G`` completions that are under way: the call waits for them."""
+PendingGroups = Future[list[list[Judgement]]]
+"""Judgements of ``P x G`` completions that are under way."""
 
-Sample = Callable[[Batch, list[Tensor | None]], tuple[RolloutGroups, PendingGroups]]
+Sampler = Callable[[Batch, list[Tensor | None]], tuple[RolloutGroups, PendingGroups]]
 """From prompts and their video features to completions that are being judged."""
 
 
@@ -41,16 +43,13 @@ class Rollout:
 
 
 def judge_groups(batch: Batch, groups: RolloutGroups) -> PendingGroups:
-    """Begin to judge a rollout by the batch's own task; the call waits for ``P x G`` judgements."""
+    """Begin to judge a rollout by the batch's own task: ``P x G`` judgements."""
     count = len(groups.texts[0])
     samples = [sample for sample in batch.samples for _ in range(count)]
-    pending = batch.task.judge([text for texts in groups.texts for text in texts], samples)
-
-    def collect() -> list[list[Judgement]]:
-        judgements = pending()
-        return [judgements[start : start + count] for start in range(0, len(judgements), count)]
-
-    return collect
+    return after(
+        batch.task.judge([text for texts in groups.texts for text in texts], samples),
+        lambda found: [found[start : start + count] for start in range(0, len(found), count)],
+    )
 
 
 def total_rewards(judgements: Sequence[Sequence[Judgement]], device: torch.device) -> Tensor:
@@ -61,7 +60,7 @@ def total_rewards(judgements: Sequence[Sequence[Judgement]], device: torch.devic
 
 
 def sample_groups(
-    sample: Sample,
+    sample: Sampler,
     batch: Batch,
     features: list[Tensor | None],
     max_resamples: int,
@@ -89,7 +88,7 @@ def sample_groups(
     groups, pending = sample(batch, features)
     if max_resamples == 0:
         return groups, pending, 0
-    judgements, resampled = pending(), 0
+    judgements, resampled = pending.result(), 0
     for _ in range(max_resamples):
         flat = zero_variance(total_rewards(judgements, torch.device("cpu"))).nonzero().flatten().tolist()
         if not again(len(flat)):
@@ -98,10 +97,10 @@ def sample_groups(
             continue
         others, pending = sample(part_of(batch, flat), [features[place] for place in flat])
         groups = replace_groups(groups, flat, others, padding)
-        for place, judged in zip(flat, pending(), strict=True):
+        for place, judged in zip(flat, pending.result(), strict=True):
             judgements[place] = judged
         resampled += len(flat)
-    return groups, lambda: judgements, resampled
+    return groups, finished(judgements), resampled
 
 
 def part_of(batch: Batch, places: Sequence[int]) -> Batch:

@@ -20,7 +20,6 @@ from vcr1.records.batches import (
     Batch,
     Completion,
     Judgement,
-    PendingJudgements,
     RolloutGroups,
     Scorer,
 )
@@ -57,7 +56,6 @@ __all__ = [
     "Judgement",
     "LostSample",
     "ParseFailure",
-    "PendingJudgements",
     "Prompt",
     "PromptInputs",
     "RolloutGroups",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -93,10 +94,6 @@ class RolloutGroups:
         )
 
 
-PendingJudgements = Callable[[], list[Judgement]]
-"""Judgements that are under way: the call waits for them."""
-
-
 class Scorer(Protocol):
     """The part of a task that a batch brings along, to score its completions.
 
@@ -114,7 +111,7 @@ class Scorer(Protocol):
     def reward_names(self) -> tuple[str, ...]:
         """The reward parts, in order."""
 
-    def judge(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingJudgements:
+    def judge(self, texts: Sequence[str], samples: Sequence[Sample]) -> Future[list[Judgement]]:
         """Begin to parse and score completions, a sample for each; never raises on model text."""
 
     def answer(self, sample: Sample) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,16 +14,14 @@ from vcr1.errors import UserError
 from vcr1.readers.annotations import Annotations
 from vcr1.readers.jsonl import Content
 from vcr1.readers.rows import Footage, Row
-from vcr1.records import Box, Completion, Interval, Judgement, ParseFailure, PendingJudgements, Prompt, Sample
+from vcr1.records import Box, Completion, Interval, Judgement, ParseFailure, Prompt, Sample
+from vcr1.records.futures import after, finished
 from vcr1.scoring.metrics import accuracy_by, mean
 from vcr1.scoring.parsing import without_tags
 from vcr1.scoring.rewards import Reward, weighted_total
 
 THINK = "First write down your reasoning between <think> and </think>. Then give"
 NO_THINK = "Give"
-
-PendingCompletions = Callable[[], list[Completion]]
-"""Completions whose values are being found: the call waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,16 +190,18 @@ class Task(ABC):
         rationale = without_tags(str(sample.extra.get("rationale", sample.query.strip())))
         return f"<think>{rationale}</think>{answer}"
 
-    def complete(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingCompletions:
+    def complete(self, texts: Sequence[str], samples: Sequence[Sample]) -> Future[list[Completion]]:
         """Begin to find the values of completions, one per sample; parsing is all that it takes here."""
         pairs = zip(texts, samples, strict=True)
         completions = [Completion(text, self.parse(text, sample)) for text, sample in pairs]
-        return lambda: completions
+        return finished(completions)
 
-    def judge(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingJudgements:
+    def judge(self, texts: Sequence[str], samples: Sequence[Sample]) -> Future[list[Judgement]]:
         """Begin to parse and score completions, one per sample."""
-        pending = self.complete(texts, samples)
-        return lambda: [self.score(*pair) for pair in zip(pending(), samples, strict=True)]
+        return after(
+            self.complete(texts, samples),
+            lambda completions: [self.score(*pair) for pair in zip(completions, samples, strict=True)],
+        )
 
     def score(self, completion: Completion, sample: Sample) -> Judgement:
         """Rewards and metrics of one completion."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import ClassVar
 
@@ -18,10 +19,11 @@ from vcr1.records import (
     Prompt,
     Sample,
 )
-from vcr1.scoring.judges import CaptionPair, EventJudge, LexicalJudge, f1
+from vcr1.records.futures import after
+from vcr1.scoring.judges import CaptionPair, EventJudge, LexicalJudge, Verdict, f1
 from vcr1.scoring.parsing import CAPTION_FAILURES, parse_caption, without_tags
 from vcr1.scoring.rewards import Reward, answer_format, event_recall
-from vcr1.tasks.base import PendingCompletions, QuestionNeeds, Task, format_share, mean_of, most_frequent
+from vcr1.tasks.base import QuestionNeeds, Task, format_share, mean_of, most_frequent
 
 FORM = "the description between <answer> and </answer>."
 
@@ -81,7 +83,7 @@ class CaptioningTask(Task):
         """Read the instruction, if there is one, the reference caption and its events."""
         return caption_content(row, row.text("query", INSTRUCTION), attempt)
 
-    def complete(self, texts: Sequence[str], samples: Sequence[Sample]) -> PendingCompletions:
+    def complete(self, texts: Sequence[str], samples: Sequence[Sample]) -> Future[list[Completion]]:
         """Send the captions to the judge; those that could not be read need none."""
         captions = [self.parse(text, sample) for text, sample in zip(texts, samples, strict=True)]
         pairs = [
@@ -89,17 +91,16 @@ class CaptioningTask(Task):
             for caption, sample in zip(captions, samples, strict=True)
             if not isinstance(caption, ParseFailure)
         ]
-        pending = self.event_judge.begin(pairs)
 
-        def collect() -> list[Completion]:
-            verdicts = iter(pending())
+        def with_verdicts(verdicts: list[Verdict]) -> list[Completion]:
+            waiting = iter(verdicts)
             values = [
-                caption if isinstance(caption, ParseFailure) else JudgedCaption(caption, next(verdicts))
+                caption if isinstance(caption, ParseFailure) else JudgedCaption(caption, next(waiting))
                 for caption in captions
             ]
             return [Completion(text, value) for text, value in zip(texts, values, strict=True)]
 
-        return collect
+        return after(self.event_judge.begin(pairs), with_verdicts)
 
     def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
         """Recall, precision and F1 of the events; NaN where the judge failed."""
@@ -121,7 +122,7 @@ class CaptioningTask(Task):
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
         """The training set's most frequent caption."""
         caption = most_frequent([sample.target for sample in train])
-        judgements = self.judge([f"<answer>{caption}</answer>"] * len(test), test)()
+        judgements = self.judge([f"<answer>{caption}</answer>"] * len(test), test).result()
         scores = self.summarise(judgements)
         return {"constant": {name: scores[name] for name in scores if name.startswith("event")}}
 

@@ -16,4 +16,4 @@ def judge_at(url: str, **settings: Any) -> EndpointJudge:
 
 
 def judged(judge: EndpointJudge, *pairs: CaptionPair) -> list[Verdict]:
-    return judge.begin(pairs)()
+    return judge.begin(pairs).result()

@@ -11,7 +11,7 @@ REFERENCE = "A man opens the door. Then he sits down; he reads a book."
 
 
 def judged(*pairs: CaptionPair) -> list[EventScores | JudgeFailure]:
-    return LexicalJudge().begin(pairs)()
+    return LexicalJudge().begin(pairs).result()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_verdicts_are_in_the_order_of_the_pairs() -> None:
 def test_it_travels_and_needs_nothing() -> None:
     judge = pickle.loads(pickle.dumps(LexicalJudge()))
     judge.probe()
-    assert judge.begin([])() == []
+    assert judge.begin([]).result() == []
 
 
 @pytest.mark.parametrize(

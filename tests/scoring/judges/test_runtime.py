@@ -23,7 +23,7 @@ def test_equal_questions_at_the_same_time_are_sent_once(serve: Callable[[Script]
     pairs = [CaptionPair(REFERENCE, f"He reads {number % 4} books.") for number in range(8)]
     judge = judge_at(server.url, precision=False)
     waiting = [judge.begin(pairs[:4]), judge.begin(pairs[4:])]
-    assert [len(wait()) for wait in waiting] == [4, 4]
+    assert [len(verdicts.result()) for verdicts in waiting] == [4, 4]
     assert sum("events" not in asked.data for asked in server.requests) == 1
     assert len(server.requests) == 1 + 4
 

@@ -1,6 +1,6 @@
 """Judges of captions: which events of a reference caption does a prediction tell?"""
 
-from vcr1.scoring.judges.base import JUDGE_FAILURES, CaptionPair, EventJudge, PendingVerdicts, Verdict, f1
+from vcr1.scoring.judges.base import JUDGE_FAILURES, CaptionPair, EventJudge, Verdict, f1
 from vcr1.scoring.judges.endpoint import EndpointJudge
 from vcr1.scoring.judges.lexical import LexicalJudge
 
@@ -10,7 +10,6 @@ __all__ = [
     "EndpointJudge",
     "EventJudge",
     "LexicalJudge",
-    "PendingVerdicts",
     "Verdict",
     "f1",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,9 +22,6 @@ JUDGE_FAILURES = (
 """Every reason that a `JudgeFailure` can have."""
 
 Verdict = EventScores | JudgeFailure
-
-PendingVerdicts = Callable[[], list[Verdict]]
-"""Verdicts that are under way: the call waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +45,8 @@ class EventJudge(Protocol):
     A judge travels to the decoding processes and back with its task: it pickles as its settings.
     """
 
-    def begin(self, pairs: Sequence[CaptionPair]) -> PendingVerdicts:
-        """Begin to judge; the call of the result waits for one verdict per pair. Never raises on text."""
+    def begin(self, pairs: Sequence[CaptionPair]) -> Future[list[Verdict]]:
+        """Begin to judge: one verdict per pair. Never raises on text."""
 
     def probe(self) -> None:
         """See that the judge answers at all, before anything heavy starts.

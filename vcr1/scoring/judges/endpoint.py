@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import math
 import os
-import time
 from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from threading import Timer
 from typing import Any
 
 import httpx
 
 from vcr1.errors import UserError
 from vcr1.records import EventScores, JudgeFailure
-from vcr1.scoring.judges.base import CaptionPair, PendingVerdicts, Verdict
+from vcr1.scoring.judges.base import CaptionPair, Verdict
 from vcr1.scoring.judges.client import Endpoint, RequestFailed, authorization
 from vcr1.scoring.judges.questions import check_events, list_events, tidy_events
 from vcr1.scoring.judges.runtime import Runtime, in_background, runtime
@@ -84,23 +85,29 @@ class EndpointJudge:
         self.precision = bool(precision)
         self.max_events = _whole("max_events", max_events, 1)
 
-    def begin(self, pairs: Sequence[CaptionPair]) -> PendingVerdicts:
-        """Begin to judge in the background; the call of the result waits, `limit` and `GRACE` at most.
+    def begin(self, pairs: Sequence[CaptionPair]) -> Future[list[Verdict]]:
+        """Begin to judge in the background; the result is there after `limit` and `GRACE` at most.
 
         Calls under way at the same time share the slots: each leaves the others less of their time.
         """
-        limit = self.limit(len(pairs))
-        pending = in_background(self._judge_all(runtime(self.endpoint, self.cache), list(pairs), limit))
-        deadline = time.monotonic() + limit + GRACE
+        limit, verdicts = self.limit(len(pairs)), Future[list[Verdict]]()
+        asked = in_background(self._judge_all(runtime(self.endpoint, self.cache), list(pairs), limit))
 
-        def collect() -> list[Verdict]:
-            try:
-                return pending.result(max(deadline - time.monotonic(), 0.0))
-            except (TimeoutError, concurrent.futures.CancelledError):  # the background itself is stuck
-                pending.cancel()
-                return [JudgeFailure("timeout") for _ in pairs]
+        def settle(done: Future[list[Verdict]] | None = None) -> None:
+            with suppress(InvalidStateError):  # the other of the two was first
+                if done is None or done.cancelled():  # the background itself is stuck
+                    verdicts.set_result([JudgeFailure("timeout") for _ in pairs])
+                elif (error := done.exception()) is not None:
+                    verdicts.set_exception(error)
+                else:
+                    verdicts.set_result(done.result())
 
-        return collect
+        clock = Timer(limit + GRACE, settle)
+        clock.daemon = True
+        clock.start()
+        verdicts.add_done_callback(lambda _: clock.cancel())
+        asked.add_done_callback(settle)
+        return verdicts
 
     def limit(self, pairs: int) -> float:
         """Seconds after `begin` at which verdicts on so many pairs are there, or are given up.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 from vcr1.records import EventScores, JudgeFailure
-from vcr1.scoring.judges.base import CaptionPair, PendingVerdicts, Verdict
+from vcr1.records.futures import finished
+from vcr1.scoring.judges.base import CaptionPair, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +47,9 @@ class LexicalJudge:
     take a language model (``judge=endpoint``).
     """
 
-    def begin(self, pairs: Sequence[CaptionPair]) -> PendingVerdicts:
+    def begin(self, pairs: Sequence[CaptionPair]) -> Future[list[Verdict]]:
         """Judge at once."""
-        verdicts = [self._judge(pair) for pair in pairs]
-        return lambda: verdicts
+        return finished([self._judge(pair) for pair in pairs])
 
     def probe(self) -> None:
         """Say what this judge is; there is no service behind it that could be amiss."""
