@@ -215,7 +215,7 @@ VARIANTS = {
     "sft": (["algorithm=sft"], ALL),
     "no think": (["tasks.grounding.think=false", "algorithm=sft"], ALL),
     "ddp": (["strategy=ddp"], ALL),
-    "no reference": (["algorithm.kl_weight=0"], ALL),
+    "no reference": (["algorithm.objective.kl_weight=0"], ALL),
     "frozen vision": (["model.freeze=[vision]"], {"language_model"}),
     "frozen merger": (["model.freeze=[merger]"], {"visual", "language_model"}),
     "adapters": (["adapter=lora", "algorithm.lr=0.1"], {"language_model"}),
@@ -241,7 +241,7 @@ def test_a_variant_is_one_override_away(small: list[str], tmp_path: Path, varian
 
 
 def test_without_a_kl_penalty_no_reference_is_asked(small: list[str], tmp_path: Path) -> None:
-    overrides = ["algorithm.kl_weight=0", "trainer.max_steps=2"]
+    overrides = ["algorithm.objective.kl_weight=0", "trainer.max_steps=2"]
     run(tmp_path, small, "experiment=demo", *FEW, *NO_REPORT, *overrides)
     assert [float(row["train/kl"]) for row in updates(tmp_path)] == [0.0, 0.0]
     assert max(float(row["train/seconds/reference"]) for row in updates(tmp_path)) < 1e-3

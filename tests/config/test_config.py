@@ -180,7 +180,7 @@ def test_without_overrides_the_run_is_the_paper_s() -> None:
     assert cfg.algorithm._target_ == "vcr1.module.GRPOModule"
     assert cfg.algorithm.num_generations == 8
     assert cfg.algorithm.lr == 1e-6
-    assert cfg.algorithm.kl_weight == 0.04
+    assert cfg.algorithm.objective.kl_weight == 0.04
     assert (cfg.rollout.temperature, cfg.rollout.top_p, cfg.rollout.top_k) == (1.0, 1.0, 0)
     assert cfg.rollout.max_new_tokens == 1024
     video = cfg.data.video

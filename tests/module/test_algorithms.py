@@ -11,6 +11,7 @@ import pytest
 import test_module
 import torch
 from test_module import (
+    FREE,
     SHORT,
     Records,
     data,
@@ -139,7 +140,7 @@ def test_the_loss_of_a_second_update_is_the_clipped_formula(
     samples: list[Sample],
 ) -> None:
     rollouts, watch, before = spied(policy), Watch(), copy.deepcopy(policy)
-    settings = {"clip_low": 0.1, "clip_high": 0.3, "kl_weight": 0.0, "updates_per_rollout": 2}
+    settings = {"objective": Objective(clip_low=0.1, clip_high=0.3, kl_weight=0.0), "updates_per_rollout": 2}
     module = GRPOModule(policy, num_generations=4, lr=1e-3, sampling=SHORT, **settings)
     source = data(policy, samples[:1], 1)
     rows = fit(module, source, max_steps=2, callbacks=[watch])
@@ -234,7 +235,7 @@ def only(reward: Any) -> GroundingTask:
 
 def test_groups_of_equal_rewards_are_sampled_again(policy: VideoPolicy, samples: list[Sample]) -> None:
     rollouts = spied(policy)
-    module = GRPOModule(policy, num_generations=4, sampling=SHORT, max_resamples=5, kl_weight=0.0)
+    module = GRPOModule(policy, num_generations=4, sampling=SHORT, max_resamples=5, objective=FREE)
     # Both groups at first, then both again, of which the first still is as equal; then that one alone.
     (row,) = fit(module, part(only(Later(12)), policy, samples[:2], 2))
     assert [len(groups.texts) for groups in rollouts] == [2, 2, 1]
@@ -247,7 +248,10 @@ def test_groups_of_equal_rewards_are_sampled_again(policy: VideoPolicy, samples:
 def test_groups_that_stay_equal_are_left_out(policy: VideoPolicy, samples: list[Sample]) -> None:
     rollouts, before = spied(policy), state(policy)
     # Even a KL penalty and punished lengths do not move the policy by a group that is left out.
-    settings = {"kl": "k1", "kl_place": "reward", "overlong_buffer": 1.0, "average": "token"}
+    settings = {
+        "objective": Objective(kl="k1", kl_place="reward", average="token"),
+        "overlong_buffer": 1.0,
+    }
     module = GRPOModule(policy, num_generations=4, sampling=SHORT, lr=1e-3, max_resamples=2, **settings)
     (row,) = fit(module, part(only(lambda completion, sample: 1.0), policy, samples[:2], 2))
     assert len(rollouts) == 3  # and no more
@@ -308,10 +312,7 @@ def test_rewards_pay_for_distance_and_length(
 ) -> None:
     seen = spied_losses(monkeypatch)
     settings = {
-        "advantage": "centred",
-        "kl": "k1",
-        "kl_place": "reward",
-        "kl_weight": 0.5,
+        "objective": Objective(advantage="centred", kl="k1", kl_place="reward", kl_weight=0.5),
         "overlong_buffer": 1,
     }
     module = GRPOModule(policy, num_generations=4, sampling=SHORT, **settings)
@@ -352,7 +353,9 @@ def test_a_rank_without_samples_sends_its_share_of_the_batch(samples: list[Sampl
     counts = []
     for chosen in (samples[:1], samples[4:]):
         policy = tiny()
-        module = GRPOModule(policy, num_generations=2, sampling=SHORT, advantage="batch", kl_weight=0.0)
+        module = GRPOModule(
+            policy, num_generations=2, sampling=SHORT, objective=Objective(advantage="batch", kl_weight=0.0)
+        )
         sent: list[list[int]] = []
 
         class Spy(L.Callback):
@@ -413,7 +416,7 @@ def test_a_saved_reference_is_dropped_where_none_is_wanted(
     first.fit(module, data(policy, samples[:1], 1))
     first.save_checkpoint(tmp_path / "two.ckpt")
     more: dict[str, Any] = {"num_generations": 2, "sampling": SHORT}
-    without = GRPOModule.load_from_checkpoint(tmp_path / "two.ckpt", policy=tiny(), kl_weight=0.0, **more)
+    without = GRPOModule.load_from_checkpoint(tmp_path / "two.ckpt", policy=tiny(), objective=FREE, **more)
     assert same(state(without.policy), state(policy))
     # A run that refreshes no more keeps the reference that it was given, and saves it.
     fixed = GRPOModule.load_from_checkpoint(tmp_path / "two.ckpt", policy=tiny(), **more)

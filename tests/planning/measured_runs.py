@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vcr1.module import GRPOModule, SFTModule
+from vcr1.objectives import Objective
 from vcr1.planning import Precision, Setup, Sharding, Workload, shape_of, weights_of
 from vcr1.policy import LoRA, Sampling, load_encoder, load_policy
 from vcr1.records import Batch, Interval, PromptInputs, Sample, VideoClip
@@ -105,7 +106,8 @@ def measure(folder: Path, run: Run) -> tuple[int, Setup]:
         lora=run.lora,
     )
     sampling = Sampling(max_new_tokens=COMPLETION)
-    module: Any = GRPOModule(policy, num_generations=GROUP, kl_weight=run.kl_weight, sampling=sampling)
+    objective = Objective(kl_weight=run.kl_weight)
+    module: Any = GRPOModule(policy, num_generations=GROUP, objective=objective, sampling=sampling)
     if run.sft:
         module = SFTModule(policy, sampling=sampling)
     task = GroundingTask()

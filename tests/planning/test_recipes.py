@@ -58,7 +58,7 @@ def test_recipes_of_the_paper_keep_its_settings(name: str) -> None:
     assert (cfg.data.video.fps, cfg.data.video.total_pixels) == (2, 3584 * 28 * 28)
     assert cfg.algorithm.lr == (2e-5 if name.startswith("sft") else 1e-6)
     if not name.startswith("sft"):
-        assert (cfg.algorithm.num_generations, cfg.algorithm.kl_weight) == (8, 0.04)
+        assert (cfg.algorithm.num_generations, cfg.algorithm.objective.kl_weight) == (8, 0.04)
         assert (cfg.rollout.max_new_tokens, cfg.rollout.temperature) == (1024, 1.0)
     tasks = {"grounding", "grounded_qa", "tracking"}
     single = next((task for task in tasks if name == f"videochat_r1_{task}" or name == f"sft_{task}"), None)
@@ -70,6 +70,8 @@ def test_recipes_of_the_paper_keep_its_settings(name: str) -> None:
 def test_the_demo_keeps_its_pace_with_every_algorithm(algorithm: str) -> None:
     cfg = load_config(["experiment=demo", f"algorithm={algorithm}"])
     assert (cfg.algorithm.lr, cfg.algorithm.warmup_steps, cfg.algorithm.schedule) == (1.5e-4, 5, "cosine")
-    assert cfg.algorithm.get("kl_weight", 0) == {"dapo": 0, "sft": 0}.get(algorithm, 0.04)
+    assert cfg.algorithm.get("objective", {}).get("kl_weight", 0) == {"dapo": 0, "sft": 0}.get(
+        algorithm, 0.04
+    )
     assert load_config(["experiment=demo", "algorithm=dapo", "algorithm.lr=1e-5"]).algorithm.lr == 1e-5
-    assert load_config(["experiment=demo"]).algorithm.kl_weight == 0.02
+    assert load_config(["experiment=demo"]).algorithm.objective.kl_weight == 0.02

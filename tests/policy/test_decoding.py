@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from vcr1.policy.generation.decoding import BLOCK, SharedCache
-from vcr1.policy.generation.rollout import Slots, leave
+from vcr1.policy.generation.rollout import Slots, compact_finished
 
 HEADS, KV, SIZE = 6, 2, 4
 
@@ -69,18 +69,18 @@ def test_rows_that_leave_take_nothing_of_the_others_along() -> None:
     advance()
     finished = torch.zeros(3, 3, dtype=torch.bool)
     finished[0, 1] = True
-    assert leave(slots, finished, cache) is slots  # 3 x 3 slots are still needed
+    assert compact_finished(slots, finished, cache) is slots  # 3 x 3 slots are still needed
     advance()
     finished[1] = True
     finished[2, 0] = True
-    slots = leave(slots, finished, cache)
+    slots = compact_finished(slots, finished, cache)
     assert slots.held.tolist() == [[0, 2], [7, 8]]  # 4 of 9 slots
     assert (slots.rows.tolist(), slots.places.tolist()) == ([0, 2, 7, 8], [0, 1, 2, 3])
     advance()
     finished[2, 1] = True
-    assert leave(slots, finished, cache) is slots
+    assert compact_finished(slots, finished, cache) is slots
     finished[0, 0] = True
-    slots = leave(slots, finished, cache)
+    slots = compact_finished(slots, finished, cache)
     assert slots.held.tolist() == [[2], [8]]
     query, found = advance()
     for place, row in enumerate((2, 8)):
@@ -94,7 +94,7 @@ def test_a_prompt_with_fewer_rows_than_another_holds_one_twice() -> None:
     )
     cache.length += 1
     finished = torch.tensor([[True, False, False, True], [True, True, False, True]])
-    slots = leave(Slots.all_of(2, 4, torch.device("cpu")), finished, cache)
+    slots = compact_finished(Slots.all_of(2, 4, torch.device("cpu")), finished, cache)
     assert slots.held.tolist() == [[1, 2], [6, 6]]
     assert (slots.rows.tolist(), slots.places.tolist()) == ([1, 2, 6], [0, 1, 2])
     keys = cache.own[0][0][:, :, :, 0]

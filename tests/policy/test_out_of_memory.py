@@ -53,7 +53,7 @@ def test_a_training_pass_that_does_not_fit_is_done_in_two(caplog: pytest.LogCapt
         found = policy.logprobs(groups, policy.vision(groups.inputs)).logprobs
     assert policy.max_tokens == 164 // 2
     (said,) = caplog.messages
-    assert said.startswith("out of memory with tokens in a training pass of 164: done again with 82")
+    assert said.startswith("out of memory with tokens in a training pass of 164: 82 from now on")
     assert (found - whole).abs().max() <= 1e-5
     assert largest_relative_error(gradients(policy.model, (found**2).sum()), slopes) <= 1e-5
     # What is known by then is kept to: the next step does not try again.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vcr1.policy import VideoPolicy
 from vcr1.policy.generation.decoding import alike, prefill, runs_alike
-from vcr1.policy.prompts.layout import PromptLayout, lay_out
+from vcr1.policy.prompts.layout import PromptLayout, layout_prompts
 from vcr1.records import PromptInputs
 
 FAMILIES = sorted(MODELS)
@@ -33,7 +33,7 @@ def asked(family: str) -> list[PromptInputs]:
 @torch.no_grad()
 def laid_out(policy: VideoPolicy, inputs: list[PromptInputs]) -> PromptLayout:
     features = policy.vision(inputs)
-    return lay_out(policy.model, inputs, [features[0], features[0], features[0], *features[3:]])
+    return layout_prompts(policy.model, inputs, [features[0], features[0], features[0], *features[3:]])
 
 
 def read(policy: VideoPolicy, layout: PromptLayout, one_by_one: bool) -> tuple[Tensor, Any, list[int]]:

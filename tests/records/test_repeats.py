@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vcr1.data import MixedDataset, MixtureSampler, Order, VideoDataset
-from vcr1.records.repeats import Again, Repeated, Repeats
+from vcr1.records.repeats import Repeated, Repeats, ReplayBatch
 from vcr1.tasks import GroundingTask
 
 
@@ -64,7 +64,7 @@ def test_a_queue_of_one_update_holds_what_comes_again(
 
 def test_what_comes_again_holds_nothing() -> None:
     task = GroundingTask()
-    again = Again(task)
+    again = ReplayBatch(task)
     assert again.task is task
     assert (again.samples, again.clips, again.inputs, again.lost) == ([], [], [], [])
     assert again.pin_memory() is again

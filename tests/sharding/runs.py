@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from vcr1.distributed.sharded import ShardedStrategy
 from vcr1.module import GRPOModule, PolicyModule, SFTModule
+from vcr1.objectives import Objective
 from vcr1.policy import LoRA, Sampling, VideoPolicy, load_policy
 from vcr1.records import Batch, Interval, LostSample, Prompt, Sample
 from vcr1.tasks import GroundingTask
@@ -91,7 +92,7 @@ def module_of(case: dict[str, Any]) -> PolicyModule:
     if case.get("supervised"):
         module: PolicyModule = SFTModule(policy, sampling=sampling)
     else:
-        settings = {"num_generations": 3, "kl_weight": 0.04} | case.get("algorithm", {})
+        settings = {"num_generations": 3} | case.get("algorithm", {})
         module = AnyNumber(policy, sampling=sampling, **settings)
     module.configure_optimizers = descent.__get__(module)  # type: ignore[method-assign]
     return module
@@ -172,7 +173,7 @@ CASES: dict[str, dict[str, Any]] = {
     # Ranks with other numbers of passes, recomputed as a whole and block by block.
     "recomputed": {"model": {"gradient_checkpointing": True, "max_tokens": 90}},
     "offloaded": {"model": {"freeze": ["vision"]}, "strategy": {"offload": True}},
-    "replicated": {"algorithm": {"kl_weight": 0.0}, "strategy": {"replicas": 2}},
+    "replicated": {"algorithm": {"objective": Objective(kl_weight=0.0)}, "strategy": {"replicas": 2}},
     "supervised": {"supervised": True},
 }
 

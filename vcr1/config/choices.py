@@ -33,7 +33,8 @@ def expand_choices(overrides: Sequence[str]) -> list[str]:
     as they are.
 
     Raises:
-        UserError: data sets that are joined although they have the same split of the same task.
+        UserError: data sets that are joined although they have the same split of the same task, or a key that
+            has another name now.
     """
     return [_expand(override) for override in overrides]
 
@@ -43,7 +44,14 @@ _CHOICE = re.compile(rf"({'|'.join(MIXED_GROUPS)})=({_MIXTURE}(?:,{_MIXTURE})*)"
 _ROUNDS = re.compile(r"clues=(\d+(?:,\d+)*)")
 
 
+_OBJECTIVE = re.compile(
+    r"\+{0,2}algorithm\.(advantage|ratio|surrogate|clip_low|clip_high|average|kl|kl_place|kl_weight)="
+)
+
+
 def _expand(override: str) -> str:
+    if match := _OBJECTIVE.match(override):
+        raise UserError(f"algorithm.{match[1]} is algorithm.objective.{match[1]} now")
     if match := _ROUNDS.fullmatch(override):
         return f"clues.rounds={match[1]}"
     if "+" not in override or (match := _CHOICE.fullmatch(override)) is None:

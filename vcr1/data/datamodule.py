@@ -19,7 +19,7 @@ from vcr1.data.order import Key, MixtureSampler, Order
 from vcr1.errors import UserError
 from vcr1.readers import Annotations
 from vcr1.records import Batch, Sample
-from vcr1.records.repeats import Again, Repeated, Repeats
+from vcr1.records.repeats import Repeated, Repeats, ReplayBatch
 from vcr1.tasks.base import Task
 from vcr1.video import DecodeLimits, FrameBudget, GuardedReader, PatchGrid
 
@@ -232,7 +232,7 @@ class RepeatingDataset(MixedDataset):
     def __getitem__(self, keys: Sequence[Key] | Repeated) -> Batch:
         """The micro-batch of these keys, or what stands for one that comes again."""
         if isinstance(keys, Repeated):
-            return Again(self.parts[keys.task].task)
+            return ReplayBatch(self.parts[keys.task].task)
         return super().__getitem__(keys)
 
 

@@ -152,7 +152,7 @@ class Answering(L.LightningModule):
         """Completions of each question; what the group draws depends on its samples alone."""
         if not questions.inputs and self.policy.sharding is None:
             return []
-        inputs = questions.inputs or self.policy.stand_in()
+        inputs = questions.inputs or self.policy.dummy_inputs()
         generator = None
         if self.sampling.temperature > 0:
             seed = seed_of(self.seed, questions.samples[0].id if questions.samples else "")

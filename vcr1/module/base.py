@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from vcr1.errors import UserError
-from vcr1.module.again import finish_backward, marks
-from vcr1.module.phases import PhaseTimer
 from vcr1.module.randomness import seed_of, seed_process
 from vcr1.module.rollouts import lost_judgement
 from vcr1.module.schedule import SCHEDULES, lr_factor
+from vcr1.module.update_log import UpdateLog, nan_mean
 from vcr1.policy import Sampling, VideoPolicy
-from vcr1.records import Batch, Judgement, PromptInputs, Scorer
+from vcr1.records import Batch, Judgement, PromptInputs, RolloutGroups, Scorer
 
 log = logging.getLogger(__name__)
 
@@ -76,19 +75,18 @@ class PolicyModule(L.LightningModule):
         self.sampling = sampling or Sampling()
         self.eval_sampling = Sampling(max_new_tokens=self.sampling.max_new_tokens, temperature=0.0)
         self.seed = seed
-        self.phase = PhaseTimer()
+        self.update_log = UpdateLog()
+        self.phase = self.update_log.phase
         self.judgements: dict[str, dict[str, Judgement]] = {}
         self.validated: dict[str, Scorer] = {}
         self.evaluation = "val"
-        self.redo: Callable[[], Tensor] | None = None  # a step's loss once more, in smaller passes
-        self._loss: Tensor | None = None
-        self.logged_update = 0  # what the last logged numbers belong to
-        self._step_metrics: dict[str, float] = {}
-        self._micro_batches: list[dict[str, float]] = []
+        self.groups: RolloutGroups | None = None  # that the current micro-batch learns from
         self._updates = False
-        self._lost = self._unjudged = 0
-        self._counts = {"lost_samples": 0.0, "unjudged": 0.0}
-        self._lr = lr
+
+    @property
+    def logged_update(self) -> int:
+        """Number of the update that the last logged numbers belong to."""
+        return self.update_log.update
 
     def policies(self) -> list[VideoPolicy]:
         """The models of this module, which a strategy may spread over ranks."""
@@ -127,27 +125,27 @@ class PolicyModule(L.LightningModule):
 
         No state to save: a resumed run draws what the uninterrupted one would have drawn.
         """
-        return torch.Generator(self.device).manual_seed(seed_of(*self._place(batch_idx)))
+        return torch.Generator(self.device).manual_seed(seed_of(*self._place_in_run(batch_idx)))
 
-    def _place(self, batch_idx: int) -> tuple[int, int, int, int]:
+    def _place_in_run(self, batch_idx: int) -> tuple[int, int, int, int]:
         """What tells one micro-batch on one rank from all others."""
         return self.seed, self.trainer.current_epoch, batch_idx, self.global_rank
 
-    def nothing_to_learn(self) -> Tensor:
+    def zero_loss(self) -> Tensor:
         """A zero loss that reaches every parameter, so that ranks stay in step where one has no sample.
 
-        Not for a policy that is sharded: there a stand-in takes the place of the samples.
+        Not for a policy that is sharded: there dummy inputs take the place of the samples.
         """
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         return torch.stack([parameter.flatten()[:1].sum().float() for parameter in trained]).sum() * 0.0
 
-    def present(self, batch: Batch) -> list[PromptInputs]:
-        """The inputs of a batch; a stand-in's where all samples are lost and other ranks may have theirs."""
-        return batch.inputs if batch.samples else self.policy.stand_in()
+    def present_inputs(self, batch: Batch) -> list[PromptInputs]:
+        """The inputs of a batch; dummy inputs where all samples are lost and other ranks may have theirs."""
+        return batch.inputs if batch.samples else self.policy.dummy_inputs()
 
     def task_metrics(self, task: Scorer, judgements: Sequence[Judgement]) -> dict[str, float]:
         """Means over completions of rewards, metrics and failures, under the task's name; always all keys."""
-        self._unjudged += sum(judgement.unjudged for judgement in judgements)
+        self.update_log.counts["unjudged"] += sum(judgement.unjudged for judgement in judgements)
         reward = nan_mean([judgement.total for judgement in judgements])
         metrics = {"reward": reward, f"{task.name}/reward/total": reward}
         for name in task.reward_names:
@@ -174,26 +172,27 @@ class PolicyModule(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """The time since the last batch ended was spent waiting for data."""
         self.phase.charge("data")
-        seed_process(seed_of(*self._place(batch_idx), "process"))
-        self.redo = self._loss = None
+        seed_process(seed_of(*self._place_in_run(batch_idx), "process"))
+        self.groups = None
         # Read before the update: the scheduler moves on with it.
-        self._lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.update_log.lr = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """The gradients of a micro-batch; without memory for them, the rest of them in smaller passes."""
-        before = marks(parameter for parameter in self.policy.parameters() if parameter.requires_grad)
+        """Compute the gradients of a micro-batch; without memory for them, drop what the update has so far.
+
+        A pass that breaks off has added to some gradients and not to others, so none of them can be kept.
+        From then on passes are half as large.
+        """
         try:
             loss.backward(*args, **kwargs)
             return
         except torch.OutOfMemoryError:
-            # Other ranks would wait for what this one has begun to send; a scaled loss is not known here.
-            if self.trainer.world_size > 1 or self.redo is None or self.trainer.precision == "16-mixed":
+            # Other ranks would wait for what this one has begun to send; a scaler wants gradients to scale.
+            if self.trainer.world_size > 1 or self.groups is None or self.trainer.precision == "16-mixed":
                 raise
-        redo, steps = self.redo, self.trainer.accumulate_grad_batches
-        for kept in (loss, self._loss):
-            if kept is not None:
-                kept.detach_()  # lets go of the graph, which the callers hold by their loss
-        finish_backward(before, lambda: redo() / steps)
+        self.policy.halve_token_budget(self.groups)
+        self.policy.zero_grad(set_to_none=True)
+        self.update_log.counts["skipped_micro_batches"] += 1
 
     def on_before_backward(self, loss: Tensor) -> None:
         """The backward pass belongs to the policy phase."""
@@ -210,8 +209,8 @@ class PolicyModule(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log an update once its last micro-batch is through: the same keys on every rank."""
         self.phase.charge("optimizer")
-        self._micro_batches.append(self._step_metrics)
-        self._lost += len(batch.lost)
+        self.update_log.end_micro_batch()
+        self.update_log.counts["lost_samples"] += len(batch.lost)
         for lost in batch.lost:
             log.warning("sample %s is lost: %s", lost.sample_id, lost.reason)
         if self._updates:
@@ -219,36 +218,26 @@ class PolicyModule(L.LightningModule):
         self.phase.mark()
 
     def _log_update(self) -> None:
-        """Means over the micro-batches and the ranks, NaN left out; seconds are sums over micro-batches."""
-        # A micro-batch has the keys of its own task; all ranks have the same tasks in the same order.
-        names = dict.fromkeys(name for metrics in self._micro_batches for name in metrics)
-        means = {name: nan_mean([m.get(name, math.nan) for m in self._micro_batches]) for name in names}
-        means |= {f"seconds/{name}": seconds for name, seconds in self.phase.take().items()}
-        counts = {"lost_samples": float(self._lost), "unjudged": float(self._unjudged)}
-        means = self._mean_over_ranks(means | {"lr": self._lr} | counts)
-        # All ranks together, since the run began: a count that is not logged at every step misses none.
-        self._counts = {name: means[name] * self.trainer.world_size for name in counts}
-        means |= self._counts
-        logged = {f"train/{name}": value for name, value in means.items() if not math.isnan(value)}
+        """Log the means of an update on the progress bar and with the loggers."""
+        trainer: Any = self.trainer
+        numbers = self.update_log.end_update(
+            trainer.global_step, self._sum_over_ranks, trainer.world_size, self.device
+        )
+        logged = {f"train/{name}": value for name, value in numbers.items()}
         # Past Lightning's own way to the loggers, which repeats the last values of tasks that had no turn.
         self.log_dict(logged, on_step=True, batch_size=1, logger=False)
-        trainer: Any = self.trainer
         if trainer.global_step % trainer.log_every_n_steps == 0:
             for logger in self.loggers:
                 logger.log_metrics(logged | {"epoch": self.current_epoch}, step=trainer.global_step - 1)
-        self.logged_update = self.trainer.global_step
-        self._micro_batches, self._updates = [], False
+        self._updates = False
 
-    def _mean_over_ranks(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Mean of each metric over the ranks where it is a number; one message for all of them."""
-        values = torch.tensor([list(metrics.values())], dtype=torch.float32)
-        sums = torch.cat([values.nan_to_num(0.0), (~values.isnan()).to(values.dtype)]).to(self.device)
-        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        return dict(zip(metrics, (sums[0] / sums[1]).tolist(), strict=True))
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        added: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return added
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """With adapters the base is not saved: it is what ``model.path`` names."""
-        checkpoint["counts"] = dict(self._counts)
+        checkpoint["counts"] = dict(self.update_log.totals)
         checkpoint[POSITION_RULE] = self._position_rule()
         for name in self._base_weights():
             checkpoint["state_dict"].pop(name, None)
@@ -261,10 +250,7 @@ class PolicyModule(L.LightningModule):
                 f"the checkpoint was trained with model.text_after_video={rule}, and the base states {own}: "
                 f"give the one that was trained"
             )
-        self._counts |= checkpoint.get("counts", {})
-        if self.global_rank == 0:
-            self._lost = round(self._counts["lost_samples"])
-            self._unjudged = round(self._counts["unjudged"])
+        self.update_log.restore(checkpoint.get("counts", {}), self.global_rank == 0)
         for name, weight in self._base_weights().items() if "state_dict" in checkpoint else ():
             checkpoint["state_dict"].setdefault(name, weight)
 
@@ -315,14 +301,8 @@ class PolicyModule(L.LightningModule):
         """One greedy completion per prompt, judged; a sample whose video was lost scores 0."""
         judgements = [lost_judgement(batch.task, lost) for lost in batch.lost]
         if batch.samples or self.policy.sharding is not None:
-            inputs = self.present(batch)
+            inputs = self.present_inputs(batch)
             groups = self.policy.rollout(inputs, self.policy.vision(inputs), 1, self.eval_sampling)
         if batch.samples:
             judgements += batch.task.judge([texts[0] for texts in groups.texts], batch.samples).result()
         return judgements
-
-
-def nan_mean(values: Sequence[float]) -> float:
-    """Mean of the values that are numbers; NaN where none is."""
-    numbers = [value for value in values if not math.isnan(value)]
-    return sum(numbers) / len(numbers) if numbers else math.nan

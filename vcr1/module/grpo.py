@@ -34,7 +34,7 @@ from vcr1.objectives import (
 )
 from vcr1.policy import TokenScores, VideoPolicy
 from vcr1.records import Batch, Judgement, RolloutGroups
-from vcr1.records.repeats import Again
+from vcr1.records.repeats import ReplayBatch
 
 UPDATE_METRICS = (
     "loss",
@@ -66,18 +66,9 @@ class GRPOModule(ReferencedModule):
 
     Args:
         policy: the model that is trained.
+        objective: the formulas of advantages, loss and KL penalty; a ``kl_weight`` of 0 keeps no reference in
+            memory.
         num_generations: completions per prompt (G).
-        advantage: estimator of the advantages; this and the next ones, to ``kl_place``, as in
-            :class:`~vcr1.objectives.Objective`.
-        ratio: level of the importance ratio.
-        surrogate: what the clip does.
-        clip_low: how far below 1 the ratio may fall.
-        clip_high: how far above 1 it may rise.
-        average: how tokens become one loss.
-        kl: estimator of the distance from the reference.
-        kl_place: whether the loss or the reward pays for it.
-        kl_weight: beta of the KL penalty; 0 keeps no reference in memory. This and ``reference_refresh``:
-            see :class:`~vcr1.module.reference.ReferencedModule`.
         updates_per_rollout: how often a micro-batch's completions are trained on; see `vcr1.records.repeats`.
         old_logprobs: log-probs that ratios are relative to, from the first pass of the ``trainer``, so that
             the first ratio is 1, or from the ``sampler``, which also mends what differs between the two.
@@ -97,16 +88,8 @@ class GRPOModule(ReferencedModule):
         self,
         policy: VideoPolicy,
         *,
+        objective: Objective | None = None,
         num_generations: int = 8,
-        advantage: str = "group",
-        ratio: str = "token",
-        surrogate: str = "clip",
-        clip_low: float = 0.2,
-        clip_high: float = 0.2,
-        average: str = "completion",
-        kl: str = "k3",
-        kl_place: str = "loss",
-        kl_weight: float = 0.04,
         updates_per_rollout: int = 1,
         old_logprobs: str = "trainer",
         max_resamples: int = 0,
@@ -114,10 +97,9 @@ class GRPOModule(ReferencedModule):
         reference_refresh: int | None = None,
         **common: Any,
     ) -> None:
-        super().__init__(policy, kl_weight=kl_weight, reference_refresh=reference_refresh, **common)
-        self.objective = Objective(
-            advantage, ratio, surrogate, clip_low, clip_high, average, kl, kl_place, kl_weight
-        )
+        chosen = objective or Objective()
+        super().__init__(policy, kl_weight=chosen.kl_weight, reference_refresh=reference_refresh, **common)
+        self.objective = chosen
         self.num_generations = num_generations
         self.updates_per_rollout = updates_per_rollout
         self.old_logprobs = old_logprobs
@@ -149,23 +131,23 @@ class GRPOModule(ReferencedModule):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Rollout, or the one of a while ago again; then log-probs and loss."""
-        if isinstance(batch, Again):
+        """Sample completions, or take stored ones again, then compute log-probs and loss."""
+        if isinstance(batch, ReplayBatch):
             rollout = self._rollouts.popleft()
-            scores = self._idle() if rollout is None else self._score(rollout.groups)
+            scores = self._join_collectives() if rollout is None else self._score(rollout.groups)
         else:
             rollout, scores = self._roll_out(batch, batch_idx)
         self._keep(rollout)
         if rollout is None or scores is None:
-            self._step_metrics = self._metrics(batch, [], {})
-            return self.nothing_to_learn() if scores is None else scores.logprobs.sum() * 0.0
+            self.update_log.metrics = self._metrics(batch, [], {})
+            return self.zero_loss() if scores is None else scores.logprobs.sum() * 0.0
         with self.phase("policy"):
             result = self._policy_loss(rollout, scores)
-        self._loss, self.redo = result.loss, partial(self._redo, rollout)
+        self.groups = rollout.groups
         entropy = masked_mean(scores.entropy, rollout.groups.completion_mask)
         low, high = result.clip_fraction_low, result.clip_fraction_high
         values = (result.loss, result.kl, low + high, low, high, result.ratio_max, entropy)
-        self._step_metrics = rollout.metrics | numbers(dict(zip(UPDATE_METRICS, values, strict=True)))
+        self.update_log.metrics = rollout.metrics | numbers(dict(zip(UPDATE_METRICS, values, strict=True)))
         return result.loss
 
     def _policy_loss(self, rollout: Rollout, scores: TokenScores) -> PolicyLoss:
@@ -180,15 +162,10 @@ class GRPOModule(ReferencedModule):
             max_tokens=self.sampling.max_new_tokens,
         )
 
-    def _redo(self, rollout: Rollout) -> Tensor:
-        """The loss of a rollout once more, with half as many tokens in a pass."""
-        self.policy.halve_passes(rollout.groups)
-        return self._policy_loss(rollout, self._score(rollout.groups)).loss
-
     def _roll_out(self, batch: Batch, batch_idx: int) -> tuple[Rollout | None, TokenScores | None]:
         """Sample, judge and score a fresh micro-batch; nothing where it has no samples."""
         if not batch.samples:
-            scores = self._idle(self.generator(batch_idx))
+            scores = self._join_collectives(self.generator(batch_idx))
             # The other ranks may be waiting for this one's share of the batch's mean reward.
             self._advantages(torch.empty(0, self.num_generations, device=self.device))
             return None, scores
@@ -204,7 +181,7 @@ class GRPOModule(ReferencedModule):
             scores = self.policy.logprobs(groups, features, self.sampling.temperature)
         with self.phase("reward"):
             judgements = pending.result()  # a judge far away worked while the passes above were computed
-            rollout = self._appraise(batch, groups, judgements, scores.logprobs.detach(), reference)
+            rollout = self._compute_advantages(batch, groups, judgements, scores.logprobs.detach(), reference)
         rollout.metrics["resampled_groups"] = float(resampled)
         return rollout, scores
 
@@ -223,12 +200,12 @@ class GRPOModule(ReferencedModule):
         """Whether any rank samples again; where ranks share the weights, one that need not goes along."""
         if self.policy.sharding is None:
             return wanted > 0
-        anyone = self.policy.sharding.most(wanted) > 0
+        anyone = self.policy.sharding.max_over_ranks(wanted) > 0
         if anyone and not wanted:
-            self.policy.rollout(self.policy.stand_in(video=False), [None], 1, self.sampling)
+            self.policy.rollout(self.policy.dummy_inputs(video=False), [None], 1, self.sampling)
         return anyone
 
-    def _idle(self, generator: torch.Generator | None = None) -> TokenScores | None:
+    def _join_collectives(self, generator: torch.Generator | None = None) -> TokenScores | None:
         """Go along with the other ranks where this one has no samples and they share the weights.
 
         Args:
@@ -236,7 +213,7 @@ class GRPOModule(ReferencedModule):
         """
         if self.policy.sharding is None:
             return None
-        inputs = self.policy.stand_in()
+        inputs = self.policy.dummy_inputs()
         features = self.policy.vision(inputs)
         if generator is None:
             groups = self.policy.teacher_groups(inputs, ["-"])
@@ -255,7 +232,7 @@ class GRPOModule(ReferencedModule):
         with self.phase("policy"):
             return self.policy.logprobs(groups, features, self.sampling.temperature)
 
-    def _appraise(
+    def _compute_advantages(
         self,
         batch: Batch,
         groups: RolloutGroups,
@@ -263,7 +240,7 @@ class GRPOModule(ReferencedModule):
         logprobs: Tensor,
         reference: Tensor | None,
     ) -> Rollout:
-        """From judgements to advantages: rewards, penalties, and the groups that are left out."""
+        """Compute rewards, penalties and advantages, and find the groups that are left out."""
         rewards = total_rewards(judgements, self.device)
         limit = self.sampling.max_new_tokens
         overlong = overlong_penalty(groups.lengths, limit, round(self.overlong_buffer * limit))

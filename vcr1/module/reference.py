@@ -49,8 +49,8 @@ class ReferencedModule(PolicyModule):
                 )
             if not kl_weight:
                 raise UserError(
-                    f"algorithm.reference_refresh={reference_refresh}, but algorithm.kl_weight=0 keeps no "
-                    f"reference: set a weight, or reference_refresh=null"
+                    f"algorithm.reference_refresh={reference_refresh}, but algorithm.objective.kl_weight=0 "
+                    f"keeps no reference: set a weight, or reference_refresh=null"
                 )
             if policy.is_adapted:
                 raise UserError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -46,13 +45,13 @@ class SFTModule(PolicyModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of the answers' tokens."""
         if not batch.samples:
-            self._step_metrics = dict.fromkeys(SFT_METRICS, math.nan)
-            return self.nothing_to_learn() if self.policy.sharding is None else self._idle()
+            self.update_log.metrics = dict.fromkeys(SFT_METRICS, math.nan)
+            return self.zero_loss() if self.policy.sharding is None else self._join_collectives()
         answers = [batch.task.answer(sample) for sample in batch.samples]
         groups = self.policy.teacher_groups(batch.inputs, answers)
         values = self._learn(batch, groups)
-        self._step_metrics = dict(zip(SFT_METRICS, torch.stack(values).tolist(), strict=True))
-        self._loss, self.redo = values[0], partial(self._redo, batch, groups)
+        self.update_log.metrics = dict(zip(SFT_METRICS, torch.stack(values).tolist(), strict=True))
+        self.groups = groups
         return values[0]
 
     def _learn(self, batch: Batch, groups: RolloutGroups) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -67,19 +66,14 @@ class SFTModule(PolicyModule):
                 if scores.prompt_hidden is None:
                     raise UserError(
                         "algorithm.auxiliary asks for the prompts' hidden states, which this family of "
-                        "models does not tell: set it to null, or write an adapter in vcr1/policy/families.py"
+                        "models does not tell: set it to null, or write an adapter in vcr1/policy/families"
                     )
                 auxiliary = self.auxiliary(self.policy, batch, scores.prompt_hidden)
             loss = cross_entropy + self.auxiliary_weight * auxiliary
         return loss, cross_entropy, auxiliary, masked_mean(scores.entropy, groups.completion_mask)
 
-    def _redo(self, batch: Batch, groups: RolloutGroups) -> Tensor:
-        """The loss once more, with half as many tokens in a pass."""
-        self.policy.halve_passes(groups)
-        return self._learn(batch, groups)[0]
-
-    def _idle(self) -> Tensor:
+    def _join_collectives(self) -> Tensor:
         """Go along with ranks that have samples, where they share the weights."""
-        inputs = self.policy.stand_in()
+        inputs = self.policy.dummy_inputs()
         groups = self.policy.teacher_groups(inputs, ["-"])
         return self.policy.logprobs(groups, self.policy.vision(inputs)).logprobs.sum() * 0.0

@@ -55,19 +55,20 @@ class Objective:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
-                raise UserError(f"algorithm.{name}={value}; choose from {', '.join(choices)}")
+                raise UserError(f"algorithm.objective.{name}={value}; choose from {', '.join(choices)}")
         if not 0 <= self.clip_low <= 1:
             raise UserError(
-                f"algorithm.clip_low={self.clip_low} is not in 0..1: the ratio is cut at 1 - clip_low"
+                f"algorithm.objective.clip_low={self.clip_low} is not in 0..1: the ratio is cut "
+                f"at 1 - clip_low"
             )
         if not 0 <= self.clip_high < math.inf:
-            raise UserError(f"algorithm.clip_high={self.clip_high} is negative or no number")
+            raise UserError(f"algorithm.objective.clip_high={self.clip_high} is negative or no number")
         if self.kl_weight < 0:
-            raise UserError(f"algorithm.kl_weight={self.kl_weight} is negative")
+            raise UserError(f"algorithm.objective.kl_weight={self.kl_weight} is negative")
         if not self.kl_weight < math.inf:
-            raise UserError(f"algorithm.kl_weight={self.kl_weight} is no number")
+            raise UserError(f"algorithm.objective.kl_weight={self.kl_weight} is no number")
         if self.kl == "k1" and self.kl_place == "loss" and self.kl_weight:
             raise UserError(
-                "algorithm.kl=k1 with algorithm.kl_place=loss: its gradient is noise around 0 and penalises "
-                "nothing; choose kl=k2 or k3, or kl_place=reward"
+                "algorithm.objective.kl=k1 with algorithm.objective.kl_place=loss: its gradient is noise "
+                "around 0 and penalises nothing; choose kl=k2 or k3, or kl_place=reward"
             )

@@ -145,7 +145,7 @@ def load_of(cfg: DictConfig, shape: ModelShape) -> Workload:
         expected=min(int(expected.completion_tokens), longest),
         max_tokens=cfg.model.get("max_tokens"),
         samples="num_generations" in cfg.algorithm,
-        reference=bool(cfg.algorithm.get("kl_weight")),
+        reference=bool((cfg.algorithm.get("objective") or {}).get("kl_weight")),
         updates=int(cfg.algorithm.get("updates_per_rollout", 1)),
         eval_prompts=int(cfg.data.loader.eval_batch_size),
         micro_batches=int(cfg.trainer.accumulate_grad_batches),

@@ -38,7 +38,7 @@ def halved(size: int, least: int, what: str) -> int:
     if size <= least:
         raise UserError(f"out of memory with {what} of {size}, which cannot be divided: {ADVICE}")
     half = max(size // 2, least)
-    log.warning("out of memory with %s of %d: done again with %d, and so from now on", what, size, half)
+    log.warning("out of memory with %s of %d: %d from now on", what, size, half)
     release()
     return half
 

@@ -17,14 +17,14 @@ from transformers import PreTrainedModel
 from vcr1.errors import UserError
 from vcr1.policy.attention.flex import KERNELS, takes_flex
 from vcr1.policy.attention.grouped import take_layouts
-from vcr1.policy.attention.packing import pack_dense, pack_split, read
+from vcr1.policy.attention.packing import forward_packed, pack_dense, pack_split
 from vcr1.policy.budget import Pass, extremes, plan_passes
 from vcr1.policy.features.cache import FeatureCache
 from vcr1.policy.generation.rollout import SpecialTokens, decode
 from vcr1.policy.generation.sampling import Sampling
 from vcr1.policy.memory import halved, shares
 from vcr1.policy.prompts.encoding import PromptEncoder
-from vcr1.policy.prompts.layout import PromptLayout, lay_out, video_features
+from vcr1.policy.prompts.layout import PromptLayout, layout_prompts, video_features
 from vcr1.policy.scoring import TokenScores, gather_scores, token_scores
 from vcr1.policy.weights.lora import is_adapted
 from vcr1.policy.weights.saving import gathered_copy, save_folder
@@ -124,7 +124,7 @@ class VideoPolicy(nn.Module):
             return video_features(self.model, inputs)
         # Other ranks may have videos, and none can compute a block alone. No token of the stand-in's is used,
         # but its tower is part of the graph.
-        (feature,) = video_features(self.model, self.stand_in())
+        (feature,) = video_features(self.model, self.dummy_inputs())
         assert feature is not None
         return [feature[:0].clone()] * len(inputs)
 
@@ -186,9 +186,9 @@ class VideoPolicy(nn.Module):
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         """Ids and log-probs ``[P·G, C]`` of sampled completions."""
-        layout = lay_out(self.model, inputs, features)
+        layout = layout_prompts(self.model, inputs, features)
         sharding = self.sharding
-        lockstep = None if sharding is None or sharding.gathers else sharding.most
+        lockstep = None if sharding is None or sharding.gathers else sharding.max_over_ranks
         return decode(
             self.model,
             layout,
@@ -197,7 +197,7 @@ class VideoPolicy(nn.Module):
             self.special_tokens,
             generator,
             one_by_one=lockstep is None and self._splits(layout, 0),
-            most=lockstep,
+            max_over_ranks=lockstep,
         )
 
     def logprobs(
@@ -224,10 +224,10 @@ class VideoPolicy(nn.Module):
         except torch.OutOfMemoryError:
             if self.sharding is not None:
                 raise
-        self.halve_passes(groups)
+        self.halve_token_budget(groups)
         return self._score_in_passes(groups, features, temperature, flex)
 
-    def halve_passes(self, groups: RolloutGroups) -> None:
+    def halve_token_budget(self, groups: RolloutGroups) -> None:
         """Lower ``max_tokens`` to half of what a pass over these groups computes at most.
 
         Raises:
@@ -241,7 +241,7 @@ class VideoPolicy(nn.Module):
     ) -> TokenScores:
         """Score in as many passes as ``max_tokens`` asks for."""
         passes = plan_passes(*self._costs(groups), self.max_tokens)
-        count = len(passes) if self.sharding is None else self.sharding.most(len(passes))
+        count = len(passes) if self.sharding is None else self.sharding.max_over_ranks(len(passes))
         if count == 1:
             return self._score(groups, features, temperature, flex)
         # A rank with fewer passes than another computes empty ones along.
@@ -278,14 +278,14 @@ class VideoPolicy(nn.Module):
         """
         ids = groups.completion_ids
         mask = groups.completion_mask if chosen is None else chosen
-        layout = lay_out(self.model, groups.inputs, features)
+        layout = layout_prompts(self.model, groups.inputs, features)
         embeds = self.model.get_input_embeddings()(ids)
         # The dense form computes padding, and would compute what is left out.
         if chosen is not None or self._splits(layout, ids[0].numel()):
             packed = pack_split(layout, embeds, mask, flex)
         else:
             packed = pack_dense(layout, embeds)
-        hidden = read(self.model, packed)
+        hidden = forward_packed(self.model, packed)
         return token_scores(self.model.lm_head, packed, hidden, ids, mask, temperature or 1.0)
 
     def _splits(self, layout: PromptLayout, completion_tokens: int) -> bool:
@@ -301,7 +301,7 @@ class VideoPolicy(nn.Module):
         ids = ids.to(inputs[0]["input_ids"].device)
         return self.groups_of(inputs, 1, ids, torch.zeros(ids.shape, dtype=torch.float32, device=ids.device))
 
-    def stand_in(self, video: bool = True) -> list[PromptInputs]:
+    def dummy_inputs(self, video: bool = True) -> list[PromptInputs]:
         """The smallest prompt: what a rank computes that has nothing to compute, see `sharding`."""
         return [to_device(self.encoder.smallest(video), next(self.model.buffers()).device)]
 

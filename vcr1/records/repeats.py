@@ -66,7 +66,7 @@ class Repeated:
     task: str
 
 
-class Again(Batch):
+class ReplayBatch(Batch):
     """The micro-batch of ``block`` micro-batches ago, once more: no samples, no pixels, nothing lost.
 
     Args:
@@ -76,10 +76,10 @@ class Again(Batch):
     def __init__(self, task: Scorer) -> None:
         super().__init__(task, [], [], [], [])
 
-    def to(self, device: torch.device) -> Again:
+    def to(self, device: torch.device) -> ReplayBatch:
         """Itself: there is nothing to move."""
         return self
 
-    def pin_memory(self) -> Again:
+    def pin_memory(self) -> ReplayBatch:
         """Itself: there is nothing to pin."""
         return self

@@ -206,7 +206,7 @@ def _facts(recipe: Recipe, algorithm: str, step: int | None) -> list[str]:
         "updates": step,
         "learning rate": settings.get("lr"),
         "completions per prompt": settings.get("num_generations"),
-        "KL weight": settings.get("kl_weight"),
+        "KL weight": (settings.get("objective") or settings).get("kl_weight"),
         **{f"{name}: data": source for name, source in recipe.data.items()},
         **{f"{name}: rewards": parts for name, parts in weights.items() if parts},
         "vcr1": __version__,

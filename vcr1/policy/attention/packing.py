@@ -136,7 +136,7 @@ def pack_split(
     )
 
 
-def read(model: Any, packed: PackedGroups) -> Tensor:
+def forward_packed(model: Any, packed: PackedGroups) -> Tensor:
     """Last hidden states ``[B·S, D]`` of packed groups; differentiable."""
     mask = packed.attention_mask
     if mask is not None and not model.config._attn_implementation.endswith("sdpa"):

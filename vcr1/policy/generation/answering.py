@@ -7,7 +7,7 @@ import torch
 from vcr1.policy.generation.rollout import Watch, decode
 from vcr1.policy.generation.sampling import Sampling
 from vcr1.policy.policy import VideoPolicy
-from vcr1.policy.prompts.layout import lay_out
+from vcr1.policy.prompts.layout import layout_prompts
 from vcr1.records import PromptInputs, RolloutGroups
 
 
@@ -36,7 +36,7 @@ def answer_together(
         return policy.rollout(inputs, policy.vision(inputs), 1, sampling, generator)
     with policy.evaluating():
         features = policy.vision(inputs[:1]) * len(inputs)
-        layout = lay_out(policy.model, inputs, features)
+        layout = layout_prompts(policy.model, inputs, features)
         ids, logprobs = decode(
             policy.model, layout, 1, sampling, policy.special_tokens, generator, one_by_one=True, watch=watch
         )

@@ -66,7 +66,7 @@ def decode(
     special: SpecialTokens,
     generator: torch.Generator | None,
     one_by_one: bool,
-    most: Callable[[int], int] | None = None,
+    max_over_ranks: Callable[[int], int] | None = None,
     watch: Watch | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample G completions of each of P prompts.
@@ -81,8 +81,8 @@ def decode(
         special: tokens that end, fill, or must not be drawn.
         generator: source of randomness, the global one where None.
         one_by_one: read the prompts one by one; see :func:`~vcr1.policy.generation.decoding.prefill`.
-        most: the largest of all ranks' counts, where ranks can only take a step together: then none stops
-            before the last one has.
+        max_over_ranks: return the largest of all ranks' counts, where ranks can only take a step together:
+            then none stops before the last one has.
         watch: called after each step.
 
     Returns:
@@ -111,9 +111,9 @@ def decode(
             watch(ids[:, :length])
         done = finished.view(-1, num_generations).cpu()
         over = bool(done.all())
-        if column + 1 == limit or (over if most is None else not most(int(not over))):
+        if column + 1 == limit or (over if max_over_ranks is None else not max_over_ranks(int(not over))):
             return ids[:, :length], logprobs[:, :length]
-        slots = slots if over else leave(slots, done, cache)
+        slots = slots if over else compact_finished(slots, done, cache)
         held = slots.held.flatten()
         logits = step(model, cache, ids[held, column], positions[held] + column)
     raise AssertionError("max_new_tokens is at least 1")
@@ -163,7 +163,7 @@ class Picker:
         return drawn, logits.gather(-1, drawn[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def leave(slots: Slots, finished: Tensor, cache: SharedCache) -> Slots:
+def compact_finished(slots: Slots, finished: Tensor, cache: SharedCache) -> Slots:
     """Take completions that have ended out of the batch, if that pays.
 
     Args:

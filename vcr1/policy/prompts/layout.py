@@ -138,7 +138,7 @@ def mrope_positions(token_types: Tensor, clock: VideoClock, *, merge: int) -> Te
     return torch.cat(parts, 1)
 
 
-def lay_out(model: Any, inputs: list[PromptInputs], features: list[Tensor | None]) -> PromptLayout:
+def layout_prompts(model: Any, inputs: list[PromptInputs], features: list[Tensor | None]) -> PromptLayout:
     """Place P prompts for one forward.
 
     Args:

@@ -55,7 +55,7 @@ class Sharding:
         self.reserve = reserve
         self._gather = gather
 
-    def most(self, count: int) -> int:
+    def max_over_ranks(self, count: int) -> int:
         """The largest of the ranks' counts."""
         largest = torch.tensor(count, device=self.device)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
@@ -65,7 +65,7 @@ class Sharding:
     def gathers(self) -> bool:
         """Whether rollouts gather; found out once, and the same on all ranks."""
         if self._gather is None:
-            self._gather = not self.most(not self._fits())
+            self._gather = not self.max_over_ranks(not self._fits())
         return self._gather
 
     def _fits(self) -> bool:
