@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from vcr1.check import check, run_job, show, spread
-from vcr1.config.building import build_task, conf_dir, read_annotations
+from vcr1.config.building import conf_dir
+from vcr1.config.sources import build_task, read_annotations
 from vcr1.errors import UserError
 from vcr1.policy import load_encoder
 from vcr1.records import VideoClip

@@ -22,8 +22,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
-from vcr1.config.building import build, build_data, conf_dir, load_config
+from vcr1.config.building import build, conf_dir
+from vcr1.config.entry import load_config
 from vcr1.config.preflight import preflight
+from vcr1.config.sources import build_data
 from vcr1.errors import UserError
 from vcr1.export import export, main
 from vcr1.module import PolicyModule

@@ -208,9 +208,9 @@ def test_no_file_names_a_machine_or_an_index() -> None:
 COMPOSE_FROM_WHEEL = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import vcr1, vcr1.config.building
+import vcr1, vcr1.config.entry
 from hydra import compose, initialize_config_dir
-folder = vcr1.config.building.conf_dir()
+folder = vcr1.config.choices.conf_dir()
 with initialize_config_dir(str(folder), version_base=None):
     compose("train", overrides=["experiment=demo"])
 print(vcr1.__file__, folder, sep="\\n")

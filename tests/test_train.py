@@ -20,7 +20,8 @@ from lightning.pytorch.callbacks import Callback, LambdaCallback
 from omegaconf import OmegaConf
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vcr1.config.building import conf_dir, load_config
+from vcr1.config.building import conf_dir
+from vcr1.config.entry import load_config
 from vcr1.evaluation import by_benchmark, read_answers
 from vcr1.policy import load_policy
 from vcr1.reporting.report import Report

@@ -28,7 +28,9 @@ import torch
 import transformers
 from omegaconf import DictConfig
 
-from vcr1.config.building import build, build_task, command_line, exit_on_user_error
+from vcr1.config.building import build
+from vcr1.config.entry import command_line, exit_on_user_error
+from vcr1.config.sources import build_task
 from vcr1.errors import UserError
 from vcr1.inference import CluePlan, Limits, as_text, build_asker, check_model
 from vcr1.webpage import Files, Rules, is_loopback

@@ -26,15 +26,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from vcr1.checking import Tried, check_settings, facts_of, refusals, show, spread, try_all
-from vcr1.config.building import (
-    build_budget,
-    build_task,
-    command_line,
-    exit_on_user_error,
-    loader_settings,
-    read_annotations,
-)
+from vcr1.checking import Tried, check_settings, facts_of, refusals, show_check, spread, try_all
+from vcr1.config.entry import command_line, exit_on_user_error
+from vcr1.config.sources import build_budget, build_task, loader_settings, read_annotations
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder, check_weights, load_encoder
 from vcr1.readers import Annotations
@@ -44,7 +38,7 @@ from vcr1.tasks import Task
 from vcr1.video import PatchGrid
 from vcr1.video.probing import BAD, Trial
 
-__all__ = ["check", "main", "run_job", "show", "spread"]
+__all__ = ["check", "main", "run_job", "show_check", "spread"]
 
 log = logging.getLogger(__name__)
 
@@ -91,14 +85,14 @@ def check(cfg: DictConfig) -> dict[str, Any]:
 def _plan(
     cfg: DictConfig, task: Task, annotations: Annotations, grid: PatchGrid
 ) -> list[tuple[Sample, Trial]]:
-    """The samples to look at, each with the decoding that training would do."""
+    """Return the samples to look at, each with the decoding that training would do."""
     budget, decoder, compare = build_budget(cfg, task.name), cfg.data.loader.decoder, cfg.check.compare
     samples = annotations.samples[: cfg.check.limit]
     return [(one, Trial(one.source, budget, grid, decoder, task.frames, compare)) for one in samples]
 
 
 def _encoder(cfg: DictConfig) -> tuple[PromptEncoder | None, list[str]]:
-    """The model's own encoder; or None, and a note that says why."""
+    """Return the model's own encoder; or None, and a note that says why."""
     try:
         if "path" not in cfg.model:
             raise UserError("the model has no path to take a processor from")
@@ -144,7 +138,7 @@ def run_job(cfg: DictConfig) -> None:
         report = check(cfg)
     path = Path(cfg.run_dir) / "check.json"
     write_whole(path, json.dumps(report, indent=2) + "\n")
-    show(report)
+    show_check(report)
     log.info("Everything is in %s", path)
     if not report["usable"]:
         sys.exit(1)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vcr1.config.building import exit_on_user_error
+from vcr1.config.entry import exit_on_user_error
 from vcr1.errors import UserError
 from vcr1.evaluation import HELD_OUT, SAMPLES, by_benchmark, number, read_answers
 from vcr1.evaluation.comparison import compare, difference_table
@@ -32,7 +32,7 @@ _SHOWN = 10
 
 
 def labels_of(folders: Sequence[Path]) -> list[str]:
-    """Short, distinct names of runs: the folders' names, or their paths where these are alike."""
+    """Return short, distinct names of runs: the folders' names, or their paths where these are alike."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
@@ -71,13 +71,13 @@ def compare_runs(folders: Sequence[Path], out: Path) -> str:
 
 
 def _evaluations(runs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], str]:
-    """Every other evaluation against the first, sample by sample."""
+    """Return every other evaluation against the first, sample by sample."""
     content, lines = _sample_by_sample({label: folder / SAMPLES for label, folder in runs.items()}, out)
     return content, "\n".join(lines)
 
 
 def _sample_by_sample(files: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], list[str]]:
-    """The answers of every other file against those of the first; lines of Markdown, and pictures.
+    """Return the answers of every other file against those of the first; lines of Markdown, and pictures.
 
     Raises:
         UserError: a file that cannot be read, or nothing in common.
@@ -157,7 +157,7 @@ def _trainings(runs: Mapping[str, Path], out: Path) -> tuple[dict[str, Any], str
 
 
 def _scores_table(scores: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> Table:
-    """A row for each metric, a column for each run, with the difference from the first."""
+    """Return a row for each metric, a column for each run, with the difference from the first."""
     first, *others = scores
     header = ["metric", first, *(f"{label} (difference)" for label in others)]
     rows = [

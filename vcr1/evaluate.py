@@ -25,14 +25,9 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 
-from vcr1.config.building import (
-    arguments_of,
-    build,
-    command_line,
-    exit_on_user_error,
-    loader_settings,
-    video_reader,
-)
+from vcr1.config.building import arguments_of, build
+from vcr1.config.entry import command_line, exit_on_user_error
+from vcr1.config.sources import loader_settings, video_reader
 from vcr1.errors import UserError
 from vcr1.evaluation import (
     BASE,
@@ -52,16 +47,16 @@ from vcr1.evaluation import (
     make_manifest,
     model_digest,
     pending,
-    preflight,
+    preflight_evaluation,
     read_likelihoods,
     read_parts,
     sections_of,
-    show,
     show_against_base,
+    show_metrics,
     start_parts,
+    write_evaluation_report,
     write_likelihoods,
     write_manifest,
-    write_report,
     write_results,
 )
 from vcr1.inference.weights import Weights, chosen_weights
@@ -84,12 +79,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any] | None:
     Raises:
         UserError: something is missing or impossible, or no question at all could be answered.
     """
-    runs = [cfg] if cfg.base is None else [base_of(cfg), cfg]
+    runs = [cfg] if cfg.base is None else [config_of_base(cfg), cfg]
     weights: list[Weights] = []
     for one in runs:
         with said_of(cfg, one):
             weights.append(chosen_weights(one))
-    asked = preflight(cfg, [partial(check, cfg, *pair) for pair in zip(runs, weights, strict=True)])
+    asked = preflight_evaluation(
+        cfg, [partial(check_run_weights, cfg, *pair) for pair in zip(runs, weights, strict=True)]
+    )
     origins = []
     for one, own in zip(runs, weights, strict=True):
         with said_of(cfg, one):
@@ -130,8 +127,8 @@ def settle(runs: Sequence[DictConfig], models: Sequence[Mapping[str, Any]], aske
         start_parts(Path(one.run_dir))
 
 
-def base_of(cfg: DictConfig) -> DictConfig:
-    """The same evaluation of the base, in the folder ``base`` of the run's."""
+def config_of_base(cfg: DictConfig) -> DictConfig:
+    """Return the same evaluation of the base, in the folder ``base`` of the run's."""
     base = cfg.copy()
     base.checkpoint, base.base, base.run_dir = cfg.base, None, str(Path(cfg.run_dir) / BASE)
     return base
@@ -169,7 +166,7 @@ def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer, reader: GuardedRea
     log.info("answered in %.1f s", time.perf_counter() - begin)
 
 
-def check(cfg: DictConfig, run: DictConfig, weights: Weights) -> None:
+def check_run_weights(cfg: DictConfig, run: DictConfig, weights: Weights) -> None:
     """See that the weights of a run can be had, without loading them."""
     with said_of(cfg, run):
         weights.check()
@@ -178,7 +175,7 @@ def check(cfg: DictConfig, run: DictConfig, weights: Weights) -> None:
 def manifest_of(
     cfg: DictConfig, model: Mapping[str, Any], base: Mapping[str, Any] | None, asked: Asked
 ) -> dict[str, Any]:
-    """What the answers depend on."""
+    """Return what the answers depend on."""
     plan, read = asked.plan, asked.conversations
     return make_manifest(
         asked.benchmarks,
@@ -230,8 +227,8 @@ def finish(cfg: DictConfig, asked: Asked, reader: GuardedReader) -> dict[str, An
     forgetting = None if cfg.base is None else against_base(folder, answers, likelihoods)
     metrics = write_results(folder, answers, draws, more)
     first = sections_of(metrics, forgetting)
-    write_report(folder, benchmarks, answers, metrics, cfg.evaluation.examples, first, reader)
-    show(metrics)
+    write_evaluation_report(folder, benchmarks, answers, metrics, cfg.evaluation.examples, first, reader)
+    show_metrics(metrics)
     if forgetting is not None:
         show_against_base(forgetting)
     log.info("Everything is in %s", folder)

@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vcr1.checkpoints.opening import Checkpoint, find_checkpoint, open_checkpoint
-from vcr1.config.building import build, command_line, exit_on_user_error
+from vcr1.config.building import build
+from vcr1.config.entry import command_line, exit_on_user_error
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy, floating_type
 from vcr1.policy.weights.saving import is_model_folder, save_adapter, save_folder
@@ -38,7 +39,7 @@ _POLICY = "policy."
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run's folder says of its checkpoint.
+    """Describe the run that wrote a checkpoint, as its folder states it.
 
     Attributes:
         source: the file that the config comes from.
@@ -113,7 +114,7 @@ def write_export(
     if checkpoint.rule is not None and "path" in model:  # the base may state another one by now
         with open_dict(model):
             model.text_after_video = checkpoint.rule
-    policy = build_policy(model, base)
+    policy = policy_of_run(model, base)
     fill(policy, checkpoint, run.source)
     recipe = recipe_of(run.config, place, run.git)
     card = model_card(recipe, run.report, checkpoint.step, adapters, policy.model.config)
@@ -159,7 +160,7 @@ def read_run(path: Path, config: Path | None = None) -> Run:
 
 
 def folder_of_run(path: Path) -> Path:
-    """The folder of the run that wrote a checkpoint."""
+    """Return the folder of the run that wrote a checkpoint."""
     folder = path.absolute().parent
     return folder.parent if folder.name == "checkpoints" else folder
 
@@ -204,8 +205,8 @@ def check_folder(out: Path, kept: Iterable[Path]) -> None:
         raise UserError(f"out={out}: is no export, and would be replaced; choose a new or empty folder")
 
 
-def build_policy(model: DictConfig, base: str | None) -> VideoPolicy:
-    """The policy as the run began with it, on the CPU.
+def policy_of_run(model: DictConfig, base: str | None) -> VideoPolicy:
+    """Return the policy as the run began with it, on the CPU.
 
     Args:
         model: the run's own description.

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vcr1.config.building import command_line, exit_on_user_error
-from vcr1.planning import make_plan, show, with_strategy
+from vcr1.config.entry import command_line, exit_on_user_error
+from vcr1.planning import make_plan, show_plan, with_strategy
 from vcr1.records.files import write_whole
 
 
@@ -25,7 +25,7 @@ def run_job(cfg: DictConfig) -> None:
         plan = make_plan(with_strategy(cfg))
     path = Path(cfg.run_dir) / "plan.json"
     write_whole(path, json.dumps(plan.as_dict(), indent=2) + "\n")
-    show(plan)
+    show_plan(plan)
     if not plan.fits:
         sys.exit(1)
 

@@ -22,7 +22,9 @@ import torch
 import transformers
 from omegaconf import DictConfig
 
-from vcr1.config.building import build, command_line, exit_on_user_error, video_reader
+from vcr1.config.building import build
+from vcr1.config.entry import command_line, exit_on_user_error
+from vcr1.config.sources import video_reader
 from vcr1.errors import UserError, VideoError
 from vcr1.inference import (
     Answer,
@@ -36,13 +38,13 @@ from vcr1.inference import (
     as_text,
     build_asker,
     check_length,
+    check_prediction,
     check_render,
-    check_settings,
     is_batch,
     questions_of,
     render_answers,
     report_of,
-    write_report,
+    write_answers,
 )
 from vcr1.policy.memory import Unanswered, together_or_alone
 
@@ -65,7 +67,7 @@ def predict(cfg: DictConfig, terminal: Terminal | None = None) -> dict[str, Any]
     if not batch:  # what can be known of the only video is known before the weights are loaded
         check_length(questions[0].source, limits, reader)
     check_render(cfg, batch)
-    device = check_settings(cfg)
+    device = check_prediction(cfg)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     asker = build_asker(cfg, device, limits, reader)
@@ -79,7 +81,7 @@ def predict(cfg: DictConfig, terminal: Terminal | None = None) -> dict[str, Any]
     finally:
         report = report_of(found, cfg.model.path, complete)
         if found:  # also what there is of a batch that was interrupted
-            write_report(report, Path(cfg.out))
+            write_answers(report, Path(cfg.out))
     if cfg.render is not None:
         answers = [one for one in found if isinstance(one, Answer)]
         render_answers(questions[0].source, answers, Path(cfg.render), reader)
@@ -90,7 +92,7 @@ def predict(cfg: DictConfig, terminal: Terminal | None = None) -> dict[str, Any]
 def answer_all(
     asker: Asker, asked: Sequence[Question | Failure], plan: CluePlan, batch: bool, terminal: Terminal
 ) -> Iterator[Answer | Failure]:
-    """First what cannot be asked, then the answers, group by group.
+    """Yield first what cannot be asked, then the answers, group by group.
 
     Raises:
         VideoError: the only video cannot be shown; in a batch it fails its questions.

@@ -20,7 +20,8 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from vcr1.config.building import build_task, command_line, exit_on_user_error
+from vcr1.config.entry import command_line, exit_on_user_error
+from vcr1.config.sources import build_task
 from vcr1.errors import UserError
 from vcr1.evaluation import (
     AnswerRecord,
@@ -30,9 +31,9 @@ from vcr1.evaluation import (
     judge,
     make_manifest,
     read_benchmarks,
-    show,
+    show_metrics,
+    write_evaluation_report,
     write_manifest,
-    write_report,
     write_results,
 )
 from vcr1.readers.files import read_lines
@@ -66,14 +67,14 @@ def score(cfg: DictConfig) -> dict[str, Any]:
     write_manifest(folder, make_manifest([one], predictions=str(cfg.predictions)))
     write_whole(folder / "ids.json", json.dumps(account, indent=2, ensure_ascii=False) + "\n")
     metrics = write_results(folder, answers)
-    write_report(folder, [one], answers, metrics, examples=3 if cfg.videos else 0)
-    show(metrics)
+    write_evaluation_report(folder, [one], answers, metrics, examples=3 if cfg.videos else 0)
+    show_metrics(metrics)
     log.info("Everything is in %s", folder)
     return metrics
 
 
 def read_predictions(path: str) -> tuple[dict[str, str], list[str]]:
-    """Completions by id, of those with one id the first; and the ids that stand more than once.
+    """Return completions by id, of those with one id the first; and the ids that stand more than once.
 
     Raises:
         UserError: a missing or empty file, or a line that is no prediction; names it.
@@ -96,7 +97,7 @@ def read_predictions(path: str) -> tuple[dict[str, str], list[str]]:
 
 
 def read_one(cfg: DictConfig) -> Benchmark:
-    """The annotations that are scored against: a benchmark's, or those of the file that is named.
+    """Return the annotations that are scored against: a benchmark's, or those of the file that is named.
 
     Raises:
         UserError: neither or too much is named, or the file cannot be used.
@@ -143,7 +144,7 @@ def reader_of(task: Task, annotations: str) -> dict[str, Any]:
 def score_predictions(
     benchmark: Benchmark, texts: Mapping[str, str]
 ) -> tuple[list[AnswerRecord], dict[str, list[str]]]:
-    """Answers to all samples, and the ids that do not fit.
+    """Return answers to all samples, and the ids that do not fit.
 
     Returns:
         One answer for each sample, in order; and the ids that are ``missing``, which score 0, and those that

@@ -25,25 +25,36 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vcr1.checkpoints import BEFORE, Checkpoints, Resumed, check_same_run, find_checkpoint, prepare_folder
-from vcr1.config.building import arguments_of, build, build_all, build_data, command_line
+from vcr1.checkpoints import BEFORE, Checkpoints, Resumed, check_same_run, find_resumed, prepare_folder
+from vcr1.config.building import arguments_of, build, build_all
+from vcr1.config.entry import command_line
 from vcr1.config.preflight import preflight
+from vcr1.config.sources import build_data
+from vcr1.data import MixtureDataModule
 from vcr1.distributed.watchdog import Heartbeats, Watchdog
 from vcr1.errors import Preempted, UserError
 from vcr1.evaluation import write_held_out
 from vcr1.module import PolicyModule
-from vcr1.planning import announce, with_strategy
+from vcr1.planning import announce_plan, with_strategy
 from vcr1.records.files import write_whole
 from vcr1.reporting.callbacks import HuggingFaceExport
 from vcr1.reporting.card import model_card, recipe_of
 from vcr1.reporting.loggers import git_state
-from vcr1.reporting.report import Clock, Evaluation, Report, baselines, evaluate, show_table, write_report
+from vcr1.reporting.report import (
+    Clock,
+    Evaluation,
+    Report,
+    baselines,
+    evaluate_held_out,
+    show_table,
+    write_report,
+)
 
 log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
-    """Train as configured; evaluate before and after as ``report`` says.
+    """Train as configured; evaluate_held_out before and after as ``report`` says.
 
     Args:
         cfg: the composed config.
@@ -56,7 +67,7 @@ def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
     annotations = preflight(cfg)
     resumed = resume(cfg)
     cfg = with_strategy(cfg)
-    announce(cfg)
+    announce_plan(cfg)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -82,40 +93,42 @@ def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
     clock = Clock()
     trainer.fit(module, data, ckpt_path=resumed.path if resumed else None)
     report.seconds["training"] = clock.read()
-    if resumed and not module.logged_update:
+    if resumed and not module.update_log.update:
         warn_of_the_end(cfg, resumed)
     clock = Clock()
     if cfg.report.after and held_out:
-        report.after = evaluate(trainer, module, data.val_dataloader())
+        report.after = evaluate_held_out(trainer, module, data.val_dataloader())
         report.baselines = baselines(data, report.after) if trainer.is_global_zero else {}
     if cfg.report.wrong_video and held_out:
-        report.wrong_video = evaluate(trainer, module, data.wrong_video_dataloader(), "wrong_video")
+        report.wrong_video = evaluate_held_out(trainer, module, data.wrong_video_dataloader(), "wrong_video")
     report.seconds["evaluation"] = clock.read()
     if policy.feature_cache is not None:
         log.info("%s", policy.feature_cache)
     if trainer.is_global_zero:
-        folder = Path(cfg.run_dir)
-        write_report(report, folder, data, cfg.report.clips, {"seed": cfg.seed, "steps": trainer.global_step})
-        if report.after:
-            write_held_out(folder, report.after.judgements, data.parts)
-        show_table(report)
-        log.info("Everything is in %s", folder)
-        describe_exports(
-            callbacks,
-            model_card(
-                recipe_of(cfg, git=git), report.as_json(), trainer.global_step, config=policy.model.config
-            ),
-        )
+        write_outcome(cfg, report, data, trainer.global_step)
+        recipe = recipe_of(cfg, git=git)
+        card = model_card(recipe, report.as_json(), trainer.global_step, config=policy.model.config)
+        describe_exports(callbacks, card)
     return report
 
 
+def write_outcome(cfg: DictConfig, report: Report, data: MixtureDataModule, steps: int) -> None:
+    """Write what was measured into the run's folder, and show its table."""
+    folder = Path(cfg.run_dir)
+    write_report(report, folder, data, cfg.report.clips, {"seed": cfg.seed, "steps": steps})
+    if report.after:
+        write_held_out(folder, report.after.judgements, data.parts)
+    show_table(report)
+    log.info("Everything is in %s", folder)
+
+
 def resume(cfg: DictConfig) -> Resumed | None:
-    """The checkpoint that the run goes on from, if any; its folder is made ready for that.
+    """Return the checkpoint that the run goes on from, if any; its folder is made ready for that.
 
     Raises:
         UserError: there is none where one is named, or it is of another model.
     """
-    resumed = find_checkpoint(cfg.ckpt_path, checkpoint_folder(cfg))
+    resumed = find_resumed(cfg.ckpt_path, checkpoint_folder(cfg))
     if resumed is not None:
         check_same_run(resumed, as_written(cfg))
         log.info("going on after update %d, from %s", resumed.step, resumed.path)
@@ -125,7 +138,7 @@ def resume(cfg: DictConfig) -> Resumed | None:
 
 
 def build_callbacks(cfg: DictConfig, resumed: Resumed | None) -> list[L.Callback]:
-    """The callbacks; what writes checkpoints knows which run they are of."""
+    """Return the callbacks; what writes checkpoints knows which run they are of."""
     callbacks = build_all(cfg.get("callbacks"))
     for callback in callbacks:
         if isinstance(callback, Checkpoints):
@@ -145,7 +158,7 @@ def warn_of_the_end(cfg: DictConfig, resumed: Resumed) -> None:
 
 
 def checkpoint_folder(cfg: DictConfig) -> Path:
-    """Where the run keeps its checkpoints."""
+    """Return where the run keeps its checkpoints."""
     return Path(OmegaConf.select(cfg, "callbacks.checkpoint.folder") or Path(cfg.run_dir) / "checkpoints")
 
 
@@ -158,11 +171,11 @@ def as_written(cfg: DictConfig) -> dict[str, Any]:
 def evaluate_before(
     trainer: L.Trainer, module: PolicyModule, loaders: Any, folder: Path, resumed: Resumed | None
 ) -> Evaluation | None:
-    """The evaluation before training; a run that goes on in its folder has it from there."""
+    """Return the evaluation before training; a run that goes on in its folder has it from there."""
     kept = folder / BEFORE
     if resumed is not None and resumed.within(folder):
         return pickle.loads(kept.read_bytes()) if trainer.is_global_zero and kept.is_file() else None
-    evaluation = evaluate(trainer, module, loaders)
+    evaluation = evaluate_held_out(trainer, module, loaders)
     if trainer.is_global_zero:
         write_whole(kept, pickle.dumps(evaluation))
     return evaluation
@@ -176,7 +189,7 @@ def describe_exports(callbacks: Iterable[Any], card: str) -> None:
 
 
 def run_job(cfg: DictConfig) -> Any:
-    """One Hydra job: train, say what is wrong without a stack, leave nothing open for the next job."""
+    """Return one Hydra job: train, say what is wrong without a stack, leave nothing open for the next job."""
     quiet()
     environment = dict(os.environ)
     if HydraConfig.get().mode == RunMode.MULTIRUN:

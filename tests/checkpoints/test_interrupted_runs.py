@@ -15,7 +15,7 @@ import torch
 
 from vcr1.checkpoints import newest_checkpoint
 from vcr1.checkpoints.files import read_facts
-from vcr1.config.building import load_config
+from vcr1.config.entry import load_config
 from vcr1.train import train
 
 Child = Callable[..., BaseProcess]

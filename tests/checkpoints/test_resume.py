@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vcr1.checkpoints import Resumed, check_same_run, find_checkpoint, prepare_folder
-from vcr1.checkpoints.resume import differences
+from vcr1.checkpoints import Resumed, check_same_run, find_resumed, prepare_folder
+from vcr1.checkpoints.resume import setting_differences
 from vcr1.errors import UserError
 
 CONFIG = {
@@ -23,25 +23,25 @@ def changed(**groups: dict[str, object]) -> dict[str, object]:
 
 
 def test_a_fresh_start_looks_for_nothing(tmp_path: Path) -> None:
-    assert find_checkpoint(None, tmp_path) is None
+    assert find_resumed(None, tmp_path) is None
 
 
 def test_last_wants_a_checkpoint_and_auto_takes_one_if_there_is_any(tmp_path: Path) -> None:
-    assert find_checkpoint("auto", tmp_path / "checkpoints") is None
+    assert find_resumed("auto", tmp_path / "checkpoints") is None
     with pytest.raises(UserError, match=r"ckpt_path=last: there is no checkpoint in .*ckpt_path=auto"):
-        find_checkpoint("last", tmp_path)
+        find_resumed("last", tmp_path)
     path = tmp_path / "step-7.ckpt"
     torch.save({"global_step": 7, "vcr1": {"config": CONFIG, "world_size": 2}}, path)
     for word in ("auto", "last", str(path)):
-        assert find_checkpoint(word, tmp_path) == Resumed(path, 7, CONFIG)
+        assert find_resumed(word, tmp_path) == Resumed(path, 7, CONFIG)
 
 
 def test_a_path_that_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.ckpt").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"ckpt_path=.*broken\.ckpt cannot be read"):
-        find_checkpoint(str(tmp_path / "broken.ckpt"), tmp_path)
+        find_resumed(str(tmp_path / "broken.ckpt"), tmp_path)
     with pytest.raises(UserError, match="there is no such checkpoint"):
-        find_checkpoint(str(tmp_path / "missing.ckpt"), tmp_path)
+        find_resumed(str(tmp_path / "missing.ckpt"), tmp_path)
 
 
 def test_what_does_not_change_the_learning_may_differ() -> None:
@@ -50,18 +50,18 @@ def test_what_does_not_change_the_learning_may_differ() -> None:
         trainer={"max_steps": 20},
         data={"root": "elsewhere", "loader": {"batch_size": 4, "num_workers": 0}},
     )
-    assert differences(CONFIG, other | {"name": "other"}) == {}
+    assert setting_differences(CONFIG, other | {"name": "other"}) == {}
 
 
 def test_differences_are_named_with_both_values() -> None:
     other = changed(trainer={"devices": 1}, data={"root": "data", "loader": {"batch_size": 8}})
-    assert differences(CONFIG, other) == {"data.loader.batch_size": (4, 8), "trainer.devices": (2, 1)}
+    assert setting_differences(CONFIG, other) == {"data.loader.batch_size": (4, 8), "trainer.devices": (2, 1)}
 
 
 def test_the_length_counts_where_the_learning_rate_depends_on_it() -> None:
     cosine = changed(algorithm={"schedule": "cosine"})
     longer = cosine | {"trainer": {"devices": 2, "max_steps": 20}}
-    assert differences(cosine, longer) == {"trainer.max_steps": (10, 20)}
+    assert setting_differences(cosine, longer) == {"trainer.max_steps": (10, 20)}
 
 
 def test_another_batch_size_is_a_warning_and_another_model_an_error(

@@ -15,21 +15,17 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
-from vcr1.config.building import (
-    build,
-    build_all,
+from vcr1.config.building import build, build_all, conf_dir, expand_choices
+from vcr1.config.choices import check_choices
+from vcr1.config.entry import command_line, load_config
+from vcr1.config.sources import (
     build_budget,
     build_data,
     build_task,
-    command_line,
-    conf_dir,
-    expand_choices,
-    load_config,
     read_annotations,
     selected_tasks,
     training_order,
 )
-from vcr1.config.choices import check_choices
 from vcr1.distributed.ranks import check_launcher
 from vcr1.errors import UserError
 from vcr1.policy import load_encoder

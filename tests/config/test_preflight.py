@@ -12,7 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from vcr1.config.building import load_config
+from vcr1.config.entry import load_config
 from vcr1.config.preflight import check_devices, preflight
 from vcr1.errors import UserError
 from vcr1.train import main

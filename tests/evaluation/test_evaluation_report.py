@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from vcr1.evaluation import AnswerRecord, Benchmark, figures, metrics_of, write_report
+from vcr1.evaluation import AnswerRecord, Benchmark, figures, metrics_of, write_evaluation_report
 from vcr1.evaluation.figures import chosen_examples, draw_examples
 from vcr1.readers import read_synthetic
 from vcr1.records import Interval
@@ -49,7 +49,7 @@ def test_the_page_needs_no_other_file(world: Path, tmp_path: Path) -> None:
         )
         for n, (id_, text) in enumerate(zip(ids, texts, strict=True))
     ]
-    write_report(tmp_path, [one], answers, {"b": metrics_of(answers)}, examples=1)
+    write_evaluation_report(tmp_path, [one], answers, {"b": metrics_of(answers)}, examples=1)
     page, text = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
     assert page.count("data:image/png;base64,") == 5  # histogram, curve, best, median, worst
     assert "<script>" not in page + text

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vcr1.errors import UserError
 from vcr1.inference import Answer, Question
-from vcr1.inference.rendering import box_at, draw, render_answers
+from vcr1.inference.rendering import box_at, draw_on_frame, render_answers
 from vcr1.records import Box, GroundedAnswer, Interval, VideoClip, VideoSource
 from vcr1.tasks import FREE, GroundedQATask, GroundingTask, Task, TrackingTask
 from vcr1.video import FrameBudget, PatchGrid, read_clip, read_timeline, write_mp4
@@ -48,20 +48,20 @@ def test_a_box_moves_evenly_between_the_asked_frames() -> None:
 
 def test_a_bar_shows_the_named_times() -> None:
     picture = Image.new("RGB", (201, 200))
-    draw(
+    draw_on_frame(
         picture, [answer(Interval(1.0, 2.0))], time=3.0, duration=4.0
     )  # lines of 2 pixels, a bar of 6 from 192
     assert [picture.getpixel((x, 195)) for x in (25, 75, 125)] == [GREY, BLUE, GREY]
     assert picture.getpixel((150, 195)) == (255, 255, 255)  # now
     assert picture.getpixel((100, 0)) == (0, 0, 0)  # no frame around it now
-    draw(picture, [answer(Interval(1.0, 2.0))], time=1.0, duration=4.0)
+    draw_on_frame(picture, [answer(Interval(1.0, 2.0))], time=1.0, duration=4.0)
     assert picture.getpixel((100, 0)) == BLUE
 
 
 def test_several_answers_have_bars_and_colours_of_their_own() -> None:
     picture = Image.new("RGB", (201, 200))
     grounded = answer(GroundedAnswer("A", (Interval(0, 1), Interval(3, 9))))  # reaches beyond the end
-    draw(picture, [answer(Interval(1.0, 2.0)), answer("a letter"), grounded], time=2.5, duration=4.0)
+    draw_on_frame(picture, [answer(Interval(1.0, 2.0)), answer("a letter"), grounded], time=2.5, duration=4.0)
     upper, lower = ([picture.getpixel((x, y)) for x in (25, 75, 175)] for y in (187, 195))
     assert upper == [GREY, BLUE, GREY]
     assert lower == [(42, 157, 92), GREY, (42, 157, 92)]  # the third answer's

@@ -26,7 +26,8 @@ from test_module import (
 )
 from torch import Tensor
 
-from vcr1.config.building import build, load_config
+from vcr1.config.building import build
+from vcr1.config.entry import load_config
 from vcr1.module import GRPOModule
 from vcr1.module.rollouts import replace_groups
 from vcr1.objectives import Objective, PolicyLoss, group_advantages, policy_loss

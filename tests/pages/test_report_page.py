@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from vcr1.config.building import conf_dir
 from vcr1.evaluate import evaluate
-from vcr1.evaluation import AnswerRecord, Benchmark, write_report
+from vcr1.evaluation import AnswerRecord, Benchmark, write_evaluation_report
 from vcr1.evaluation.output import number, write_results
 from vcr1.readers import read_synthetic
 from vcr1.reporting.pictures import COLORS
@@ -77,7 +77,7 @@ def report(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         benchmarks.append(Benchmark(f"own_{task.name}", task.name, "val", task, annotations, budget))
         answers += answers_of(benchmarks[-1], metric, text)
     metrics = write_results(folder, answers)
-    write_report(folder, benchmarks, answers, metrics, examples=1)
+    write_evaluation_report(folder, benchmarks, answers, metrics, examples=1)
     return folder
 
 

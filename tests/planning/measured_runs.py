@@ -11,7 +11,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vcr1.module import GRPOModule, SFTModule
 from vcr1.objectives import Objective
-from vcr1.planning import Precision, Setup, Sharding, Workload, shape_of, weights_of
+from vcr1.planning import PlannedSharding, Precision, Setup, Workload, shape_of, weight_sizes_of
 from vcr1.policy import LoRA, Sampling, load_encoder, load_policy
 from vcr1.records import Batch, Interval, PromptInputs, Sample, VideoClip
 from vcr1.tasks import GroundingTask
@@ -153,10 +153,10 @@ def measure(folder: Path, run: Run) -> tuple[int, Setup]:
     precision = Precision(weights, 2 if run.precision == "bf16-mixed" else weights, weights)
     setup = Setup(
         shape_of(policy.model.config),
-        weights_of(policy.model, run.lora.rank if run.lora else 0),
+        weight_sizes_of(policy.model, run.lora.rank if run.lora else 0),
         load,
         precision,
-        Sharding(on_gpu=False),
+        PlannedSharding(on_gpu=False),
         run.checkpointing,
     )
     return peak, setup

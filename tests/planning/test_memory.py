@@ -6,16 +6,26 @@ from pathlib import Path
 import pytest
 from measured_runs import Run, measure, write_model
 
-from vcr1.planning import MOMENTS, ModelShape, Precision, Setup, Sharding, Tower, Weights, Workload, memory
+from vcr1.planning import (
+    MOMENTS,
+    ModelShape,
+    PlannedSharding,
+    Precision,
+    Setup,
+    Tower,
+    WeightSizes,
+    Workload,
+    memory,
+)
 from vcr1.planning.activations import cache_bytes, entering, grown, head_bytes, norm_bytes
 from vcr1.policy import LoRA
 
 TEXT = Tower(layers=2, hidden=8, intermediate=16, heads=4, kv_heads=2, head_dim=2)
 SIGHT = Tower(layers=3, hidden=4, intermediate=8, heads=2, kv_heads=2, head_dim=2)
 SHAPE = ModelShape(TEXT, SIGHT, 100, False, 24, 2, 2, 4, 4, 1, 1, 384, False)
-WEIGHTS = Weights(total=10_000, trained=8_000, vision=1_000, head=800)
+WEIGHTS = WeightSizes(total=10_000, trained=8_000, vision=1_000, head=800)
 LOAD = Workload(prompts=1, vision_tokens=6, text_tokens=4, steps=2, group=2, completion=5, expected=5)
-SETUP = Setup(SHAPE, WEIGHTS, LOAD, Precision(), Sharding(), checkpointing=False)
+SETUP = Setup(SHAPE, WEIGHTS, LOAD, Precision(), PlannedSharding(), checkpointing=False)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +62,7 @@ def test_what_lives_as_long_as_the_run() -> None:
     # Two moments, and on a GPU a temporary of the size of one.
     assert state(SETUP, "optimizer") == [64_000] * 5 + [96_000]
     assert state(SETUP, "reference") == [40_000] * 6
-    on_cpu = replace(SETUP, sharding=Sharding(on_gpu=False))
+    on_cpu = replace(SETUP, sharding=PlannedSharding(on_gpu=False))
     assert state(on_cpu, "optimizer") == [64_000] * 6
 
 
@@ -67,15 +77,15 @@ def test_a_reference_costs_nothing_without_a_weight_or_under_adapters() -> None:
 
 
 def test_ddp_keeps_buckets_and_fsdp_cuts_everything_up() -> None:
-    ddp = replace(SETUP, sharding=Sharding(4, buckets=1, kept=True))
+    ddp = replace(SETUP, sharding=PlannedSharding(4, buckets=1, kept=True))
     assert state(ddp, "gradients") == [64_000] * 6
-    fsdp = replace(SETUP, sharding=Sharding(4, 4))
+    fsdp = replace(SETUP, sharding=PlannedSharding(4, 4))
     assert state(fsdp, "weights") == [10_000] * 6
     assert state(fsdp, "gradients") == [8_000, 8_000, 8_000, 0, 8_000, 8_000]
     # Two blocks of 2·8·8 + 2·8·4 + 3·8·16 = 576, both ends of 800, and the merger's 16·(16 + 8) = 384.
     gathered = 4 * (2 * 576 + 1600 + 384)
     assert state(fsdp, "gathered, cast")[:3] == [gathered] * 3
-    offloaded = replace(SETUP, sharding=Sharding(4, 4, offload=True))
+    offloaded = replace(SETUP, sharding=PlannedSharding(4, 4, offload=True))
     assert state(offloaded, "weights") == state(offloaded, "optimizer") == [0] * 6
     assert state(offloaded, "gathered, cast") == state(fsdp, "gathered, cast")
 

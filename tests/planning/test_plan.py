@@ -10,9 +10,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vcr1.config.building import load_config
+from vcr1.config.entry import load_config
 from vcr1.errors import UserError
-from vcr1.planning import Plan, advise, announce, make_plan, memory, plan_of, setup_of, shape_of, show, work
+from vcr1.planning import (
+    Plan,
+    advise,
+    announce_plan,
+    make_plan,
+    memory,
+    plan_of,
+    setup_of,
+    shape_of,
+    show_plan,
+    work,
+)
 from vcr1.planning.advice import adapter_parameters
 from vcr1.planning.settings import precision_of, sharding_of
 from vcr1.policy.weights.shapes import carried_shapes, empty_model, model_config
@@ -22,7 +33,7 @@ BIG = ("trainer.devices=8",)
 
 def printed(plan: Plan) -> str:
     output = StringIO()
-    show(plan, Console(file=output, width=120, markup=False, highlight=False))
+    show_plan(plan, Console(file=output, width=120, markup=False, highlight=False))
     return output.getvalue()
 
 
@@ -181,7 +192,7 @@ def test_a_run_on_a_cpu_is_held_against_nothing() -> None:
     ("override", "problem"),
     [
         ("plan.gpu_gb=0", r"plan\.gpu_gb=0: must be a positive number"),
-        ("+plan.gpus=2", r"plan\.gpus does not exist; it knows show, gpu_gb"),
+        ("+plan.gpus=2", r"plan\.gpus does not exist; it knows show_plan, gpu_gb"),
         ("model.path=no/such-model", r"model\.path=no/such-model: no model found"),
         ("model=tiny_scratch", r"vcr1\.tiny\.build_policy has no model\.path"),
         ("model.freeze=[eyes]", r"model\.freeze names eyes"),
@@ -211,12 +222,12 @@ def test_a_plan_states_where_the_text_behind_a_video_goes_on(override: str, rule
 def test_training_announces_its_plan(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    announce(load_config(["experiment=demo"]))
+    announce_plan(load_config(["experiment=demo"]))
     assert caplog.text == ""
-    announce(load_config(["model=tiny_scratch"]))  # trains, but without a plan
+    announce_plan(load_config(["model=tiny_scratch"]))  # trains, but without a plan
     assert "no plan: model: vcr1.tiny.build_policy has no model.path" in caplog.text
     assert capsys.readouterr().out == ""
-    announce(load_config(["experiment=demo", "plan.show=true"]))
+    announce_plan(load_config(["experiment=demo", "plan.show=true"]))
     assert "1.22 M parameters" in capsys.readouterr().out
 
 

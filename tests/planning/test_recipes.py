@@ -5,9 +5,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from vcr1.config.building import build, conf_dir, load_config, selected_tasks
+from vcr1.config.building import build, conf_dir
+from vcr1.config.entry import load_config
+from vcr1.config.sources import selected_tasks
 from vcr1.module import GRPOModule, SFTModule
-from vcr1.planning import make_plan, show
+from vcr1.planning import make_plan, show_plan
 from vcr1.policy import VideoPolicy, load_encoder
 from vcr1.policy.weights.shapes import empty_policy_model
 
@@ -43,7 +45,7 @@ def test_a_recipe_is_built_on_the_meta_device_and_fits(name: str, gpu: int) -> N
 
     plan = make_plan(cfg)
     output = StringIO()
-    show(plan, Console(file=output, width=120, markup=False, highlight=False))
+    show_plan(plan, Console(file=output, width=120, markup=False, highlight=False))
     assert f"fits a GPU of {gpu} GB." in output.getvalue()
     trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
     assert plan.setup.weights.trained + plan.setup.weights.adapters == trained

@@ -1,6 +1,6 @@
 import pytest
 
-from vcr1.config.building import load_config
+from vcr1.config.entry import load_config
 from vcr1.planning import with_strategy
 
 DDP = "lightning.pytorch.strategies.DDPStrategy"

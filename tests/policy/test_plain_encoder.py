@@ -11,7 +11,7 @@ from test_policy_families import clip, prepared_once, processor
 from test_prompt_encoder import Tampered
 from transformers import LlavaOnevisionImageProcessor, LlavaProcessor
 
-from vcr1.config.building import load_config
+from vcr1.config.entry import load_config
 from vcr1.config.preflight import preflight
 from vcr1.errors import UserError
 from vcr1.policy import PromptEncoder, check_weights, load_encoder

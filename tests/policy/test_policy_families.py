@@ -22,6 +22,7 @@ from transformers import (
 
 from vcr1.policy import PromptEncoder, VideoPolicy, load_encoder, load_policy
 from vcr1.policy.families import FAMILIES
+from vcr1.policy.generation.groups import completed_groups
 from vcr1.policy.prompts.layout import prompt_positions
 from vcr1.records import Prompt, VideoClip
 
@@ -109,7 +110,7 @@ def test_completions_end_at_every_token_that_the_generation_config_names(policy:
     assert policy.encoder.stops == (user, 2, 70)
     assert not {user, 2, 70} & set(policy.never_sampled)
     ids = torch.tensor([[9, 70, 0], [9, 9, 2], [user, 0, 0], [9, 9, 9]])
-    groups = policy.groups_of([{}], 4, ids, torch.zeros(4, 3))
+    groups = completed_groups(policy.encoder, [{}], 4, ids, torch.zeros(4, 3))
     assert groups.lengths[0].tolist() == [2, 3, 1, 3]
     assert groups.truncated[0].tolist() == [False, False, False, True]
 

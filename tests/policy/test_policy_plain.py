@@ -12,7 +12,7 @@ from small_models import MODELS, prompts, ragged, small_policy
 from test_policy_families import clip
 from transformers import AutoModelForImageTextToText
 
-from vcr1.config.building import load_config
+from vcr1.config.entry import load_config
 from vcr1.errors import UserError
 from vcr1.policy import Sampling, VideoPolicy, correct_positions, load_policy
 from vcr1.policy.plain import PlainPolicy, followed_by, last_hidden, repeated

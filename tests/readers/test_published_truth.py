@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vcr1.config.building import read_annotations
 from vcr1.config.choices import conf_dir
+from vcr1.config.sources import read_annotations
 from vcr1.errors import UserError
 from vcr1.evaluation import lost_rows
 from vcr1.readers import (

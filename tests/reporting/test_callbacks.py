@@ -12,8 +12,10 @@ import torch
 from lightning.pytorch.callbacks import LambdaCallback
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vcr1.config.building import build, build_data, load_config
+from vcr1.config.building import build
+from vcr1.config.entry import load_config
 from vcr1.config.preflight import preflight
+from vcr1.config.sources import build_data
 from vcr1.module import PolicyModule
 from vcr1.reporting.callbacks import HuggingFaceExport, ProgressBar
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vcr1.config.building import build, build_data, load_config
+from vcr1.config.building import build
+from vcr1.config.entry import load_config
 from vcr1.config.preflight import preflight
+from vcr1.config.sources import build_data
 from vcr1.data import MixtureDataModule
 from vcr1.records import Completion, Interval, Judgement, ParseFailure, Sample
 from vcr1.reporting.report import (

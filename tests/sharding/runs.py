@@ -72,8 +72,8 @@ class Losses(L.Callback):
         self.values: dict[int, float] = {}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-        if pl_module.logged_update:
-            self.values[pl_module.logged_update] = float(trainer.callback_metrics["train/loss"])
+        if pl_module.update_log.update:
+            self.values[pl_module.update_log.update] = float(trainer.callback_metrics["train/loss"])
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.on_train_batch_start(trainer, pl_module)

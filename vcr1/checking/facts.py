@@ -24,7 +24,7 @@ Spread = dict[str, float]
 def facts_of(
     annotations: Annotations, tried: Sequence[Tried], task: Task, encoder: PromptEncoder | None
 ) -> dict[str, Any]:
-    """What there is to say of a split.
+    """Return what there is to say of a split.
 
     Args:
         annotations: its account.
@@ -62,13 +62,13 @@ def _tokens(task: Task, usable: Sequence[Tried], encoder: PromptEncoder | None) 
 
 
 def _vision_tokens(one: Tried) -> int:
-    """Tokens of a clip."""
+    """Return tokens of a clip."""
     assert one.trial.grid is not None
     return one.trial.grid.tokens(one.outcome.frames, one.outcome.height, one.outcome.width)
 
 
 def _tokens_around(encoder: PromptEncoder) -> int:
-    """Tokens that a video adds to a prompt beside its own, such as those that open and close it."""
+    """Return tokens that a video adds to a prompt beside its own, such as those that open and close it."""
     grid = encoder.grid
     blank = torch.zeros(grid.temporal, 3, grid.spatial, grid.spatial, dtype=torch.uint8)
     clip = VideoClip(blank, tuple(range(grid.temporal)), (0.0,) * grid.temporal, 1.0, grid.temporal)

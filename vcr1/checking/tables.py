@@ -12,7 +12,7 @@ _SHOWN = 5
 """Bad files of each reason that are printed; check.json has them all."""
 
 
-def show(report: Mapping[str, Any], console: Console | None = None) -> None:
+def show_check(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Print a report: tables, why training would not begin, the first bad videos, the notes."""
     console = console or Console(markup=False, highlight=False)
     for task, splits in report["tasks"].items():
@@ -34,7 +34,7 @@ def show(report: Mapping[str, Any], console: Console | None = None) -> None:
 
 
 def _cells(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The facts of a split as text, by row."""
+    """Return the facts of a split as text, by row."""
     cells = {"samples": f"{facts['samples']}"}
     if facts["checked_samples"] != facts["samples"]:
         cells["samples looked at"] = f"{facts['checked_samples']}"

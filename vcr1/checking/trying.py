@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 
-from vcr1.config.building import training_order
-from vcr1.config.preflight import check_all, check_frames, world_size
+from vcr1.config.preflight import check_all, check_frames, expected_world_size
+from vcr1.config.sources import training_order
 from vcr1.data import misfit, oddities
 from vcr1.errors import UserError
 from vcr1.readers import Annotations
@@ -51,12 +51,12 @@ class Tried:
 
     @property
     def lost(self) -> bool:
-        """Whether training would count the sample as lost."""
+        """Return whether training would count the sample as lost."""
         return self.outcome.status != "ok" or self.misfit is not None
 
     @property
     def oddities(self) -> list[str]:
-        """What is odd about it though it is used."""
+        """Return what is odd about it though it is used."""
         if self.lost or self.trial.frames is not None:
             return []
         return oddities(self.task, self.sample, self.outcome.duration)
@@ -79,7 +79,7 @@ def check_settings(settings: DictConfig) -> None:
 def refusals(
     cfg: DictConfig, tasks: Mapping[str, Task], annotations: Mapping[str, Mapping[str, Annotations]]
 ) -> list[str]:
-    """Why training would not even begin with these annotations, in the words of training itself."""
+    """Return why training would not even begin with these annotations, in the words of training itself."""
     checks: list[Callable[[], object]] = [
         partial(check_frames, tasks[name], found.samples, f"data.sources.{name}.{split}")
         for name, splits in annotations.items()
@@ -87,7 +87,7 @@ def refusals(
     ]
     trained = {name: splits for name, splits in annotations.items() if "train" in splits}
     if trained:
-        checks.append(partial(training_order, cfg, trained, world_size(cfg)))
+        checks.append(partial(training_order, cfg, trained, expected_world_size(cfg)))
     try:
         check_all(checks)
     except UserError as error:
@@ -96,7 +96,7 @@ def refusals(
 
 
 def try_all(trials: Iterable[Trial], settings: DictConfig, limits: DecodeLimits) -> dict[Trial, Outcome]:
-    """The outcome of each trial: from the journal where it is known, else by decoding.
+    """Return the outcome of each trial: from the journal where it is known, else by decoding.
 
     Raises:
         UserError: the configuration of a trial makes no sense, or the journal cannot be written.

@@ -3,7 +3,7 @@
 from vcr1.checkpoints.callback import Checkpoints
 from vcr1.checkpoints.files import newest_checkpoint
 from vcr1.checkpoints.folders import CONTINUE, run_folder
-from vcr1.checkpoints.resume import BEFORE, Resumed, check_same_run, find_checkpoint, prepare_folder
+from vcr1.checkpoints.resume import BEFORE, Resumed, check_same_run, find_resumed, prepare_folder
 
 __all__ = [
     "BEFORE",
@@ -11,7 +11,7 @@ __all__ = [
     "Checkpoints",
     "Resumed",
     "check_same_run",
-    "find_checkpoint",
+    "find_resumed",
     "newest_checkpoint",
     "prepare_folder",
     "run_folder",

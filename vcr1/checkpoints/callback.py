@@ -25,7 +25,7 @@ FACTS = "vcr1"
 
 
 def is_trial(trainer: L.Trainer) -> bool:
-    """Whether the run is one of Lightning's ``fast_dev_run``, which leave nothing behind."""
+    """Return whether the run is one of Lightning's ``fast_dev_run``, which leave nothing behind."""
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
@@ -145,7 +145,7 @@ class Checkpoints(Checkpoint):
         set_progress(checkpoint["loops"], int(trainer.num_training_batches), trainer.global_step)
 
     def _may_leave(self, trainer: L.Trainer) -> bool:
-        """Whether an evaluation within training may be left: not where a resume would find nothing to do."""
+        """Return whether an evaluation may be left: not where a resume would find nothing to do."""
         return at_boundary(trainer) and not 0 < trainer.max_steps <= trainer.global_step
 
     def _save(self, trainer: L.Trainer) -> None:
@@ -171,7 +171,7 @@ class Checkpoints(Checkpoint):
         self._told = signal.Signals(number)
 
     def _told_to_stop(self, trainer: L.Trainer) -> bool:
-        """Whether any rank has been told to; all of them answer the same."""
+        """Return whether any rank has been told to; all of them answer the same."""
         return bool(trainer.strategy.reduce_boolean_decision(self._told is not None, all=False))
 
     def _stop(self, trainer: L.Trainer) -> None:

@@ -27,17 +27,17 @@ META = "meta.pt"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Place of the checkpoint after ``step`` updates."""
+    """Return place of the checkpoint after ``step`` updates."""
     return folder / f"step-{step}.ckpt"
 
 
 def scratch_path(path: Path) -> Path:
-    """Where a checkpoint is written before it gets its name."""
+    """Return where a checkpoint is written before it gets its name."""
     return path.with_name(path.name + PARTIAL)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder that have got their names, the newest first."""
+    """Return the checkpoints of a folder that have got their names, the newest first."""
     found = [path for path in folder.glob("step-*.ckpt") if not path.is_symlink()]
     # By time, not by update: a folder may hold those of an older run that had come further.
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
@@ -60,7 +60,7 @@ class UnreadableError(Exception):
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a checkpoint says besides weights; tensors are mapped, not read.
+    """Return what a checkpoint says besides weights; tensors are mapped, not read.
 
     Raises:
         UnreadableError: it is cut off, empty, or no checkpoint.
@@ -92,7 +92,7 @@ def _check_shards(folder: Path) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a checkpoint."""
+    """Return bytes of a checkpoint."""
     parts = path.rglob("*") if path.is_dir() else [path]
     return sum(part.stat().st_size for part in parts if part.is_file())
 

@@ -17,7 +17,7 @@ OVERRIDES = {"run": ".hydra/overrides.yaml", "sweep": "multirun.yaml"}
 
 
 def run_folder(prefix: str, now: str, ckpt_path: str | None, kind: str, *, _root_: DictConfig) -> str:
-    """The folder of a run or sweep, for ``hydra.run.dir`` and ``hydra.sweep.dir``.
+    """Return the folder of a run or sweep, for ``hydra.run.dir`` and ``hydra.sweep.dir``.
 
     With ``ckpt_path=auto`` that of the newest run that was started by the same overrides and has a
     checkpoint; with ``ckpt_path=last`` that of the newest run of this name that has one. Else a new one.
@@ -33,7 +33,7 @@ def run_folder(prefix: str, now: str, ckpt_path: str | None, kind: str, *, _root
 
 
 def _chosen(prefix: str, now: str, ckpt_path: str | None, kind: str, overrides: tuple[str, ...]) -> str:
-    """The folder, decided once in a process: its own checkpoints must not change the answer."""
+    """Return the folder, decided once in a process: its own checkpoints must not change the answer."""
     key = (prefix, now, ckpt_path, kind)
     if key not in _CHOSEN:
         _CHOSEN[key] = _choose(prefix, now, ckpt_path, kind, overrides)
@@ -54,14 +54,14 @@ def _choose(prefix: str, now: str, ckpt_path: str | None, kind: str, overrides: 
 
 
 def started_folders(prefix: str) -> list[Path]:
-    """The folders of runs of one name, the newest first."""
+    """Return the folders of runs of one name, the newest first."""
     place = Path(prefix)
     dated = place.parent.glob(f"{place.name}-[0-9][0-9][0-9][0-9]-*_*")
     return sorted((path for path in dated if path.is_dir()), reverse=True)  # the names are dates
 
 
 def started_with(folder: Path, kind: str) -> list[str] | None:
-    """The overrides that a run or sweep was started with; None where that is not known."""
+    """Return the overrides that a run or sweep was started with; None where that is not known."""
     try:
         content: Any = OmegaConf.load(folder / OVERRIDES[kind])
         overrides: Any = content if kind == "run" else OmegaConf.select(content, "hydra.overrides.task")
@@ -71,11 +71,11 @@ def started_with(folder: Path, kind: str) -> list[str] | None:
 
 
 def essential(overrides: Iterable[str]) -> list[str]:
-    """Overrides without those that say only where to go on from."""
+    """Return overrides without those that say only where to go on from."""
     return sorted(override for override in overrides if not override.lstrip("+").startswith("ckpt_path="))
 
 
 def has_checkpoint(folder: Path, kind: str) -> bool:
-    """Whether a run, or any job of a sweep, has come as far as a checkpoint."""
+    """Return whether a run, or any job of a sweep, has come as far as a checkpoint."""
     runs = [folder] if kind == "run" else [path for path in folder.iterdir() if path.is_dir()]
     return any(complete_checkpoints(run / "checkpoints") for run in runs)

@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint at a path, or the last one of the run whose folder it is.
+    """Return the checkpoint at a path, or the last one of the run whose folder it is.
 
     Raises:
         UserError: there is none.
@@ -79,7 +79,7 @@ def open_checkpoint(path: Path, weights_only: bool = True) -> Checkpoint:
 
 
 def _single(path: Path, weights_only: bool) -> Checkpoint:
-    """A file that Lightning wrote."""
+    """Return a file that Lightning wrote."""
     content = _unpickled(path, weights_only)
     state = content.get(_WEIGHTS)
     if not isinstance(state, dict):
@@ -99,7 +99,7 @@ def _single(path: Path, weights_only: bool) -> Checkpoint:
 
 
 def _sharded(path: Path, weights_only: bool) -> Checkpoint:
-    """A folder that ranks wrote together, read by one process without a process group."""
+    """Return a folder that ranks wrote together, read by one process without a process group."""
     try:
         index = FileSystemReader(path).read_metadata().state_dict_metadata
     except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ValueError) as error:
@@ -125,7 +125,7 @@ def _sharded(path: Path, weights_only: bool) -> Checkpoint:
 
 
 def _unpickled(path: Path, weights_only: bool) -> dict[str, Any]:
-    """The content of a file of torch, its tensors left on disk.
+    """Return the content of a file of torch, its tensors left on disk.
 
     Raises:
         UserError: it cannot be read.

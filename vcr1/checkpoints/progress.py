@@ -8,13 +8,13 @@ import lightning as L
 
 
 def batches_done(trainer: L.Trainer) -> int:
-    """Micro-batches that a run has trained, those before a resume included."""
+    """Return micro-batches that a run has trained, those before a resume included."""
     total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
     return int(total.processed)
 
 
 def at_boundary(trainer: L.Trainer) -> bool:
-    """Whether nothing is under way: no half-gathered gradients, no rollout that is still to be trained on.
+    """Return whether no gradients are half gathered and no rollout is still to be trained on.
 
     Both live in memory only. To be asked between two micro-batches.
     """

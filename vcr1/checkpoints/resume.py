@@ -67,12 +67,12 @@ class Resumed:
     config: Mapping[str, Any]
 
     def within(self, folder: Path) -> bool:
-        """Whether it is of the run in this folder, which so goes on where it was."""
+        """Return whether it is of the run in this folder, which so goes on where it was."""
         return self.path.resolve().is_relative_to(folder.resolve())
 
 
-def find_checkpoint(ckpt_path: str | None, folder: Path) -> Resumed | None:
-    """The checkpoint that ``ckpt_path`` means.
+def find_resumed(ckpt_path: str | None, folder: Path) -> Resumed | None:
+    """Return the checkpoint that ``ckpt_path`` means.
 
     Args:
         ckpt_path: a file or folder; ``last``, the newest one in ``folder``; ``auto``, the same if there is
@@ -109,7 +109,7 @@ def check_same_run(resumed: Resumed, config: Mapping[str, Any]) -> None:
     """
     if not resumed.config:
         return
-    found = differences(resumed.config, config)
+    found = setting_differences(resumed.config, config)
     listed = "; ".join(f"{name} was {was}, is {now}" for name, (was, now) in found.items())
     if any(name.split(".")[0] == "model" for name in found):
         raise UserError(f"ckpt_path: {resumed.path} is of another model: {listed}")
@@ -117,7 +117,7 @@ def check_same_run(resumed: Resumed, config: Mapping[str, Any]) -> None:
         log.warning("this run does not continue %s exactly: %s", resumed.path, listed)
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def setting_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted name -> (saved value, value now) of settings by which two runs differ in what they learn."""
     before, after = dict(flatten(saved)), dict(flatten(now))
     harmless = HARMLESS

@@ -102,7 +102,7 @@ def _together(trainer: L.Trainer, path: Path, problem: str | None) -> None:
 
 
 def _space_problem(path: Path) -> str | None:
-    """What is wrong with the space there, measured by the checkpoint before."""
+    """Return what is wrong with the space there, measured by the checkpoint before."""
     older = complete_checkpoints(path.parent)
     if not older:
         return None
@@ -111,7 +111,7 @@ def _space_problem(path: Path) -> str | None:
 
 
 def _reason(problem: Exception) -> str:
-    """What the system said."""
+    """Return what the system said."""
     for cause in causes(problem):
         text = cause.strerror or str(cause)
         return f"no space ({text})" if cause.errno in FULL else text
@@ -119,7 +119,7 @@ def _reason(problem: Exception) -> str:
 
 
 def causes(error: BaseException | None) -> Iterator[OSError]:
-    """What the system said, beneath what libraries made of it."""
+    """Yield what the system said, beneath what libraries made of it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -20,7 +20,7 @@ MIXED_GROUPS = ("task", "data", "benchmark")
 
 
 def conf_dir() -> Path:
-    """The folder of the shipped configs: inside an installed package, beside it in a checkout."""
+    """Return the folder of the shipped configs: inside an installed package, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parent / "conf"
@@ -114,7 +114,7 @@ def check_choices(arguments: Sequence[str]) -> None:
 
 
 def _config_dirs(arguments: Sequence[str]) -> Iterator[Path]:
-    """The folders of one's own configs."""
+    """Yield the folders of one's own configs."""
     for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if flag in ("--config-dir", "-cd"):
             yield Path(value)
@@ -123,7 +123,7 @@ def _config_dirs(arguments: Sequence[str]) -> Iterator[Path]:
 
 
 def _chosen(value: Any) -> Iterator[str]:
-    """The names in the value of an override: one, a list, or a sweep over either."""
+    """Yield the names in the value of an override: one, a list, or a sweep over either."""
     if isinstance(value, ChoiceSweep):
         value = value.list
     if isinstance(value, list):

@@ -10,7 +10,8 @@ import torch
 from omegaconf import DictConfig
 
 from vcr1.checkpoints import CONTINUE
-from vcr1.config.building import build, build_budget, build_task, read_annotations, training_order
+from vcr1.config.building import build
+from vcr1.config.sources import build_budget, build_task, read_annotations, training_order
 from vcr1.distributed.ranks import check_launch
 from vcr1.distributed.sharded import replica_groups
 from vcr1.errors import UserError
@@ -41,7 +42,7 @@ def preflight(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
         lambda: check_replicas(cfg),
         lambda: check_checkpoint(cfg.ckpt_path),
         *(partial(check_task, cfg, name, annotations) for name in names),
-        lambda: training_order(cfg, annotations, world_size(cfg)) if annotations else None,
+        lambda: training_order(cfg, annotations, expected_world_size(cfg)) if annotations else None,
         lambda: build(cfg.rollout),
     ]
     check_all(checks, HINT)
@@ -68,8 +69,8 @@ def check_all(checks: Iterable[Callable[[], object]], *advice: str) -> None:
         raise UserError("\n".join([*problems, *advice]))
 
 
-def world_size(cfg: DictConfig) -> int:
-    """Ranks of the run, as far as they can be known before it begins."""
+def expected_world_size(cfg: DictConfig) -> int:
+    """Return ranks of the run, as far as they can be known before it begins."""
     devices = str(cfg.trainer.devices)
     return max(int(devices) if devices.isdigit() else 1, 1) * int(cfg.trainer.get("num_nodes") or 1)
 
@@ -136,4 +137,4 @@ def check_replicas(cfg: DictConfig) -> None:
     """
     strategy = cfg.trainer.get("strategy")
     if isinstance(strategy, DictConfig) and "replicas" in strategy:
-        replica_groups(strategy.replicas, world_size(cfg), int(cfg.trainer.get("num_nodes") or 1))
+        replica_groups(strategy.replicas, expected_world_size(cfg), int(cfg.trainer.get("num_nodes") or 1))

@@ -67,11 +67,11 @@ class LoaderSettings:
 
     @property
     def limits(self) -> DecodeLimits:
-        """What decoding a video may cost."""
+        """Return what decoding a video may cost."""
         return DecodeLimits(self.decode_seconds, self.decode_memory)
 
     def reader(self, remember: str | Path | None = None) -> GuardedReader:
-        """What decodes the videos; ``remember``: the file for those that crash, hang or flood it."""
+        """Return what decodes the videos; ``remember``: the file for those that crash, hang or flood it."""
         return GuardedReader(self.decoder, self.limits, remember)
 
 
@@ -116,7 +116,7 @@ class TaskDataModule(L.LightningDataModule):
         self.reader = reader or self.settings.reader()
 
     def samples(self, split: str) -> list[Sample]:
-        """Samples of ``train`` or ``val``.
+        """Return samples of ``train`` or ``val``.
 
         Raises:
             UserError: the split is not configured.
@@ -126,7 +126,7 @@ class TaskDataModule(L.LightningDataModule):
         return self.annotations[split].samples
 
     def dataset(self, samples: Sequence[Sample]) -> VideoDataset:
-        """Samples of this task, to be decoded and encoded as its settings say."""
+        """Return samples of this task, to be decoded and encoded as its settings say."""
         return VideoDataset(samples, self.task, self.encode, self.budget, self.grid, self.reader)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -134,11 +134,11 @@ class TaskDataModule(L.LightningDataModule):
         return training_loader([self], self.settings, trainer=self.trainer)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """All held-out samples in order; nothing where no ``val`` is configured."""
+        """Return all held-out samples in order; nothing where no ``val`` is configured."""
         return self._loader(self.samples("val")) if "val" in self.annotations else []
 
     def wrong_video_dataloader(self) -> DataLoader[Any]:
-        """The held-out questions about other videos of the same length."""
+        """Return the held-out questions about other videos of the same length."""
         return self._loader(with_wrong_videos(self.samples("val"), self.settings.seed))
 
     def _loader(self, samples: Sequence[Sample]) -> DataLoader[Any]:
@@ -173,15 +173,15 @@ class MixtureDataModule(L.LightningDataModule):
         self.settings = settings or LoaderSettings()
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Training batches of all tasks in a random, repeatable order; see :class:`Order`."""
+        """Return training batches of all tasks in a random, repeatable order; see :class:`Order`."""
         return training_loader(list(self.parts.values()), self.settings, self.weights, self.trainer)
 
     def val_dataloader(self) -> list[Any]:
-        """One loader for each task that has held-out samples."""
+        """Return one loader for each task that has held-out samples."""
         return [part.val_dataloader() for part in self.parts.values() if "val" in part.annotations]
 
     def wrong_video_dataloader(self) -> list[Any]:
-        """The held-out questions about other videos of the same length, one loader for each task."""
+        """Return the held-out questions about other videos of the same length, one loader for each task."""
         return [part.wrong_video_dataloader() for part in self.parts.values() if "val" in part.annotations]
 
 
@@ -191,7 +191,7 @@ def training_loader(
     weights: Mapping[str, float] | None = None,
     trainer: L.Trainer | None = None,
 ) -> DataLoader[Any]:
-    """Training batches of some tasks for one rank, from where the trainer's progress stands.
+    """Return training batches of some tasks for one rank, from where the trainer's progress stands.
 
     Args:
         parts: the tasks' data.
@@ -230,7 +230,7 @@ class RepeatingDataset(MixedDataset):
     """The data sets of several tasks, where a micro-batch that comes again costs no decoding."""
 
     def __getitem__(self, keys: Sequence[Key] | Repeated) -> Batch:
-        """The micro-batch of these keys, or what stands for one that comes again."""
+        """Return the micro-batch of these keys, or what stands for one that comes again."""
         if isinstance(keys, Repeated):
             return ReplayBatch(self.parts[keys.task].task)
         return super().__getitem__(keys)
@@ -246,7 +246,7 @@ def repeats_of(trainer: L.Trainer | None) -> Repeats:
 
 
 def batches_trained(trainer: L.Trainer) -> int:
-    """Micro-batches that a run has trained, those before a resume included.
+    """Return micro-batches that a run has trained, those before a resume included.
 
     Of all that Lightning keeps of its progress, this alone is saved in every checkpoint and never reset.
     """
@@ -259,7 +259,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _workers(settings: LoaderSettings) -> dict[str, Any]:
-    """How a DataLoader employs its decoding processes."""
+    """Return how a DataLoader employs its decoding processes."""
     return {
         "num_workers": settings.num_workers,
         "prefetch_factor": settings.prefetch if settings.num_workers else None,

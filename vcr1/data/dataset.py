@@ -91,14 +91,14 @@ class MixedDataset(Dataset[Batch]):
         return sum(map(len, self.parts.values()))
 
     def __getitem__(self, keys: Sequence[Key]) -> Batch:
-        """The micro-batch of the samples with these keys, all of one task."""
+        """Return the micro-batch of the samples with these keys, all of one task."""
         (name,) = {name for name, _ in keys}
         part = self.parts[name]
         return part.collate([part[index] for _, index in keys])
 
 
 def with_wrong_videos(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
-    """The same questions about another video of the same length: what a model scores without seeing.
+    """Return the same questions about another video of the same length: what a model scores without seeing.
 
     Samples of unknown duration, or of one that no other video has, are left out.
     """

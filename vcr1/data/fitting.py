@@ -14,7 +14,7 @@ CUT_SHORT = 0.9
 
 
 def misfit(task: Task, sample: Sample, duration: float) -> str | None:
-    """Why a sample cannot be learned from, in a sentence that names the video; None where it can.
+    """Return why a sample cannot be learned from, in a sentence that names the video; None where it can.
 
     Args:
         task: of the sample.
@@ -44,7 +44,7 @@ def misfit(task: Task, sample: Sample, duration: float) -> str | None:
 
 
 def oddities(task: Task, sample: Sample, duration: float) -> list[str]:
-    """What is odd about a sample that is used all the same: kinds to be counted."""
+    """Return what is odd about a sample that is used all the same: kinds to be counted."""
     found = []
     if any(span.end > duration for span in task.spans(sample.target)):
         found.append(f"targets that end up to {TOLERANCE:g} s behind the video, and are not clamped")

@@ -60,16 +60,16 @@ class Order:
 
     @property
     def batches(self) -> dict[str, int]:
-        """Task's name -> its micro-batches in an epoch."""
+        """Return task's name -> its micro-batches in an epoch."""
         step = self.batch_size * self.world_size
         return {name: int(round(self.weights[name] * size, 6)) // step for name, size in self.sizes.items()}
 
     def __len__(self) -> int:
-        """Micro-batches of an epoch."""
+        """Return micro-batches of an epoch."""
         return sum(self.batches.values())
 
     def epoch(self, epoch: int) -> Iterator[list[Key]]:
-        """The micro-batches of an epoch in order, each over all ranks."""
+        """Yield the micro-batches of an epoch in order, each over all ranks."""
         step = self.batch_size * self.world_size
         streams = {
             name: self._samples(name, epoch * count * step, count * step)
@@ -79,14 +79,14 @@ class Order:
             yield [(name, next(streams[name])) for _ in range(step)]
 
     def batches_from(self, place: int) -> Iterator[list[Key]]:
-        """The endless sequence from micro-batch ``place`` on, epoch after epoch."""
+        """Yield the endless sequence from micro-batch ``place`` on, epoch after epoch."""
         first, skip = divmod(place, len(self))
         for number in itertools.count(first):
             yield from itertools.islice(self.epoch(number), skip, None)
             skip = 0
 
     def _tasks(self, epoch: int) -> list[str]:
-        """The task of each micro-batch of an epoch."""
+        """Return the task of each micro-batch of an epoch."""
         names = [name for name, count in self.batches.items() for _ in range(count)]
         if self.shuffle:
             return self._rng("tasks", epoch).sample(names, len(names))
@@ -106,7 +106,7 @@ class Order:
             number, skip, count = number + 1, 0, count - len(chosen)
 
     def _rng(self, *place: object) -> random.Random:
-        """Randomness of one place; hashed, as neighbouring seeds must not give alike orders."""
+        """Return randomness of one place; hashed, as neighbouring seeds must not give alike orders."""
         text = "-".join(map(str, (self.seed, *place)))
         return random.Random(hashlib.sha256(text.encode()).digest())
 
@@ -139,7 +139,7 @@ class MixtureSampler(DistributedSampler[Any]):
         self.repeats = repeats or Repeats()
 
     def __len__(self) -> int:
-        """Micro-batches of an epoch, those that come again included."""
+        """Return micro-batches of an epoch, those that come again included."""
         return self.repeats.length(len(self.order))
 
     def __iter__(self) -> Iterator[list[Key] | Repeated]:

@@ -112,7 +112,7 @@ class Lifeline:
         return Notice(**json.loads(self._store.get("notice").decode()))
 
     def _silent(self) -> Notice | None:
-        """A notice about the next rank where it has given no sign for too long."""
+        """Return a notice about the next rank where it has given no sign for too long."""
         if self._next == self.rank:
             return None
         now, (signs, since) = time.monotonic(), self._heard

@@ -17,7 +17,7 @@ STORE_SECONDS = 10.0
 
 
 def launcher(environment: Mapping[str, str] = os.environ) -> str | None:
-    """What started all ranks of this job: ``torchrun``, ``srun``, or None where Lightning will.
+    """Return what started all ranks of this job: ``torchrun``, ``srun``, or None where Lightning will.
 
     The same rules as Lightning's: torchrun goes first, as it may run inside of Slurm, and a shell that Slurm
     gave to a person is no job.
@@ -35,24 +35,24 @@ def rank(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def world_size(environment: Mapping[str, str] = os.environ) -> int | None:
-    """Processes that a launcher started, on all nodes; None where Lightning will start them."""
+    """Return processes that a launcher started, on all nodes; None where Lightning will start them."""
     name = {"torchrun": "WORLD_SIZE", "srun": "SLURM_NTASKS"}.get(launcher(environment) or "")
     return int(environment.get(name, 1)) if name else None
 
 
 def only_first(text: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """A text on the first rank, None on others: ``${only_first:.hydra}`` in a config."""
+    """Return a text on the first rank, None on others: ``${only_first:.hydra}`` in a config."""
     return text if rank(environment) == 0 else None
 
 
 def own_name(name: str, environment: Mapping[str, str] = os.environ) -> str:
-    """A name that other ranks extend by their number: ``${own_name:train}`` in a config."""
+    """Return a name that other ranks extend by their number: ``${own_name:train}`` in a config."""
     number = rank(environment)
     return f"{name}_rank_{number}" if number else name
 
 
 def launch_name(pattern: str, environment: Mapping[str, str] = os.environ) -> str:
-    """What tells this launch from others, the same on all of its ranks: ``${launch:%Y-%m-%d}`` in a config.
+    """Return the name of this launch, the same on all ranks: ``${launch:%Y-%m-%d}`` in a config.
 
     Ranks that torchrun started agree on the clock of the first to ask. Those of a Slurm job are called after
     the job and its step, so that a job that is queued again finds its folder. A process alone has its clock.
@@ -68,7 +68,7 @@ def launch_name(pattern: str, environment: Mapping[str, str] = os.environ) -> st
 
 
 def agent_store(environment: Mapping[str, str] = os.environ) -> TCPStore | None:
-    """The store that torchrun keeps for its ranks from their first moment on; None without one.
+    """Return the store that torchrun keeps for its ranks from their first moment on; None without one.
 
     Raises:
         UserError: there should be one, but it does not answer.

@@ -52,7 +52,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @property
     def mesh(self) -> DeviceMesh:
-        """The ranks to shard over, or to replicate over and shard within.
+        """Return the ranks to shard over, or to replicate over and shard within.
 
         Raises:
             UserError: the ranks cannot be divided into so many groups.

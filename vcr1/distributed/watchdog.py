@@ -125,7 +125,7 @@ class Watchdog:
                         self._end(notice)
 
     def _connected(self) -> Lifeline | None:
-        """The way to the other ranks, as soon as there is one."""
+        """Return the way to the other ranks, as soon as there is one."""
         if self._life is None:
             try:
                 self._life = connect(self.silence, self._job)
@@ -134,7 +134,7 @@ class Watchdog:
         return self._life
 
     def _heard(self) -> Notice | None:
-        """Why this process must end, if it must."""
+        """Return why this process must end, if it must."""
         if (life := self._connected()) is not None and (notice := life.listen()) is not None:
             return notice
         if (notice := self._halted()) is None or life is None:
@@ -142,7 +142,7 @@ class Watchdog:
         return life.announce(notice, FAREWELL)
 
     def _halted(self) -> Notice | None:
-        """What to say if nothing has moved for too long."""
+        """Return what to say if nothing has moved for too long."""
         beat = self._beat
         if not self.minutes or beat is None:
             faulthandler.cancel_dump_traceback_later()
@@ -178,7 +178,7 @@ class Watchdog:
 
 
 def _is_about_connections(error: BaseException) -> bool:
-    """True for what a rank sees when another one is gone."""
+    """Return True for what a rank sees when another one is gone."""
     words = ("connection closed by peer", "connection reset by peer", "gloo", "nccl", "broken pipe")
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

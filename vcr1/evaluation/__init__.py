@@ -29,14 +29,14 @@ from vcr1.evaluation.output import (
     SAMPLES,
     in_order,
     number,
-    show,
+    show_metrics,
     write_held_out,
     write_results,
 )
-from vcr1.evaluation.report import write_report
+from vcr1.evaluation.report import write_evaluation_report
 from vcr1.evaluation.results import by_benchmark, columns_of, metrics_of, metrics_text
 from vcr1.evaluation.runner import Answering, failures, judge
-from vcr1.evaluation.setup import Asked, preflight
+from vcr1.evaluation.setup import Asked, preflight_evaluation
 from vcr1.evaluation.statistics import (
     Difference,
     Estimate,
@@ -96,7 +96,7 @@ __all__ = [
     "number",
     "pass_at_k",
     "pending",
-    "preflight",
+    "preflight_evaluation",
     "read_answers",
     "read_benchmarks",
     "read_conversations",
@@ -104,12 +104,12 @@ __all__ = [
     "read_parts",
     "score_conversation",
     "sections_of",
-    "show",
     "show_against_base",
+    "show_metrics",
     "start_parts",
+    "write_evaluation_report",
     "write_held_out",
     "write_likelihoods",
     "write_manifest",
-    "write_report",
     "write_results",
 ]

@@ -57,11 +57,11 @@ class AnswerRecord:
 
     @property
     def key(self) -> Key:
-        """What tells it from all others of a run."""
+        """Return what tells it from all others of a run."""
         return self.benchmark, self.id, self.draw
 
     def line(self) -> str:
-        """One line of JSON, with its end."""
+        """Return one line of JSON, with its end."""
         content = asdict(self)
         if self.trace is None:
             del content["trace"]
@@ -69,14 +69,14 @@ class AnswerRecord:
 
     @property
     def shown_from(self) -> float:
-        """Second of the video from which the times in the completion count."""
+        """Return second of the video from which the times in the completion count."""
         if self.trace is None:
             return 0.0
         return float(self.trace["looks"][self.trace["decided"]]["part"][0])
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> AnswerRecord:
-        """The answer that `line` wrote.
+        """Return the answer that `line` wrote.
 
         Raises:
             KeyError: a field is missing.
@@ -96,7 +96,7 @@ def answer_of(
     seconds: float = 0.0,
     failure: str | None = None,
 ) -> AnswerRecord:
-    """The record of a judgement.
+    """Return the record of a judgement.
 
     Args:
         benchmark: its name.
@@ -123,5 +123,5 @@ def answer_of(
 
 
 def scores_of(task: Task, judgement: Judgement) -> dict[str, float]:
-    """What a data set of this one sample would score; metrics of single categories are left out."""
+    """Return what a data set of this one sample would score; metrics of single categories are left out."""
     return {name: value for name, value in task.summarise([judgement]).items() if "/" not in name}

@@ -72,7 +72,7 @@ def form_groups(benchmarks: Sequence[Benchmark], size: int) -> list[Group]:
 
 
 def _length(benchmark: Benchmark, places: Iterable[int]) -> tuple[float, int]:
-    """What decides a prompt's length as far as it is known before decoding: frames, then text."""
+    """Return what decides a prompt's length as far as it is known before decoding: frames, then text."""
     samples = [benchmark.samples[place] for place in places]
     source, duration = samples[0].source, samples[0].duration
     if source.end is not None:
@@ -85,7 +85,7 @@ def _length(benchmark: Benchmark, places: Iterable[int]) -> tuple[float, int]:
 def pending(
     groups: Sequence[Group], benchmarks: Sequence[Benchmark], draws: int, done: Mapping[Key, AnswerRecord]
 ) -> list[Group]:
-    """The groups of which an answer is missing; what could not be generated is tried again."""
+    """Return the groups of which an answer is missing; what could not be generated is tried again."""
 
     def answered(name: str, id_: str) -> bool:
         first, last = done.get((name, id_, 0)), done.get((name, id_, draws - 1))
@@ -213,7 +213,7 @@ class Groups(L.LightningDataModule):
         )
 
     def _dealt(self, items: list[Item], stand_in: Item) -> list[Item]:
-        """One rank's items; where no rank can compute a block alone, all make as many steps."""
+        """Return one rank's items; where no rank can compute a block alone, all make as many steps."""
         trainer = self.trainer
         rank, ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         own = items[rank::ranks]

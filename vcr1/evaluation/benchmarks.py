@@ -10,8 +10,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vcr1.config.building import build, video_reader
+from vcr1.config.building import build
 from vcr1.config.preflight import check_frames
+from vcr1.config.sources import video_reader
 from vcr1.errors import UserError
 from vcr1.inference.limits import MISSING_VIDEO
 from vcr1.readers import NO_QUESTIONS, VIDEO_REASONS, Annotations, Purpose, reading_for
@@ -29,7 +30,7 @@ FIELDS = ("task", "split", "sources", *FILES, "video", "options", "loader", "cli
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What is asked.
+    """A benchmark: its task, its samples and its frame budget.
 
     Attributes:
         name: of the benchmark, in results.
@@ -51,12 +52,12 @@ class Benchmark:
 
     @property
     def samples(self) -> list[Sample]:
-        """What is asked, in the order of the annotations."""
+        """Return what is asked, in the order of the annotations."""
         return self.annotations.samples
 
 
 def read_benchmarks(cfg: DictConfig, limit: int | None = None, unseen: bool = False) -> list[Benchmark]:
-    """The benchmarks that ``benchmark=`` selected.
+    """Return the benchmarks that ``benchmark=`` selected.
 
     Args:
         cfg: the evaluation's config.
@@ -109,7 +110,7 @@ def _read(cfg: DictConfig, name: str, limit: int | None, unseen: bool) -> Benchm
 
 
 def _kind(cfg: DictConfig, name: str) -> str:
-    """The task of a benchmark: its own, or where it names none, the one that the command chooses.
+    """Return the task of a benchmark: its own, or where it names none, the one that the command chooses.
 
     Raises:
         UserError: it names none, and the command chooses several.
@@ -125,7 +126,7 @@ def _kind(cfg: DictConfig, name: str) -> str:
 
 
 def build_task_for(cfg: DictConfig, kind: str, options: Any = None) -> Task:
-    """A task as training has it.
+    """Return a task as training has it.
 
     Args:
         cfg: the evaluation's config.
@@ -144,7 +145,7 @@ def build_task_for(cfg: DictConfig, kind: str, options: Any = None) -> Task:
 
 
 def lost_rows(annotations: Annotations) -> tuple[LostSample, ...]:
-    """The rows that a reader has left out although they are questions; each counts as a failure.
+    """Return the rows that a reader has left out although they are questions; each counts as a failure.
 
     Official scorers count every question, so a row counts whatever it was left out for, but for the reasons
     in `NO_QUESTIONS`. A reader that counts rows without a video but does not name them, as one outside of
@@ -167,11 +168,11 @@ def lost_rows(annotations: Annotations) -> tuple[LostSample, ...]:
 
 
 def _unused(name: str, taken: Counter[str]) -> str:
-    """The name, numbered where it is taken; it is taken from then on."""
+    """Return the name, numbered where it is taken; it is taken from then on."""
     taken[name] += 1
     return name if taken[name] == 1 else _unused(f"{name}#{taken[name]}", taken)
 
 
 def sizes(benchmarks: Sequence[Benchmark]) -> dict[str, int]:
-    """Benchmark -> samples that count."""
+    """Return benchmark -> samples that count."""
     return {one.name: len(one.samples) + len(one.lost) for one in benchmarks}

@@ -15,7 +15,7 @@ FLIPPING = ("accuracy", "Acc", "R@0.5")
 
 
 def compare(first: Sequence[AnswerRecord], second: Sequence[AnswerRecord]) -> dict[str, Any]:
-    """What has changed from one evaluation to another.
+    """Return what has changed from one evaluation to another.
 
     Args:
         first: its answers.
@@ -57,7 +57,7 @@ def _compare(first: Sequence[AnswerRecord], second: Sequence[AnswerRecord]) -> d
 
 
 def _means(answers: Sequence[AnswerRecord]) -> dict[str, list[float]]:
-    """Metric -> mean over the draws of each sample."""
+    """Return metric -> mean over the draws of each sample."""
     draws = max((answer.draw for answer in answers), default=0) + 1
     suffix = f" avg@{draws}"
     columns = columns_of(answers, draws)
@@ -75,7 +75,7 @@ def _rows(columns: Mapping[str, Sequence[float]], rows: Sequence[int]) -> dict[s
 def flips(
     ids: Sequence[str], first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]]
 ) -> dict[str, Any]:
-    """Which samples the second run has solved and the first has not, and the other way round.
+    """Return which samples the second run has solved and the first has not, and the other way round.
 
     Solved is a sample with more than half of its draws at 1 in the metric of `FLIPPING`; of a benchmark that
     has none, nothing flips.
@@ -95,7 +95,7 @@ def flips(
 
 
 def difference_table(metrics: Mapping[str, Mapping[str, float]], first: str, second: str) -> list[list[str]]:
-    """Both means, their difference with its interval, and its p-value."""
+    """Return both means, their difference with its interval, and its p-value."""
     rows = [
         [
             name,

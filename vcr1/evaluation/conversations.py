@@ -43,7 +43,7 @@ class Conversation(NamedTuple):
 
 
 def read_conversations(path: str) -> list[Conversation]:
-    """Conversations of a JSONL file in the Hugging Face conversational format.
+    """Return conversations of a JSONL file in the Hugging Face conversational format.
 
     Args:
         path: the file, of lines ``{"messages": [{"role": ..., "content": ...}, ...]}`` that may hold other
@@ -70,7 +70,7 @@ def read_conversations(path: str) -> list[Conversation]:
 
 
 def _conversation(number: int, line: str, place: str) -> Conversation:
-    """The conversation of a line.
+    """Return the conversation of a line.
 
     Raises:
         UserError: it is none; begins with ``place``.
@@ -114,7 +114,7 @@ def _message(message: Any, place: str) -> tuple[str, str]:
 
 @torch.no_grad()
 def score_conversation(policy: VideoPolicy, messages: Sequence[tuple[str, str]]) -> tuple[int, float]:
-    """Tokens of the assistant's turns, and minus their log-probability in nats.
+    """Return tokens of the assistant's turns, and minus their log-probability in nats.
 
     Each turn is scored behind all that is said before it, as the model's chat template writes it; like an
     answer in training, it is cut into tokens by itself and has the token that ends a turn behind it.
@@ -136,7 +136,7 @@ def score_conversation(policy: VideoPolicy, messages: Sequence[tuple[str, str]])
 
 
 def read_along(policy: VideoPolicy, conversation: Conversation) -> Likelihood:
-    """How likely a model finds a conversation; raises as `score_conversation` does."""
+    """Return how likely a model finds a conversation; raises as `score_conversation` does."""
     begin = time.perf_counter()
     tokens, nll = score_conversation(policy, conversation.messages)
     turns = sum(role == "assistant" for role, _ in conversation.messages)

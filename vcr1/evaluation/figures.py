@@ -16,7 +16,15 @@ from vcr1.evaluation.answers import AnswerRecord
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.statistics import nan_mean
 from vcr1.records import Sample
-from vcr1.reporting.pictures import TimelineEntry, TrackEntry, column_of, save, smooth, timelines, tracks
+from vcr1.reporting.pictures import (
+    TimelineEntry,
+    TrackEntry,
+    column_of,
+    save_figure,
+    smooth,
+    timelines,
+    tracks,
+)
 from vcr1.video import GuardedReader, PatchGrid
 
 log = logging.getLogger(__name__)
@@ -35,7 +43,7 @@ def iou_histogram(ious: Sequence[float], path: Path) -> None:
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def recall_curves(runs: Mapping[str, Sequence[float]], path: Path) -> None:
@@ -53,11 +61,11 @@ def recall_curves(runs: Mapping[str, Sequence[float]], path: Path) -> None:
     axis.set(xlabel="k", ylabel="R@k", xlim=(0, 1), ylim=(0, 1))
     axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def learning_curves(runs: Mapping[str, Path], column: str, path: Path) -> bool:
-    """A column of several runs' ``metrics.csv`` by update, smoothed; False where none has it.
+    """Return a column of several runs' ``metrics.csv`` by update, smoothed; False where none has it.
 
     Args:
         runs: label -> the run's ``metrics.csv``.
@@ -75,21 +83,21 @@ def learning_curves(runs: Mapping[str, Path], column: str, path: Path) -> bool:
         axis.set(xlabel="update", ylabel=column)
         axis.legend(fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-        save(figure, path)
+        save_figure(figure, path)
     else:
         plt.close(figure)
     return drawn
 
 
 def ious_of(answers: Sequence[AnswerRecord]) -> list[float]:
-    """IoU of each answer, failures included as 0; none in a task that has no IoU."""
+    """Return IoU of each answer, failures included as 0; none in a task that has no IoU."""
     return [answer.scores[IOU] for answer in answers if IOU in answer.scores]
 
 
 def chosen_examples(
     answers: Sequence[AnswerRecord], metric: str, count: int
 ) -> dict[str, list[AnswerRecord]]:
-    """The best, middle and worst answers by a metric, no answer twice; of equals the first.
+    """Return the best, middle and worst answers by a metric, no answer twice; of equals the first.
 
     Args:
         answers: of one benchmark.
@@ -141,7 +149,7 @@ def draw_examples(
 def _entry(
     benchmark: Benchmark, sample: Sample, answer: AnswerRecord, reader: GuardedReader
 ) -> TimelineEntry | TrackEntry | None:
-    """One clip of a picture."""
+    """Return one clip of a picture."""
     task = benchmark.task
     value = task.shift(task.parse(answer.completion, sample), answer.shown_from)
     try:

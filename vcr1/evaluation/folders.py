@@ -14,7 +14,7 @@ _CHOSEN: dict[tuple[str, str], str] = {}
 
 
 def evaluation_folder(prefix: str, now: str, *, _root_: DictConfig) -> str:
-    """The newest unfinished folder that was started by the same overrides; else a new one.
+    """Return the newest unfinished folder that was started by the same overrides; else a new one.
 
     Decided once in a process: that the folder is finished in the end must not change the answer.
 

@@ -65,7 +65,7 @@ def tables_of(content: Mapping[str, Any]) -> dict[str, list[list[str]]]:
 
 
 def sections_of(metrics: Mapping[str, Any], forgetting: Mapping[str, Any] | None) -> list[Section]:
-    """What a report says of base and conversations.
+    """Return what a report says of base and conversations.
 
     Args:
         metrics: content of metrics.json.

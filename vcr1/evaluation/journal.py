@@ -42,7 +42,7 @@ def read_parts(folder: Path) -> dict[Key, AnswerRecord]:
 
 
 def read_journal(path: Path) -> Iterator[Any]:
-    """The lines of JSON of a file that may have been torn while it was written."""
+    """Yield the lines of JSON of a file that may have been torn while it was written."""
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             yield json.loads(line)
@@ -51,7 +51,7 @@ def read_journal(path: Path) -> Iterator[Any]:
 
 
 def read_answers(path: Path) -> list[AnswerRecord]:
-    """The answers of a finished run's samples.jsonl.
+    """Return the answers of a finished run's samples.jsonl.
 
     Raises:
         UserError: there is no such file, or a line of it is no answer.

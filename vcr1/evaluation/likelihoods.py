@@ -24,7 +24,7 @@ _NLL = "nll"
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """What a model says of a conversation.
+    """Likelihood of a conversation's answers under a model.
 
     Attributes:
         line: of its file.
@@ -42,16 +42,16 @@ class Likelihood:
 
     @property
     def per_token(self) -> float:
-        """Nats per token; NaN where there is no number."""
+        """Return nats per token; NaN where there is no number."""
         return self.nll / self.tokens if self.tokens else math.nan
 
     def json_line(self) -> str:
-        """One line of JSON, with its end."""
+        """Return one line of JSON, with its end."""
         return json.dumps(json_value(asdict(self))) + "\n"
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Likelihood:
-        """What `json_line` wrote.
+        """Return what `json_line` wrote.
 
         Raises:
             TypeError: a field is missing, or there is one too many.
@@ -66,7 +66,7 @@ def add_likelihood(folder: Path, rank: int, one: Likelihood) -> None:
 
 
 def read_likelihoods(paths: Iterable[Path]) -> dict[int, Likelihood]:
-    """Likelihoods by their line, of all that have a number; of two of one line the first.
+    """Return likelihoods by their line, of all that have a number; of two of one line the first.
 
     Args:
         paths: files of lines; one that was being written when the machine stopped is passed over.
@@ -84,18 +84,18 @@ def read_likelihoods(paths: Iterable[Path]) -> dict[int, Likelihood]:
 
 
 def likelihoods_in(folder: Path) -> list[Likelihood]:
-    """Those of a finished run; none where it has read no conversations."""
+    """Return those of a finished run; none where it has read no conversations."""
     path = folder / f"{CONVERSATIONS}.jsonl"
     return list(read_likelihoods([path]).values()) if path.is_file() else []
 
 
 def conversation_parts(folder: Path) -> list[Path]:
-    """What the ranks of a run have written."""
+    """Return what the ranks of a run have written."""
     return sorted((folder / PARTS).glob(f"{CONVERSATIONS}*.jsonl"))
 
 
 def likelihoods_of(lines: Sequence[int], found: Mapping[int, Likelihood]) -> list[Likelihood]:
-    """One for each conversation, by their lines; NaN where there is none."""
+    """Return one for each conversation, by their lines; NaN where there is none."""
     return [found.get(line, Likelihood(line, 0, 0, math.nan, 0.0)) for line in lines]
 
 
@@ -118,7 +118,7 @@ def perplexity(nll: float) -> float:
 
 
 def conversation_metrics(likelihoods: Sequence[Likelihood]) -> dict[str, Any]:
-    """What metrics.json says of conversations, in the form of a benchmark's.
+    """Return what metrics.json says of conversations, in the form of a benchmark's.
 
     ``nll`` is the mean over all tokens in nats, ``perplexity`` its exponential; their intervals are of a
     bootstrap over conversations. ``unscored`` counts those that have no number; they are left out.
@@ -138,7 +138,7 @@ def conversation_metrics(likelihoods: Sequence[Likelihood]) -> dict[str, Any]:
 
 
 def compare_likelihoods(first: Sequence[Likelihood], second: Sequence[Likelihood]) -> dict[str, Any]:
-    """Two models on the same conversations.
+    """Return two models on the same conversations.
 
     Returns:
         What :func:`~vcr1.evaluation.comparison.compare` says of a benchmark: ``samples`` are conversations

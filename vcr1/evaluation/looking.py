@@ -36,7 +36,7 @@ class LookedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CloserLook:
-    """What further looks are made with.
+    """Makes further looks at a video.
 
     Attributes:
         plan: how often and how closely.
@@ -82,7 +82,7 @@ class CloserLook:
 
 
 def first_looks(benchmarks: Sequence[Benchmark], plan: CluePlan) -> list[Benchmark]:
-    """The benchmarks with what the first look may cost of their budget."""
+    """Return the benchmarks with what the first look may cost of their budget."""
     return [replace(one, budget=plan.budget(one.budget, 0)) for one in benchmarks]
 
 

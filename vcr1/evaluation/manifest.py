@@ -30,7 +30,7 @@ _BLOB = re.compile(r"[0-9a-f]{64}")
 
 
 def benchmark_facts(benchmark: Benchmark) -> dict[str, Any]:
-    """What decides the questions and scores of a benchmark."""
+    """Return what decides the questions and scores of a benchmark."""
     annotations = benchmark.annotations
     rows = (
         [one.id, one.query, json_value(one.target), one.options, benchmark.task.category(one)]
@@ -59,7 +59,7 @@ def make_manifest(
     draws: int = 1,
     **more: Any,
 ) -> dict[str, Any]:
-    """Content of manifest.json.
+    """Return content of manifest.json.
 
     Args:
         benchmarks: what is asked.
@@ -77,7 +77,7 @@ def make_manifest(
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on; of those that are installed."""
+    """Return versions of Python and of the packages that results depend on; of those that are installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -94,7 +94,7 @@ def parsers_digest() -> str:
 
 
 def model_digest(path: str) -> str:
-    """Digest of a model's weights, configuration and tokenizer.
+    """Return digest of a model's weights, configuration and tokenizer.
 
     Args:
         path: as ``model.path``: a folder, a hub name whose files are in the cache, or a packaged model.
@@ -106,7 +106,7 @@ def model_digest(path: str) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file; of one in the hub's cache that bears its digest as its name, that."""
+    """Return SHA-256 of a file; of one in the hub's cache that bears its digest as its name, that."""
     name = path.resolve().name
     if _BLOB.fullmatch(name):
         return name
@@ -115,7 +115,7 @@ def file_digest(path: Path) -> str:
 
 
 def digest_of(items: Iterable[Any]) -> str:
-    """SHA-256 over items that JSON can hold."""
+    """Return SHA-256 over items that JSON can hold."""
     found = hashlib.sha256()
     for item in items:
         found.update(json.dumps(json_value(item), sort_keys=True).encode() + b"\n")
@@ -145,7 +145,7 @@ def agree(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _differences(first: Any, second: Any, place: str = "") -> set[str]:
-    """Places in which two contents of JSON differ."""
+    """Return places in which two contents of JSON differ."""
     if isinstance(first, dict) and isinstance(second, dict):
         keys = first.keys() | second.keys()
         inner = partial(_inner, first, second, place)

@@ -26,7 +26,7 @@ HELD_OUT = "held_out.jsonl"
 def in_order(
     benchmarks: Sequence[Benchmark], answers: Mapping[Key, AnswerRecord], draws: int = 1
 ) -> list[AnswerRecord]:
-    """All answers in the order of the benchmarks and of their annotations, each once.
+    """Return all answers in the order of the benchmarks and of their annotations, each once.
 
     Args:
         benchmarks: whose samples count.
@@ -84,7 +84,7 @@ def write_held_out(
     write_whole(folder / HELD_OUT, "".join(lines))
 
 
-def show(metrics: Mapping[str, Any], console: Console | None = None) -> None:
+def show_metrics(metrics: Mapping[str, Any], console: Console | None = None) -> None:
     """Print a table for each benchmark."""
     console = console or Console(markup=False, highlight=False)
     for name, content in metrics.items():
@@ -107,7 +107,7 @@ def show(metrics: Mapping[str, Any], console: Console | None = None) -> None:
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, value and interval of each metric as text."""
+    """Return name, value and interval of each metric as text."""
     return [
         (name, number(one["value"]), f"{number(one['low'])} to {number(one['high'])}")
         for name, one in metrics.items()
@@ -115,5 +115,5 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def number(value: float | None) -> str:
-    """Three decimals; a dash for what is no number."""
+    """Return three decimals; a dash for what is no number."""
     return "–" if value is None else f"{value:.3f}"

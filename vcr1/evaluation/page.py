@@ -76,7 +76,7 @@ class Section:
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
-    """The report as Markdown; pictures lie beside it."""
+    """Return the report as Markdown; pictures lie beside it."""
     lines = [f"# {title}", ""]
     for section in sections:
         lines += [f"## {section.title}", ""]
@@ -89,7 +89,7 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def markdown_table(table: Table) -> str:
-    """A Markdown table; text from outside stays within its cell."""
+    """Return a Markdown table; text from outside stays within its cell."""
 
     def row(cells: Sequence[str]) -> str:
         clean = (cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for cell in cells)
@@ -99,7 +99,7 @@ def markdown_table(table: Table) -> str:
 
 
 def html(title: str, sections: Sequence[Section]) -> str:
-    """The report as one page that needs no other file; all text is escaped."""
+    """Return the report as one page that needs no other file; all text is escaped."""
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',

@@ -17,13 +17,13 @@ from vcr1.evaluation.results import by_benchmark
 from vcr1.records.files import write_whole
 from vcr1.video import GuardedReader
 
-__all__ = ["Table", "category_table", "markdown_table", "write_report"]
+__all__ = ["Table", "category_table", "markdown_table", "write_evaluation_report"]
 
 _LONGEST = 600
 """Characters of a text that the report shows; samples.jsonl has all of them."""
 
 
-def write_report(
+def write_evaluation_report(
     folder: Path,
     benchmarks: Sequence[Benchmark],
     answers: Sequence[AnswerRecord],
@@ -83,7 +83,7 @@ def _section(
 
 
 def _charts(folder: Path, name: str, ious: Sequence[float]) -> Part:
-    """How good the answers are, as two charts."""
+    """Return how good the answers are, as two charts."""
     histogram, curve = (folder / f"{kind}_{name}.png" for kind in ("iou", "recall"))
     iou_histogram(ious, histogram)
     recall_curves({name: ious}, curve)
@@ -97,7 +97,7 @@ def _charts(folder: Path, name: str, ious: Sequence[float]) -> Part:
 def _examples(
     folder: Path, benchmark: Benchmark, kind: str, chosen: Sequence[AnswerRecord], reader: GuardedReader
 ) -> Part:
-    """Some answers with their frames."""
+    """Return some answers with their frames."""
     metric = next(iter(chosen[0].scores))
     rows = [
         [one.id, number(one.scores[metric]), _cut(one.prompt), _shown(one), _value(one.target)]
@@ -111,7 +111,7 @@ def _examples(
 
 
 def looks_title(looks: Mapping[str, Any]) -> str:
-    """What further looks have cost."""
+    """Return what further looks have cost."""
     return (
         f"First look and last: {looks['per_question']:.2f} looks and {looks['vision_tokens']:.1f} vision "
         f"tokens per question"
@@ -119,7 +119,7 @@ def looks_title(looks: Mapping[str, Any]) -> str:
 
 
 def category_table(categories: Mapping[str, Any]) -> Table:
-    """A line for each category, a column for each metric."""
+    """Return a line for each category, a column for each metric."""
     names = list(dict.fromkeys(name for one in categories.values() for name in one["metrics"]))
     rows = [
         [category, str(one["samples"])]
@@ -135,14 +135,14 @@ def _shown(answer: AnswerRecord) -> str:
 
 
 def _value(value: Any) -> str:
-    """The truth as JSON; nothing where it was lost with its video."""
+    """Return the truth as JSON; nothing where it was lost with its video."""
     if value is None or isinstance(value, str):
         return _cut(value or "")
     return _cut(json.dumps(_rounded(value), ensure_ascii=False))
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers with as many digits as one reads."""
+    """Return numbers with as many digits as one reads."""
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, list):

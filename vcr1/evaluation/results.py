@@ -16,7 +16,7 @@ GRADED = "best"
 
 
 def by_benchmark(answers: Iterable[AnswerRecord]) -> dict[str, list[AnswerRecord]]:
-    """Answers of each benchmark, in the order in which they come."""
+    """Return answers of each benchmark, in the order in which they come."""
     groups: dict[str, list[AnswerRecord]] = {}
     for answer in answers:
         groups.setdefault(answer.benchmark, []).append(answer)
@@ -24,7 +24,7 @@ def by_benchmark(answers: Iterable[AnswerRecord]) -> dict[str, list[AnswerRecord
 
 
 def columns_of(answers: Sequence[AnswerRecord], draws: int) -> dict[str, list[float]]:
-    """Metric -> one value for each sample, samples in the order in which they first come.
+    """Return metric -> one value for each sample, samples in the order in which they first come.
 
     With one draw the metrics have their own names. With k draws there are ``NAME avg@k``, the mean of a
     sample's draws, and the best of them: ``NAME pass@k`` of a metric that is 0 or 1 for each answer, the
@@ -53,7 +53,7 @@ def columns_of(answers: Sequence[AnswerRecord], draws: int) -> dict[str, list[fl
 
 
 def metrics_of(answers: Sequence[AnswerRecord], draws: int = 1) -> dict[str, Any]:
-    """What metrics.json says of one benchmark.
+    """Return what metrics.json says of one benchmark.
 
     Args:
         answers: every sample's, in the order of the annotations; failures included.
@@ -82,7 +82,7 @@ def metrics_of(answers: Sequence[AnswerRecord], draws: int = 1) -> dict[str, Any
 
 
 def looks_of(answers: Sequence[AnswerRecord]) -> dict[str, Any] | None:
-    """What metrics.json says of the looks of a benchmark; None where nothing was looked at again.
+    """Return what metrics.json says of the looks of a benchmark; None where nothing was looked at again.
 
     Returns:
         ``per_question`` and ``vision_tokens``, means over the questions whose video could be shown;
@@ -114,7 +114,7 @@ def _number(value: float | None) -> float:
 def metrics_text(
     answers: Iterable[AnswerRecord], draws: int = 1, more: Mapping[str, dict[str, Any]] | None = None
 ) -> str:
-    """Content of metrics.json: benchmark -> its metrics. Holds no times and no places.
+    """Return content of metrics.json: benchmark -> its metrics. Holds no times and no places.
 
     Args:
         answers: of all benchmarks.

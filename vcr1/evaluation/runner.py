@@ -22,7 +22,7 @@ from vcr1.evaluation.likelihoods import add_likelihood
 from vcr1.evaluation.looking import CloserLook, answer_seen
 from vcr1.inference.clues import CluePlan
 from vcr1.module.randomness import seed_of
-from vcr1.module.rollouts import lost_judgement, part_of
+from vcr1.module.rollouts import batch_part, lost_judgement
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.policy.memory import Unanswered, together_or_alone
 from vcr1.records import Batch, LostSample, PromptInputs, VideoSource
@@ -102,7 +102,7 @@ class Answering(L.LightningModule):
         texts: Sequence[Sequence[str] | None],
         seconds: Callable[[], float],
     ) -> list[AnswerRecord]:
-        """Answers after further looks, one question after the other; ``texts`` are of the first."""
+        """Return answers after further looks, one question after the other; ``texts`` are of the first."""
         closer = CloserLook(self.plan, self.policy.encoder, self.reader, self._only)
         answers, failed = [], list(questions.lost)
         for sample, clip, own in zip(questions.samples, questions.clips, texts, strict=True):
@@ -119,7 +119,7 @@ class Answering(L.LightningModule):
         return [replace(one, seconds=round(took, 3)) for one in answers] + failures(benchmark, failed, took)
 
     def _only(self, question: Batch) -> str:
-        """The completion of a batch of one question, which may be on another device."""
+        """Return the completion of a batch of one question, which may be on another device."""
         (texts,) = self.generate(question.to(self.device))
         return texts[0] if texts else ""
 
@@ -136,11 +136,11 @@ class Answering(L.LightningModule):
             add_likelihood(self.folder, self.global_rank, found)
 
     def _texts(self, questions: Batch) -> list[list[str] | None]:
-        """Completions of each question; None where there can be none."""
+        """Return completions of each question; None where there can be none."""
         if self.policy.sharding is not None:  # ranks stay in step
             return self.generate(questions)
         found = together_or_alone(
-            len(questions.samples), lambda places: self.generate(part_of(questions, places))
+            len(questions.samples), lambda places: self.generate(batch_part(questions, places))
         )
         for sample, one in zip(questions.samples, found, strict=True):
             if isinstance(one, Unanswered):
@@ -149,7 +149,7 @@ class Answering(L.LightningModule):
 
     @torch.no_grad()
     def generate(self, questions: Batch) -> list[list[str] | None]:
-        """Completions of each question; what the group draws depends on its samples alone."""
+        """Return completions of each question; what the group draws depends on its samples alone."""
         if not questions.inputs and self.policy.sharding is None:
             return []
         inputs = questions.inputs or self.policy.dummy_inputs()
@@ -166,7 +166,7 @@ class Answering(L.LightningModule):
 def shared_features(
     policy: VideoPolicy, inputs: list[PromptInputs], sources: Sequence[VideoSource]
 ) -> list[Tensor | None]:
-    """Video features of each prompt, computed once for each video.
+    """Return video features of each prompt, computed once for each video.
 
     Args:
         policy: the model.
@@ -185,7 +185,7 @@ def judge(
     texts: Sequence[Sequence[str] | None],
     seconds: Callable[[], float],
 ) -> list[AnswerRecord]:
-    """Answers of a group: judged completions, and failures, which score 0.
+    """Return answers of a group: judged completions, and failures, which score 0.
 
     Args:
         benchmark: of the group.
@@ -208,7 +208,7 @@ def judge(
 
 
 def failures(benchmark: Benchmark, lost: Sequence[LostSample], seconds: float = 0.0) -> list[AnswerRecord]:
-    """Answers of samples that have none, and why."""
+    """Return answers of samples that have none, and why."""
     known = {sample.id: sample for sample in benchmark.samples}
     return [
         answer_of(

@@ -21,7 +21,7 @@ from vcr1.policy import Sampling
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a model is asked, and its base alike.
+    """Everything that a model, and its base, is asked in an evaluation.
 
     Attributes:
         benchmarks: whose questions are answered.
@@ -38,7 +38,7 @@ class Asked:
     limits: Limits
 
 
-def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
+def preflight_evaluation(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
     """Check everything that an evaluation needs, and read its annotations on the way.
 
     Args:
@@ -62,14 +62,14 @@ def preflight(cfg: DictConfig, models: Sequence[Callable[[], object]]) -> Asked:
         lambda: check_plan(benchmarks, plan[0], cfg.evaluation.draws) if plan else None,
         lambda: conversations.extend(conversations_of(cfg)),
         lambda: limits.append(limits_of(cfg)),
-        lambda: probe(benchmarks),
+        lambda: probe_tasks(benchmarks),
     ]
     check_all(checks)
     return Asked(benchmarks, sampling[0], plan[0], conversations, limits[0])
 
 
 def conversations_of(cfg: DictConfig) -> list[Conversation]:
-    """The conversations whose likelihood is wanted.
+    """Return the conversations whose likelihood is wanted.
 
     Raises:
         UserError: they cannot be read, or a benchmark has their name.
@@ -81,7 +81,7 @@ def conversations_of(cfg: DictConfig) -> list[Conversation]:
     return read_conversations(str(cfg.conversations))
 
 
-def probe(benchmarks: Sequence[Benchmark]) -> None:
+def probe_tasks(benchmarks: Sequence[Benchmark]) -> None:
     """See that what the tasks need from outside, such as a judge, answers."""
     for one in benchmarks:
         one.task.probe()
@@ -102,7 +102,7 @@ def limits_of(cfg: DictConfig) -> Limits:
 
 
 def sampling_of(cfg: DictConfig) -> Sampling:
-    """How completions are drawn.
+    """Return how completions are drawn.
 
     Raises:
         UserError: a number of draws that makes no sense, several of them without a temperature included.

@@ -53,7 +53,7 @@ def estimates(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> dict[str, Estimate]:
-    """Means of several metrics over the same samples, with percentile intervals.
+    """Return means of several metrics over the same samples, with percentile intervals.
 
     Args:
         columns: metric -> value of each sample, NaN where it has none.
@@ -113,7 +113,7 @@ def differences(
     second: Mapping[str, Sequence[float]],
     weights: Sequence[float] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Both means and their paired difference, of the metrics that both have.
+    """Return both means and their paired difference, of the metrics that both have.
 
     Args:
         first: metric -> value of each sample.
@@ -162,7 +162,7 @@ def _resampled_means(
 
 
 def _interval(draws: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % of resampled means; NaN where there are none."""
+    """Return the middle 95 % of resampled means; NaN where there are none."""
     numbers = draws[~np.isnan(draws)]
     if not len(numbers):
         return math.nan, math.nan
@@ -172,7 +172,7 @@ def _interval(draws: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def nan_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
-    """Mean of the values that are numbers; NaN where none is.
+    """Return mean of the values that are numbers; NaN where none is.
 
     Args:
         values: one for each sample.
@@ -188,7 +188,7 @@ def nan_mean(values: Sequence[float], weights: Sequence[float] | None = None) ->
 
 
 def pass_at_k(right: int, draws: int, k: int) -> float:
-    """Chance that one of ``k`` draws is right, unbiased from ``right`` of ``draws``.
+    """Return chance that one of ``k`` draws is right, unbiased from ``right`` of ``draws``.
 
     Source: arXiv 2107.03374, section 2.1.
 

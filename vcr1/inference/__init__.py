@@ -1,6 +1,6 @@
 """Asking a model about one's own videos: questions in, answers out."""
 
-from vcr1.inference.answers import Answer, report_of, write_report
+from vcr1.inference.answers import Answer, report_of, write_answers
 from vcr1.inference.asking import Asker, Watch
 from vcr1.inference.clues import CluePlan, Look
 from vcr1.inference.drawing import draw_answer, first_frame
@@ -11,8 +11,8 @@ from vcr1.inference.rendering import render_answers
 from vcr1.inference.setup import (
     build_asker,
     check_model,
+    check_prediction,
     check_render,
-    check_settings,
     is_batch,
     questions_of,
 )
@@ -34,8 +34,8 @@ __all__ = [
     "build_asker",
     "check_length",
     "check_model",
+    "check_prediction",
     "check_render",
-    "check_settings",
     "draw_answer",
     "first_frame",
     "is_batch",
@@ -45,5 +45,5 @@ __all__ = [
     "render_answers",
     "report_of",
     "stream_answer",
-    "write_report",
+    "write_answers",
 ]

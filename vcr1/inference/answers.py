@@ -46,22 +46,22 @@ class Answer:
 
     @property
     def spans(self) -> tuple[Interval, ...]:
-        """The spans of time that the answer names."""
+        """Return the spans of time that the answer names."""
         return self.question.task.spans(self.value)
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """The boxes that the answer names, one for each shown frame."""
+        """Return the boxes that the answer names, one for each shown frame."""
         return self.question.task.boxes(self.value)
 
     @property
     def failure(self) -> str | None:
-        """Reason for which the answer, or a part of it, could not be read; None where it could."""
+        """Return reason for which the answer, or a part of it, could not be read; None where it could."""
         return self.question.task.failure(self.value)
 
 
 def to_json(found: Answer | Failure) -> dict[str, Any]:
-    """An answer or a failure as plain values."""
+    """Return an answer or a failure as plain values."""
     if isinstance(found, Failure):
         return asdict(found)
     question, source = found.question, found.question.source
@@ -83,7 +83,7 @@ def to_json(found: Answer | Failure) -> dict[str, Any]:
 
 
 def report_of(found: Sequence[Answer | Failure], model: str, complete: bool = True) -> dict[str, Any]:
-    """The content of answers.json.
+    """Return the content of answers.json.
 
     Returns:
         ``model``; ``complete``, false where the run was interrupted; ``counts`` of answers, failures and
@@ -102,7 +102,7 @@ def report_of(found: Sequence[Answer | Failure], model: str, complete: bool = Tr
     }
 
 
-def write_report(report: dict[str, Any], path: Path) -> None:
+def write_answers(report: dict[str, Any], path: Path) -> None:
     """Write a report as JSON, whole or not at all.
 
     Raises:

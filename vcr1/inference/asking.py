@@ -54,7 +54,7 @@ class Asker:
         """Held by a stream of answers while it uses the model."""
 
     def group(self, questions: Sequence[Question]) -> list[list[Question]]:
-        """The questions in groups that see the same frames, none larger than ``limits.together``."""
+        """Return the questions in groups that see the same frames, none larger than ``limits.together``."""
         groups: dict[Any, list[list[Question]]] = {}
         for question in questions:
             key = (question.source, question.task.frames, self.budgets[question.task.name])
@@ -67,7 +67,7 @@ class Asker:
     def ask(
         self, questions: Sequence[Question], budget: FrameBudget | None = None, watch: Watch | None = None
     ) -> list[Answer]:
-        """Answers to questions of one group.
+        """Return answers to questions of one group.
 
         Args:
             questions: they see the same frames.
@@ -112,7 +112,7 @@ class Asker:
         ]
 
     def ask_again(self, question: Question, plan: CluePlan, watch: Watch | None = None) -> Answer:
-        """The answer to a question after further looks at the times that the model names.
+        """Return the answer to a question after further looks at the times that the model names.
 
         Args:
             question: of a task that names times.

@@ -42,11 +42,11 @@ class Looked(Protocol):
 
     @property
     def looks(self) -> tuple[Look, ...]:
-        """The trace so far."""
+        """Return the trace so far."""
 
     @property
     def stopped(self) -> str | None:
-        """Why there is no further look."""
+        """Return why there is no further look."""
 
 
 A = TypeVar("A", bound=Looked)
@@ -98,7 +98,7 @@ class CluePlan:
                 raise UserError(f"clues.{name}={getattr(self, name)} is out of range")
 
     def budget(self, whole: FrameBudget, number: int) -> FrameBudget:
-        """What look ``number``, counted from 0, may cost."""
+        """Return what look ``number``, counted from 0, may cost."""
         if self.rounds == 0:
             return whole
         share = self.first if number == 0 else (1 - self.first) / self.affordable(whole)
@@ -112,7 +112,7 @@ class CluePlan:
         )
 
     def affordable(self, whole: FrameBudget) -> int:
-        """Looks after the first that a budget has frames for."""
+        """Return looks after the first that a budget has frames for."""
         rest = round(whole.max_frames * (1 - self.first), 6)  # 40 * (1 - 0.6) is 16, not a little less
         return min(self.rounds, max(int(rest / self.frames), 1))
 
@@ -136,7 +136,7 @@ def search(ask: Ask[A], whole: Interval, budget: FrameBudget, plan: CluePlan) ->
 
 
 def look_again(best: A, ask: Ask[A], whole: Interval, budget: FrameBudget, plan: CluePlan) -> A:
-    """The rest of `search`, after the first look.
+    """Return the rest of `search`, after the first look.
 
     Args:
         best: the first look's answer.
@@ -169,7 +169,7 @@ def look_again(best: A, ask: Ask[A], whole: Interval, budget: FrameBudget, plan:
 
 
 def window(named: Sequence[Interval], whole: Interval, spacing: float, plan: CluePlan) -> Interval:
-    """The part of the video to look at again: all named times with a margin, within the video.
+    """Return the part of the video to look at again: all named times with a margin, within the video.
 
     Args:
         named: at least one.
@@ -188,23 +188,23 @@ def window(named: Sequence[Interval], whole: Interval, spacing: float, plan: Clu
 
 
 def gains_nothing(part: Interval, before: Interval, frames: int, closer: FrameBudget) -> bool:
-    """Whether a look at a part would show its frames no closer together than the look before did."""
+    """Return whether a look at a part would show its frames no closer together than the look before did."""
     count = min(part.length * closer.fps, closer.max_frames)
     return part.length / count >= before.length / frames
 
 
 def hull_of(spans: Sequence[Interval]) -> Interval:
-    """The shortest span that holds all."""
+    """Return the shortest span that holds all."""
     return Interval(min(span.start for span in spans), max(span.end for span in spans))
 
 
 def deciding(looks: Sequence[Look]) -> int:
-    """Number of the look whose answer `search` returns: the last that names a time, else the first."""
+    """Return number of the look whose answer `search` returns: the last that names a time, else the first."""
     return next((number for number in reversed(range(len(looks))) if looks[number].intervals), 0)
 
 
 def part_of(source: VideoSource, part: Interval, whole: Interval) -> VideoSource:
-    """A part of a source, which may be a part of a file itself; its end stays open where it was."""
+    """Return a part of a source, which may be a part of a file itself; its end stays open where it was."""
     end = source.end if part.end == whole.end else source.start + part.end
     return replace(source, start=source.start + part.start, end=end)
 

@@ -53,7 +53,7 @@ def draw_answer(answer: Answer, path: Path, reader: GuardedReader) -> None:
 
 
 def first_frame(source: VideoSource, reader: GuardedReader) -> np.ndarray:
-    """The first frame of a video, or of a part of one: ``[H, W, 3]`` uint8, RGB.
+    """Return the first frame of a video, or of a part of one: ``[H, W, 3]`` uint8, RGB.
 
     Raises:
         VideoError: the video cannot be read.
@@ -63,7 +63,7 @@ def first_frame(source: VideoSource, reader: GuardedReader) -> np.ndarray:
 
 
 def _frames(clip: VideoClip, first: int, last: int) -> VideoClip:
-    """Some frames of a clip."""
+    """Return some frames of a clip."""
     part = slice(first, last)
     return replace(
         clip, frames=clip.frames[part], indices=clip.indices[part], timestamps=clip.timestamps[part]

@@ -46,7 +46,7 @@ class Question:
     unused: str | None = None
 
     def sample(self) -> Sample:
-        """The question as tasks know it; its target is empty but for the given box."""
+        """Return the question as tasks know it; its target is empty but for the given box."""
         target = None if self.box is None else (self.box,)
         extra = {} if self.box is None else {"first_box": self.box}
         return Sample(self.id, self.source, self.query, target, options=self.options, extra=extra)
@@ -64,7 +64,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class QuestionDefaults:
-    """What questions are checked by, and what they are where they do not say.
+    """Limits of questions, and defaults for what they leave out.
 
     Attributes:
         task: name of the task of questions that name none, or ``free``.
@@ -98,7 +98,7 @@ class QuestionDefaults:
 
 
 def read_questions(video: str, queries: Sequence[str], manner: QuestionDefaults) -> list[Question | Failure]:
-    """The questions about a video, about each video of a folder, or of a JSONL file, in order.
+    """Return the questions about a video, about each video of a folder, or of a JSONL file, in order.
 
     Args:
         video: the video; a folder of videos; a folder of pictures, where ``manner`` has ``fps``; or a file
@@ -138,7 +138,7 @@ def read_questions(video: str, queries: Sequence[str], manner: QuestionDefaults)
 
 
 def _of_lines(path: str, queries: Sequence[str], manner: QuestionDefaults) -> list[Question | Failure]:
-    """The questions of a JSONL file."""
+    """Return the questions of a JSONL file."""
     asked: list[Question | Failure] = []
     ids: set[str] = set()
     folders = folders_of(path, manner.videos)
@@ -172,7 +172,7 @@ def _of_lines(path: str, queries: Sequence[str], manner: QuestionDefaults) -> li
 
 
 def _found(folders: Sequence[VideoFolder], video: str, place: str) -> tuple[VideoFolder, str]:
-    """The folder that has a video, and the video's path.
+    """Return the folder that has a video, and the video's path.
 
     Raises:
         UserError: none has it; says where it was looked for.
@@ -184,7 +184,7 @@ def _found(folders: Sequence[VideoFolder], video: str, place: str) -> tuple[Vide
 
 
 def _row(line: str, place: str, fields: Iterable[str]) -> dict[str, Any]:
-    """The object of a line.
+    """Return the object of a line.
 
     Raises:
         UserError: it is none, or has a field that is not known.
@@ -212,7 +212,7 @@ def _asked(queries: Sequence[str], task: Task) -> Sequence[str]:
 
 
 def _question(row: Mapping[str, Any], id_: str, video: str, manner: QuestionDefaults, place: str) -> Question:
-    """A question whose fields have been seen to fit.
+    """Return a question whose fields have been seen to fit.
 
     Raises:
         UserError: they do not; names the place and the field.
@@ -242,7 +242,7 @@ def _check_query(query: object, place: str, longest: int) -> None:
 
 
 def _box(values: Any, place: str) -> Box:
-    """A box of fractions of the frame."""
+    """Return a box of fractions of the frame."""
     numbers = values if isinstance(values, list) else []
     fits = len(numbers) == 4 and all(_is_number(number) and -1 <= number <= 2 for number in numbers)
     try:
@@ -257,7 +257,7 @@ def _box(values: Any, place: str) -> Box:
 
 
 def _source(video: str, row: Mapping[str, Any], place: str) -> VideoSource:
-    """The video, or the part of it from ``start`` to ``end`` seconds."""
+    """Return the video, or the part of it from ``start`` to ``end`` seconds."""
     for name in ("start", "end", "fps"):
         if row.get(name) is not None and not _is_number(row[name]):
             raise UserError(f"{place}: {name}={row[name]} is no number")

@@ -66,7 +66,7 @@ def _render(source: VideoSource, answers: Sequence[Answer], scratch: Path, moved
             moved()
             if stream is None:
                 stream = _add_stream(container, picture, len(timeline.pts) / timeline.duration)
-            draw(picture, answers, time, end - source.start)
+            draw_on_frame(picture, answers, time, end - source.start)
             frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
             frame.pts, frame.time_base = round(Fraction(time) / _TICK), _TICK
             container.mux(stream.encode(frame))
@@ -75,7 +75,7 @@ def _render(source: VideoSource, answers: Sequence[Answer], scratch: Path, moved
 
 
 def _frames(source: VideoSource, timeline: Timeline, end: float) -> Iterator[tuple[float, Image.Image]]:
-    """Time from the part's start in seconds, and picture, of each frame that begins in the part."""
+    """Yield time from the part's start in seconds, and picture, of each frame that begins in the part."""
     times = timeline.timestamps
     following = [*times[1:], timeline.duration]
     indices = [  # of frames with one time only the last one is seen
@@ -101,7 +101,7 @@ def _add_stream(container: av.container.OutputContainer, picture: Image.Image, f
     return stream
 
 
-def draw(picture: Image.Image, answers: Sequence[Answer], time: float, duration: float) -> None:
+def draw_on_frame(picture: Image.Image, answers: Sequence[Answer], time: float, duration: float) -> None:
     """Draw what answers say of one frame into it.
 
     Args:
@@ -154,7 +154,7 @@ def _bar(
 
 
 def box_at(boxes: Sequence[Box], times: Sequence[float], time: float) -> Box:
-    """Where the object is at a time: moved evenly between two boxes, at rest before and after all.
+    """Return where the object is at a time: moved evenly between two boxes, at rest before and after all.
 
     Args:
         boxes: one for each of ``times``, which ascend.

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vcr1.config.building import build, build_budget, build_task, video_reader
+from vcr1.config.building import build
+from vcr1.config.sources import build_budget, build_task, video_reader
 from vcr1.errors import UserError
 from vcr1.inference.asking import Asker
 from vcr1.inference.clues import CluePlan
@@ -23,7 +24,7 @@ COMMON = ("box", "options", "start", "end", "fps")
 
 
 def is_batch(cfg: DictConfig) -> bool:
-    """Whether there may be several videos, of which one that cannot be shown does not end the run."""
+    """Return whether there may be several videos, of which one that cannot be shown does not end the run."""
     video = str(cfg.video)
     try:
         return video.lower().endswith(".jsonl") or (cfg.fps is None and Path(video).is_dir())
@@ -32,7 +33,7 @@ def is_batch(cfg: DictConfig) -> bool:
 
 
 def questions_of(cfg: DictConfig, limits: Limits, plan: CluePlan) -> list[Question | Failure]:
-    """What is asked.
+    """Return what is asked.
 
     Raises:
         UserError: nothing, or what cannot be; or further looks for a task that names no times.
@@ -81,7 +82,7 @@ def check_render(cfg: DictConfig, batch: bool) -> None:
         raise UserError(f"render={path} would overwrite the video; choose another name")
 
 
-def check_settings(cfg: DictConfig) -> torch.device:
+def check_prediction(cfg: DictConfig) -> torch.device:
     """See that the settings of a prediction can be used, before anything heavy starts.
 
     Returns:
@@ -128,7 +129,7 @@ def check_model(cfg: DictConfig) -> torch.device:
 def build_asker(
     cfg: DictConfig, device: torch.device, limits: Limits, reader: GuardedReader | None = None
 ) -> Asker:
-    """The model on its device, with the tasks; ``reader`` decodes, None for one as the config says.
+    """Return the model on its device, with the tasks; ``reader`` decodes, None for one as the config says.
 
     Raises:
         UserError: weights or a setting that cannot be used.

@@ -20,7 +20,7 @@ class _Left(Exception):
 
 
 def stream_answer(asker: Asker, question: Question, plan: CluePlan) -> Iterator[str | Answer]:
-    """The answer's text each time that it has grown, then the answer itself.
+    """Yield the answer's text each time that it has grown, then the answer itself.
 
     With further looks the text begins anew with each look. Streams from one model wait for each other.
     Whoever closes the iterator stops the model at the next token, and waits for it to have stopped.

@@ -14,7 +14,7 @@ from vcr1.tasks import FREE
 
 
 def remarks(answer: Answer) -> list[str]:
-    """What is to be said beside an answer's text: its looks, what was read in it, and whether it is whole."""
+    """Return the lines beside an answer's text: its looks, its value, and whether it is cut off."""
     lines = []
     for number, look in enumerate(answer.looks if answer.stopped else ()):
         spans = ", ".join(f"{span.start:.1f} to {span.end:.1f}" for span in look.intervals) or "no time"
@@ -37,7 +37,7 @@ def remarks(answer: Answer) -> list[str]:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers with three decimals: times of a part that began anywhere have fifteen."""
+    """Return numbers with three decimals: times of a part that began anywhere have fifteen."""
     match value:
         case float():
             return round(value, 3)

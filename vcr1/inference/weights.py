@@ -94,7 +94,7 @@ def chosen_weights(cfg: DictConfig) -> Weights:
 
 
 def find_weights(name: str) -> Weights:
-    """The weights of a name; nothing is loaded or written.
+    """Return the weights of a name; nothing is loaded or written.
 
     Args:
         name: a Hugging Face folder or hub name, ``builtin:tiny``, a checkpoint (a file or a folder of
@@ -121,7 +121,7 @@ def find_weights(name: str) -> Weights:
 
 
 def _without_field(error: Exception, path: Path) -> str:
-    """What an error says, without the name that the path has on the command line of an export."""
+    """Return what an error says, without the name that the path has on the command line of an export."""
     return str(error).removeprefix(f"ckpt={path}: ").removeprefix(f"ckpt={path.resolve()}: ")
 
 
@@ -136,7 +136,7 @@ def _export(checkpoint: Path, folder: Path) -> None:
 
 
 def checkpoint_digest(path: Path) -> str:
-    """SHA-256 of a checkpoint: of the file, or of the names and digests of a folder's files."""
+    """Return SHA-256 of a checkpoint: of the file, or of the names and digests of a folder's files."""
     if path.is_file():
         return _file_digest(path)
     lines = "".join(f"{_file_digest(part)}  {part.relative_to(path)}\n" for part in _parts(path))
@@ -153,7 +153,7 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _state_of(checkpoint: Path, run: Run) -> str:
-    """Short digest of what tells a checkpoint from a changed one, without reading its weights."""
+    """Return short digest of what tells a checkpoint from a changed one, without reading its weights."""
     found = hashlib.sha256(run.source.read_bytes())
     for part in _parts(checkpoint):
         facts = part.stat()

@@ -1,4 +1,4 @@
-"""What the training modules share: optimizer, evaluation, logging."""
+"""Base of the training modules: optimizer, evaluation, logging."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POSITION_RULE = "text_after_video"
 
 
 class PolicyModule(L.LightningModule):
-    """What the training modules share: optimizer, evaluation, logging.
+    """Base of the training modules: optimizer, evaluation, logging.
 
     Args:
         policy: the model that is trained.
@@ -83,13 +83,8 @@ class PolicyModule(L.LightningModule):
         self.groups: RolloutGroups | None = None  # that the current micro-batch learns from
         self._updates = False
 
-    @property
-    def logged_update(self) -> int:
-        """Number of the update that the last logged numbers belong to."""
-        return self.update_log.update
-
     def policies(self) -> list[VideoPolicy]:
-        """The models of this module, which a strategy may spread over ranks."""
+        """Return the models of this module, which a strategy may spread over ranks."""
         return [self.policy]
 
     def configure_model(self) -> None:
@@ -121,14 +116,14 @@ class PolicyModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def generator(self, batch_idx: int) -> torch.Generator:
-        """Randomness of one micro-batch on one rank: a function of the seed and the place in the run.
+        """Return randomness of one micro-batch on one rank: a function of the seed and the place in the run.
 
         No state to save: a resumed run draws what the uninterrupted one would have drawn.
         """
         return torch.Generator(self.device).manual_seed(seed_of(*self._place_in_run(batch_idx)))
 
     def _place_in_run(self, batch_idx: int) -> tuple[int, int, int, int]:
-        """What tells one micro-batch on one rank from all others."""
+        """Return what tells one micro-batch on one rank from all others."""
         return self.seed, self.trainer.current_epoch, batch_idx, self.global_rank
 
     def zero_loss(self) -> Tensor:
@@ -199,7 +194,7 @@ class PolicyModule(L.LightningModule):
         self.phase.mark()
 
     def on_after_backward(self) -> None:
-        """What follows, clipping and update, is the optimizer's."""
+        """Charge the time from here on, clipping and update, to the optimizer."""
         self.phase.charge("policy")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -220,9 +215,7 @@ class PolicyModule(L.LightningModule):
     def _log_update(self) -> None:
         """Log the means of an update on the progress bar and with the loggers."""
         trainer: Any = self.trainer
-        numbers = self.update_log.end_update(
-            trainer.global_step, self._sum_over_ranks, trainer.world_size, self.device
-        )
+        numbers = self.update_log.end_update(trainer.global_step, trainer.strategy, trainer.world_size)
         logged = {f"train/{name}": value for name, value in numbers.items()}
         # Past Lightning's own way to the loggers, which repeats the last values of tasks that had no turn.
         self.log_dict(logged, on_step=True, batch_size=1, logger=False)
@@ -230,10 +223,6 @@ class PolicyModule(L.LightningModule):
             for logger in self.loggers:
                 logger.log_metrics(logged | {"epoch": self.current_epoch}, step=trainer.global_step - 1)
         self._updates = False
-
-    def _sum_over_ranks(self, values: Tensor) -> Tensor:
-        added: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
-        return added
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """With adapters the base is not saved: it is what ``model.path`` names."""
@@ -259,7 +248,7 @@ class PolicyModule(L.LightningModule):
         return getattr(self.policy.model.config, POSITION_RULE, None)
 
     def _base_weights(self) -> dict[str, Tensor]:
-        """The weights under the policy's adapters; none where it has no adapters."""
+        """Return the weights under the policy's adapters; none where it has no adapters."""
         if not self.policy.is_adapted:
             return {}
         state = self.policy.state_dict(prefix="policy.", keep_vars=True)
@@ -290,7 +279,7 @@ class PolicyModule(L.LightningModule):
             self.log_dict(logged, sync_dist=True, batch_size=len(self.judgements[name]))
 
     def summaries(self) -> dict[str, dict[str, float]]:
-        """Task's name -> its metrics over the last evaluation's judgements."""
+        """Return task's name -> its metrics over the last evaluation's judgements."""
         return {
             name: self.validated[name].summarise([judgements[id_] for id_ in sorted(judgements)])
             for name, judgements in self.judgements.items()
@@ -298,7 +287,7 @@ class PolicyModule(L.LightningModule):
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> list[Judgement]:
-        """One greedy completion per prompt, judged; a sample whose video was lost scores 0."""
+        """Return one greedy completion per prompt, judged; a sample whose video was lost scores 0."""
         judgements = [lost_judgement(batch.task, lost) for lost in batch.lost]
         if batch.samples or self.policy.sharding is not None:
             inputs = self.present_inputs(batch)

@@ -32,7 +32,7 @@ from vcr1.objectives import (
     policy_loss,
     zero_variance,
 )
-from vcr1.policy import TokenScores, VideoPolicy
+from vcr1.policy import RolloutEngine, TokenScores, VideoPolicy
 from vcr1.records import Batch, Judgement, RolloutGroups
 from vcr1.records.repeats import ReplayBatch
 
@@ -68,6 +68,7 @@ class GRPOModule(ReferencedModule):
         policy: the model that is trained.
         objective: the formulas of advantages, loss and KL penalty; a ``kl_weight`` of 0 keeps no reference in
             memory.
+        engine: what samples completions; None for the policy itself.
         num_generations: completions per prompt (G).
         updates_per_rollout: how often a micro-batch's completions are trained on; see `vcr1.records.repeats`.
         old_logprobs: log-probs that ratios are relative to, from the first pass of the ``trainer``, so that
@@ -89,6 +90,7 @@ class GRPOModule(ReferencedModule):
         policy: VideoPolicy,
         *,
         objective: Objective | None = None,
+        engine: RolloutEngine | None = None,
         num_generations: int = 8,
         updates_per_rollout: int = 1,
         old_logprobs: str = "trainer",
@@ -100,6 +102,7 @@ class GRPOModule(ReferencedModule):
         chosen = objective or Objective()
         super().__init__(policy, kl_weight=chosen.kl_weight, reference_refresh=reference_refresh, **common)
         self.objective = chosen
+        self.engine: RolloutEngine = policy if engine is None else engine
         self.num_generations = num_generations
         self.updates_per_rollout = updates_per_rollout
         self.old_logprobs = old_logprobs
@@ -151,7 +154,7 @@ class GRPOModule(ReferencedModule):
         return result.loss
 
     def _policy_loss(self, rollout: Rollout, scores: TokenScores) -> PolicyLoss:
-        """What a rollout teaches the policy that scores it so."""
+        """Return what a rollout teaches the policy that scores it so."""
         return policy_loss(
             scores.logprobs,
             rollout.advantages,
@@ -190,14 +193,14 @@ class GRPOModule(ReferencedModule):
     ) -> tuple[RolloutGroups, PendingGroups]:
         """Sample G completions per prompt and begin to judge them."""
         with self.phase("rollout"):
-            groups = self.policy.rollout(
+            groups = self.engine.rollout(
                 batch.inputs, features, self.num_generations, self.sampling, generator
             )
         with self.phase("reward"):
             return groups, judge_groups(batch, groups)
 
     def _again(self, wanted: int) -> bool:
-        """Whether any rank samples again; where ranks share the weights, one that need not goes along."""
+        """Return whether any rank samples again; ranks that share the weights go along."""
         if self.policy.sharding is None:
             return wanted > 0
         anyone = self.policy.sharding.max_over_ranks(wanted) > 0
@@ -226,7 +229,7 @@ class GRPOModule(ReferencedModule):
         return self.policy.logprobs(groups, features)
 
     def _score(self, groups: RolloutGroups) -> TokenScores:
-        """Log-probs of completions under the policy as it is now."""
+        """Return log-probs of completions under the policy as it is now."""
         with self.phase("vision"):
             features = self.policy.vision(groups.inputs)
         with self.phase("policy"):
@@ -263,7 +266,7 @@ class GRPOModule(ReferencedModule):
         )
 
     def _advantages(self, rewards: Tensor) -> Tensor:
-        """``[P, G]`` advantages of rewards; every rank calls it once for each fresh micro-batch."""
+        """Return ``[P, G]`` advantages of rewards; every rank calls it once for each fresh micro-batch."""
         strategy = self.trainer.strategy
 
         def over_ranks(moments: Tensor) -> Tensor:
@@ -282,6 +285,6 @@ class GRPOModule(ReferencedModule):
     def _metrics(
         self, batch: Batch, judgements: Sequence[Judgement], tensors: Mapping[str, Tensor]
     ) -> dict[str, float]:
-        """All metrics of a step; NaN where this rank has no value yet."""
+        """Return all metrics of a step; NaN where this rank has no value yet."""
         missing = dict.fromkeys((*UPDATE_METRICS, *ROLLOUT_METRICS), math.nan)
         return self.task_metrics(batch.task, judgements) | missing | numbers(tensors)

@@ -45,6 +45,6 @@ class PhaseTimer:
         self.charge(phase)
 
     def take(self) -> dict[str, float]:
-        """Seconds of every phase since the last call."""
+        """Return seconds of every phase since the last call."""
         taken, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
         return taken

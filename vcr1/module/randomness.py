@@ -10,7 +10,7 @@ import torch
 
 
 def seed_of(*place: object) -> int:
-    """A seed for one place; hashed, as neighbouring places must not have alike ones."""
+    """Return a seed for one place; hashed, as neighbouring places must not have alike ones."""
     digest = hashlib.sha256("-".join(map(str, place)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -63,12 +63,12 @@ class ReferencedModule(PolicyModule):
         self._refreshed_at = 0
 
     def policies(self) -> list[VideoPolicy]:
-        """The policy and its frozen copy."""
+        """Return the policy and its frozen copy."""
         return [self.policy, *([self.reference] if isinstance(self.reference, VideoPolicy) else [])]
 
     @torch.no_grad()
     def reference_logprobs(self, groups: RolloutGroups, features: list[Tensor | None]) -> Tensor | None:
-        """``[P, G, C]`` log-probs under the reference; None without one.
+        """Return ``[P, G, C]`` log-probs under the reference; None without one.
 
         Args:
             groups: P·G completions.

@@ -23,7 +23,7 @@ Sampler = Callable[[Batch, list[Tensor | None]], tuple[RolloutGroups, PendingGro
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What a micro-batch learns from, the same in all of its updates.
+    """Everything that a micro-batch learns from, the same in all of its updates.
 
     Attributes:
         groups: P·G completions.
@@ -53,7 +53,7 @@ def judge_groups(batch: Batch, groups: RolloutGroups) -> PendingGroups:
 
 
 def total_rewards(judgements: Sequence[Sequence[Judgement]], device: torch.device) -> Tensor:
-    """``[P, G]`` float32 total rewards of ``P x G`` judgements, NaN where a judge failed."""
+    """Return ``[P, G]`` float32 total rewards of ``P x G`` judgements, NaN where a judge failed."""
     totals = [[judgement.total for judgement in group] for group in judgements]
     # Named, as half-precision training changes the default type.
     return torch.tensor(totals, dtype=torch.float32, device=device)
@@ -95,7 +95,7 @@ def sample_groups(
             break
         if not flat:
             continue
-        others, pending = sample(part_of(batch, flat), [features[place] for place in flat])
+        others, pending = sample(batch_part(batch, flat), [features[place] for place in flat])
         groups = replace_groups(groups, flat, others, padding)
         for place, judged in zip(flat, pending.result(), strict=True):
             judgements[place] = judged
@@ -103,8 +103,8 @@ def sample_groups(
     return groups, finished(judgements), resampled
 
 
-def part_of(batch: Batch, places: Sequence[int]) -> Batch:
-    """The samples of a micro-batch at some places, as a micro-batch of their own."""
+def batch_part(batch: Batch, places: Sequence[int]) -> Batch:
+    """Return the samples of a micro-batch at some places, as a micro-batch of their own."""
     return Batch(
         task=batch.task,
         samples=[batch.samples[place] for place in places],
@@ -117,7 +117,7 @@ def part_of(batch: Batch, places: Sequence[int]) -> Batch:
 def replace_groups(
     groups: RolloutGroups, places: Sequence[int], others: RolloutGroups, padding: int
 ) -> RolloutGroups:
-    """A rollout with other completions of some of its prompts.
+    """Return a rollout with other completions of some of its prompts.
 
     Args:
         groups: P prompts.
@@ -146,7 +146,7 @@ def replace_groups(
 def rollout_metrics(
     groups: RolloutGroups, rewards: Tensor, advantages: Tensor, logprobs: Tensor
 ) -> dict[str, Tensor]:
-    """What there is to log of a rollout, scalars.
+    """Return what there is to log of a rollout, scalars.
 
     Args:
         groups: P·G completions.
@@ -169,7 +169,7 @@ def rollout_metrics(
 
 
 def numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalars as numbers, with one wait for the device."""
+    """Return scalars as numbers, with one wait for the device."""
     if not scalars:
         return {}
     values = torch.stack([scalar.detach().float() for scalar in scalars.values()])
@@ -177,7 +177,7 @@ def numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def lost_judgement(task: Scorer, lost: LostSample) -> Judgement:
-    """What a sample scores whose video could not be read: nothing, but it counts."""
+    """Return what a sample scores whose video could not be read: nothing, but it counts."""
     return Judgement(
         sample_id=lost.sample_id,
         completion=Completion("", ParseFailure("lost_video")),

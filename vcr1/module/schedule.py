@@ -8,7 +8,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 
 def lr_factor(update: int, warmup: int, total: float, schedule: str, final: float) -> float:
-    """Share of the peak learning rate at an update, counted from 0.
+    """Return share of the peak learning rate at an update, counted from 0.
 
     Rises linearly over ``warmup`` updates, then stays, or falls to ``final`` at ``total`` in a line or a
     half cosine.

@@ -43,7 +43,7 @@ class SFTModule(PolicyModule):
         self.auxiliary_weight = auxiliary_weight
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross-entropy of the answers' tokens."""
+        """Return cross-entropy of the answers' tokens."""
         if not batch.samples:
             self.update_log.metrics = dict.fromkeys(SFT_METRICS, math.nan)
             return self.zero_loss() if self.policy.sharding is None else self._join_collectives()
@@ -55,7 +55,7 @@ class SFTModule(PolicyModule):
         return values[0]
 
     def _learn(self, batch: Batch, groups: RolloutGroups) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The loss, its two parts and the entropy."""
+        """Return the loss, its two parts and the entropy."""
         with self.phase("vision"):
             features = self.policy.vision(batch.inputs)
         with self.phase("policy"):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from lightning.pytorch.strategies import Strategy
 
 from vcr1.module.phases import PhaseTimer
 
 COUNTS = ("lost_samples", "unjudged", "skipped_micro_batches")
 """Numbers that are added up from the beginning of a run, over all ranks."""
-
-Reduce = Callable[[Tensor], Tensor]
-"""Adds a tensor up over the ranks."""
 
 
 class UpdateLog:
@@ -42,7 +39,7 @@ class UpdateLog:
         """Keep the metrics of the current micro-batch for the update's means."""
         self._micro_batches.append(self.metrics)
 
-    def end_update(self, update: int, reduce: Reduce, ranks: int, device: torch.device) -> dict[str, float]:
+    def end_update(self, update: int, strategy: Strategy, ranks: int) -> dict[str, float]:
         """Return the numbers of an update; every rank calls it, and all have the same keys.
 
         Means leave out NaN; seconds are sums over the micro-batches; counts are sums over the ranks.
@@ -52,7 +49,7 @@ class UpdateLog:
         means = {name: nan_mean([m.get(name, math.nan) for m in self._micro_batches]) for name in names}
         means |= {f"seconds/{name}": seconds for name, seconds in self.phase.take().items()}
         means |= {"lr": self.lr} | {name: float(count) for name, count in self.counts.items()}
-        means = mean_over_ranks(means, reduce, device)
+        means = mean_over_ranks(means, strategy)
         self.totals = {name: means[name] * ranks for name in COUNTS}
         self._micro_batches, self.update = [], update
         return {name: value for name, value in (means | self.totals).items() if not math.isnan(value)}
@@ -64,10 +61,11 @@ class UpdateLog:
             self.counts = {name: round(count) for name, count in self.totals.items()}
 
 
-def mean_over_ranks(metrics: Mapping[str, float], reduce: Reduce, device: torch.device) -> dict[str, float]:
+def mean_over_ranks(metrics: Mapping[str, float], strategy: Strategy) -> dict[str, float]:
     """Return the mean of each metric over the ranks where it is a number; one message for all of them."""
     values = torch.tensor([list(metrics.values())], dtype=torch.float32)
-    sums = reduce(torch.cat([values.nan_to_num(0.0), (~values.isnan()).to(values.dtype)]).to(device))
+    sums = torch.cat([values.nan_to_num(0.0), (~values.isnan()).to(values.dtype)]).to(strategy.root_device)
+    sums = strategy.reduce(sums, reduce_op="sum")
     return dict(zip(metrics, (sums[0] / sums[1]).tolist(), strict=True))
 
 

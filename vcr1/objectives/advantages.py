@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def group_advantages(rewards: Tensor, epsilon: float = 1e-4) -> Tensor:
-    """How much better a completion is than its group, in standard deviations of the group.
+    """Return how much better a completion is than its group, in standard deviations of the group.
 
     ``A = (r - mean(r)) / (std(r) + epsilon)`` over the group, with the unbiased standard deviation.
     Source: DeepSeekMath, arXiv 2402.03300, section 4.1; epsilon as in VideoChat-R1, arXiv 2504.06958.
@@ -32,7 +32,7 @@ def group_advantages(rewards: Tensor, epsilon: float = 1e-4) -> Tensor:
 
 
 def centred_advantages(rewards: Tensor) -> Tensor:
-    """How much better a completion is than its group, in the reward's own unit: ``A = r - mean(r)``.
+    """Return how much better a completion is than its group, in the reward's own unit: ``A = r - mean(r)``.
 
     Without the deviation, groups that are too easy or too hard weigh no more than others.
     Source: Dr. GRPO, arXiv 2503.20783, section 3.2.
@@ -52,7 +52,7 @@ def centred_advantages(rewards: Tensor) -> Tensor:
 
 
 def leave_one_out_advantages(rewards: Tensor) -> Tensor:
-    """How much better a completion is than the mean of the others of its group.
+    """Return how much better a completion is than the mean of the others of its group.
 
     ``A_i = r_i - sum(r_j, j != i) / (n - 1) = (r_i - mean(r)) n / (n - 1)``, n completions with a reward.
     Source: RLOO, arXiv 2402.14740, section 3.3 ("REINFORCE leave-one-out").
@@ -71,7 +71,7 @@ def leave_one_out_advantages(rewards: Tensor) -> Tensor:
 
 
 def reward_moments(rewards: Tensor) -> Tensor:
-    """``[3]`` float64 number, sum and sum of squares of rewards of any shape, NaN left out.
+    """Return ``[3]`` float64 number, sum and sum of squares of rewards of any shape, NaN left out.
 
     What ranks add up to have the mean and the deviation of all their rewards.
     """
@@ -80,7 +80,7 @@ def reward_moments(rewards: Tensor) -> Tensor:
 
 
 def batch_advantages(rewards: Tensor, moments: Tensor | None = None, epsilon: float = 1e-4) -> Tensor:
-    """How much better a completion is than the batch, in standard deviations of the batch.
+    """Return how much better a completion is than the batch, in standard deviations of the batch.
 
     ``A = (r - mean(batch)) / (std(batch) + epsilon)``, with the unbiased standard deviation.
     Source: REINFORCE++, arXiv 2501.03262, "global advantage normalization". With ``centred_advantages`` in
@@ -106,7 +106,7 @@ def batch_advantages(rewards: Tensor, moments: Tensor | None = None, epsilon: fl
 def estimate_advantages(
     name: str, rewards: Tensor, over_ranks: Callable[[Tensor], Tensor] = lambda moments: moments
 ) -> Tensor:
-    """Advantages by the estimator of a config.
+    """Return advantages by the estimator of a config.
 
     Args:
         name: one of ``ADVANTAGES``.
@@ -136,12 +136,12 @@ ADVANTAGES = (*GROUP_ADVANTAGES, "batch", "centred_batch")
 
 
 def _centred(rewards: Tensor) -> Tensor:
-    """Rewards less the mean of their group, 0 where there is none."""
+    """Return rewards less the mean of their group, 0 where there is none."""
     return (rewards - rewards.nanmean(-1, keepdim=True)).nan_to_num(0.0)
 
 
 def group_deviations(rewards: Tensor) -> Tensor:
-    """``[P]`` unbiased standard deviation of each group's rewards ``[P, G]``, NaN left out."""
+    """Return ``[P]`` unbiased standard deviation of each group's rewards ``[P, G]``, NaN left out."""
     return (_centred(rewards).square().sum(-1) / ((~rewards.isnan()).sum(-1) - 1).clamp(min=1)).sqrt()
 
 

@@ -40,7 +40,7 @@ def policy_loss(
     old_logprobs: Tensor | None = None,
     max_tokens: int = 1,
 ) -> PolicyLoss:
-    """The policy gradient's loss over a micro-batch.
+    """Return the policy gradient's loss over a micro-batch.
 
     Per token ``-(surrogate - beta * KL)``. ``clip``: ``min(ratio * A, clip(ratio) * A)``, arXiv 2402.03300,
     equation 3, with bounds of their own below and above as in DAPO, arXiv 2503.14476, section 3.1.
@@ -83,7 +83,7 @@ def policy_loss(
 
 
 def importance_ratio(logprobs: Tensor, old: Tensor, mask: Tensor, level: str = "token") -> Tensor:
-    """How much likelier than under the old policy a token is, or all tokens of its completion are.
+    """Return how much likelier than under the old policy a token is, or all tokens of its completion are.
 
     ``token``: ``exp(lp - old)``. ``sequence``: ``exp(mean(lp - old))`` over the completion's tokens, the
     geometric mean of their ratios; GSPO, arXiv 2507.18071, equation 7.
@@ -106,7 +106,7 @@ def importance_ratio(logprobs: Tensor, old: Tensor, mask: Tensor, level: str = "
 
 
 def average(values: Tensor, weight: Tensor, how: str = "completion", max_tokens: int = 1) -> Tensor:
-    """One number for the values of all tokens; completions without a token that counts are left out.
+    """Return one number for the values of all tokens; completions without a token that counts are left out.
 
     ``completion``: mean over tokens, then over completions (GRPO, arXiv 2402.03300, equation 3).
     ``token``: mean over all tokens of the micro-batch (DAPO, arXiv 2503.14476, section 3.3): a long
@@ -133,6 +133,6 @@ def average(values: Tensor, weight: Tensor, how: str = "completion", max_tokens:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values where the mask is set, a scalar; 0 where it is set nowhere."""
+    """Return mean of the values where the mask is set, a scalar; 0 where it is set nowhere."""
     weight = mask.to(values.dtype)
     return (values * weight).sum() / weight.sum().clamp(min=1)

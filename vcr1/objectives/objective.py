@@ -21,7 +21,7 @@ CHOICES = {
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Which formulas an algorithm is made of; the defaults are GRPO's.
+    """Choose the formulas of an algorithm; the defaults are GRPO's.
 
     Attributes:
         advantage: ``group`` (GRPO), ``centred`` (Dr. GRPO), ``leave_one_out`` (RLOO), ``batch`` or

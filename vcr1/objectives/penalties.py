@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def k1(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Unbiased estimate of KL(policy || reference) per token, of either sign: ``lp - ref``.
+    """Return unbiased estimate of KL(policy || reference) per token, of either sign: ``lp - ref``.
 
     For the reward, where it gives the gradient of the divergence. In a loss its gradient is that of the
     log-prob, whose mean under the policy is 0: noise, no penalty.
@@ -23,7 +23,7 @@ def k1(logprobs: Tensor, reference: Tensor) -> Tensor:
 
 
 def k2(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Estimate of KL(policy || reference) per token with little variance and some bias.
+    """Return estimate of KL(policy || reference) per token with little variance and some bias.
 
     ``(lp - ref)^2 / 2``. In a loss, its gradient ``(lp - ref) grad(lp)`` is, in the mean under the policy,
     that of KL(policy || reference). Source: Schulman, as above; REINFORCE++, arXiv 2501.03262.
@@ -36,7 +36,7 @@ def k2(logprobs: Tensor, reference: Tensor) -> Tensor:
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Unbiased, non-negative estimate of KL(policy || reference) per token.
+    """Return unbiased, non-negative estimate of KL(policy || reference) per token.
 
     ``exp(ref - lp) - (ref - lp) - 1``. In a loss, as GRPO has it, its gradient
     ``(1 - exp(ref - lp)) grad(lp)`` is, in the mean under the policy, that of the reverse divergence
@@ -57,7 +57,7 @@ KL_ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": 
 
 @torch.no_grad()
 def kl_penalty(logprobs: Tensor, reference: Tensor, mask: Tensor, estimator: str = "k1") -> Tensor:
-    """What a completion's distance from the reference costs it in the reward, per unit of beta.
+    """Return what a completion's distance from the reference costs it in the reward, per unit of beta.
 
     The sum over its tokens, without a gradient. Source: RLOO, arXiv 2402.14740, section 2, equation 3.
     REINFORCE++ charges each token with the distance from there on; the whole sum, used here for both,
@@ -76,7 +76,7 @@ def kl_penalty(logprobs: Tensor, reference: Tensor, mask: Tensor, estimator: str
 
 
 def overlong_penalty(lengths: Tensor, limit: int, buffer: int) -> Tensor:
-    """Soft punishment of completions that come near the length limit, in -1..0.
+    """Return soft punishment of completions that come near the length limit, in -1..0.
 
     0 up to ``limit - buffer`` tokens, then falling in a line to -1 at the limit; without a buffer always 0.
     Source: DAPO, arXiv 2503.14476, section 3.4, equation 13.

@@ -4,10 +4,10 @@ from vcr1.planning.advice import Advice, advise
 from vcr1.planning.choice import with_strategy
 from vcr1.planning.flops import work
 from vcr1.planning.memory import MOMENTS, Memory, Setup, memory
-from vcr1.planning.report import Plan, announce, make_plan, plan_of, show
-from vcr1.planning.settings import setup_of, weights_of
+from vcr1.planning.report import Plan, announce_plan, make_plan, plan_of, show_plan
+from vcr1.planning.settings import setup_of, weight_sizes_of
 from vcr1.planning.shape import ModelShape, Tower, shape_of
-from vcr1.planning.workload import Precision, Sharding, Weights, Workload
+from vcr1.planning.workload import PlannedSharding, Precision, WeightSizes, Workload
 
 __all__ = [
     "MOMENTS",
@@ -15,21 +15,21 @@ __all__ = [
     "Memory",
     "ModelShape",
     "Plan",
+    "PlannedSharding",
     "Precision",
     "Setup",
-    "Sharding",
     "Tower",
-    "Weights",
+    "WeightSizes",
     "Workload",
     "advise",
-    "announce",
+    "announce_plan",
     "make_plan",
     "memory",
     "plan_of",
     "setup_of",
     "shape_of",
-    "show",
-    "weights_of",
+    "show_plan",
+    "weight_sizes_of",
     "with_strategy",
     "work",
 ]

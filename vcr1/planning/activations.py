@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vcr1.planning.shape import ModelShape, Tower
-from vcr1.planning.workload import FLOAT, Precision, Weights, Workload
+from vcr1.planning.workload import FLOAT, Precision, WeightSizes, Workload
 from vcr1.policy.generation.decoding import BLOCK
 from vcr1.policy.scoring import HEAD_ROWS
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What one block of a tower takes for each of its tokens, in bytes.
+    """Bytes that one block of a tower takes for each of its tokens.
 
     Attributes:
         entry: the hidden state that goes in: all that gradient checkpointing keeps.
@@ -46,8 +46,8 @@ class Forward:
     returning: int
 
 
-def language_block(tower: Tower, weights: Weights, precision: Precision) -> Block:
-    """One block of the language model, for each token.
+def language_block(tower: Tower, weights: WeightSizes, precision: Precision) -> Block:
+    """Return one block of the language model, for each token.
 
     Args:
         tower: the language model.
@@ -71,8 +71,8 @@ def language_block(tower: Tower, weights: Weights, precision: Precision) -> Bloc
     )
 
 
-def vision_block(tower: Tower, weights: Weights, precision: Precision) -> Block:
-    """One block of the vision tower, for each patch."""
+def vision_block(tower: Tower, weights: WeightSizes, precision: Precision) -> Block:
+    """Return one block of the vision tower, for each patch."""
     stream, product = precision.stream, precision.compute
     entered = entering(precision, consumers=(1, 2 if tower.gated else 1), adapters=False)
     norms = norm_bytes(tower, precision, weights.vision_trained)
@@ -107,18 +107,18 @@ def norm_bytes(tower: Tower, precision: Precision, trained: bool) -> int:
 
 
 def head_bytes(shape: ModelShape, rows: int, precision: Precision) -> int:
-    """Logits and what is made of them: log-softmax and, for the entropy, two more of their size."""
+    """Return logits and what is made of them: log-softmax and, for the entropy, two more of their size."""
     return min(rows, HEAD_ROWS) * shape.vocabulary * (precision.compute + 3 * FLOAT)
 
 
 def language_bytes(
     shape: ModelShape,
-    weights: Weights,
+    weights: WeightSizes,
     precision: Precision,
     one: tuple[int, list[int]],
     checkpointing: bool,
 ) -> Forward:
-    """The language model in one training pass.
+    """Return the language model in one training pass.
 
     Args:
         shape: the model.
@@ -144,9 +144,9 @@ def language_bytes(
 
 
 def vision_bytes(
-    shape: ModelShape, weights: Weights, precision: Precision, patches: int, checkpointing: bool
+    shape: ModelShape, weights: WeightSizes, precision: Precision, patches: int, checkpointing: bool
 ) -> Forward:
-    """The vision tower on so many patches; as :func:`language_bytes`."""
+    """Return the vision tower on so many patches; as :func:`language_bytes`."""
     tower, stream = shape.vision, precision.stream
     block = vision_block(tower, weights, precision)
     pixels = patches * shape.patch_values * FLOAT
@@ -171,7 +171,7 @@ def cache_bytes(shape: ModelShape, precision: Precision, prompts: int, group: in
 
 
 def grown(columns: int) -> int:
-    """Columns that a cache of completions has once it holds so many."""
+    """Return columns that a cache of completions has once it holds so many."""
     size = BLOCK
     while size < columns:
         size += max(BLOCK, size // 2)
@@ -179,12 +179,12 @@ def grown(columns: int) -> int:
 
 
 def decode_bytes(shape: ModelShape, precision: Precision, rows: int, load: Workload) -> int:
-    """One step of decoding: scores of one layer, and logits with what chance makes of them."""
+    """Return one step of decoding: scores of one layer, and logits with what chance makes of them."""
     scores = rows * shape.text.heads * (load.prompt + load.completion) * (2 * precision.compute + FLOAT)
     return scores + 6 * rows * shape.vocabulary * FLOAT
 
 
-def head_gradient_bytes(shape: ModelShape, weights: Weights, rows: int, precision: Precision) -> int:
+def head_gradient_bytes(shape: ModelShape, weights: WeightSizes, rows: int, precision: Precision) -> int:
     """The same on its way back, with the gradient of the LM head: one, and one more that is added to it."""
     logits = head_bytes(shape, rows, precision)
     if not weights.head_trained:

@@ -9,7 +9,7 @@ from functools import partial
 
 from vcr1.planning.memory import Setup, memory
 from vcr1.planning.shape import ModelShape
-from vcr1.planning.workload import Precision, Sharding
+from vcr1.planning.workload import PlannedSharding, Precision
 
 RANK = 16
 """Of adapter=lora."""
@@ -45,7 +45,7 @@ class _Step:
 
 
 def advise(setup: Setup, limit: int) -> list[Advice]:
-    """Ways to bring a run under a limit: one that still trains all weights, one with adapters.
+    """Return ways to bring a run under a limit: one that still trains all weights, one with adapters.
 
     Args:
         setup: the run.
@@ -81,14 +81,14 @@ def _along(setup: Setup, steps: Sequence[_Step], limit: int) -> Advice:
 
 
 def _after(setup: Setup, steps: Sequence[_Step]) -> Setup:
-    """The setup after some steps."""
+    """Return the setup after some steps."""
     for step in steps:
         setup = step.change(setup) or setup
     return setup
 
 
 def _whole(setup: Setup) -> list[_Step]:
-    """Steps after which all weights are still trained, as far as possible."""
+    """Return steps after which all weights are still trained, as far as possible."""
     if setup.weights.adapters:
         return []
     ranks = setup.sharding.ranks
@@ -101,7 +101,7 @@ def _whole(setup: Setup) -> list[_Step]:
 
 
 def _adapted(setup: Setup) -> list[_Step]:
-    """Steps that give up training all weights, or the reference, or frames."""
+    """Return steps that give up training all weights, or the reference, or frames."""
     steps = [_checkpointing(), *_passes(setup)]
     if not setup.weights.adapters:
         steps.append(_Step("adapter=lora model.dtype=bfloat16 algorithm.lr=1e-5", _lora))
@@ -144,7 +144,7 @@ def _more(devices: int) -> _Step:
 def _sharded(setup: Setup, ranks: int) -> Setup | None:
     if setup.sharding.shards >= ranks:
         return None
-    sharding = Sharding(ranks, ranks, on_gpu=setup.sharding.on_gpu)
+    sharding = PlannedSharding(ranks, ranks, on_gpu=setup.sharding.on_gpu)
     precision = replace(setup.precision, stream=setup.precision.compute)
     return replace(setup, sharding=sharding, precision=precision)
 
@@ -163,7 +163,7 @@ def _lora(setup: Setup) -> Setup:
 
 
 def adapter_parameters(shape: ModelShape, rank: int) -> int:
-    """Parameters of LoRA on all projections of the language model."""
+    """Return parameters of LoRA on all projections of the language model."""
     text = shape.text
     attention = 2 * (text.hidden + text.queries) + 2 * (text.hidden + text.keys)
     return rank * text.layers * (attention + 3 * (text.hidden + text.intermediate))

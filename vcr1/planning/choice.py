@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def with_strategy(cfg: DictConfig) -> DictConfig:
-    """The config with a strategy in the place of ``auto``, where a run has several GPUs.
+    """Return the config with a strategy in the place of ``auto``, where a run has several GPUs.
 
     Replicas (DDP) where the plan says that they fit, else shards (FSDP2); of a model that cannot be planned,
     replicas. What is named otherwise, runs on one device and runs on CPUs stay as they are.
@@ -35,7 +35,7 @@ def with_strategy(cfg: DictConfig) -> DictConfig:
 
 
 def _named(cfg: DictConfig, name: str) -> DictConfig:
-    """The config with one of the shipped strategies."""
+    """Return the config with one of the shipped strategies."""
     found: Any = OmegaConf.load(conf_dir() / "strategy" / f"{name}.yaml")
     changed = cfg.copy()
     with open_dict(changed):

@@ -7,7 +7,7 @@ from vcr1.planning.shape import ModelShape, Tower
 
 
 def work(setup: Setup) -> dict[str, float]:
-    """Operations of one update on one GPU, by phase.
+    """Return operations of one update on one GPU, by phase.
 
     Completions are taken to be as long as usual ones, prompts as long as the largest.
 
@@ -35,22 +35,22 @@ def work(setup: Setup) -> dict[str, float]:
 
 
 def linear(tower: Tower) -> float:
-    """Operations of all blocks' matrices on one token."""
+    """Return operations of all blocks' matrices on one token."""
     return 2.0 * tower.layers * tower.block_parameters
 
 
 def attention(tower: Tower, pairs: float) -> float:
-    """Operations of all blocks' attention where so many pairs of tokens look at each other."""
+    """Return operations of all blocks' attention where so many pairs of tokens look at each other."""
     return 4.0 * tower.layers * tower.queries * pairs
 
 
 def head(shape: ModelShape, rows: float) -> float:
-    """Operations of the LM head on so many hidden states."""
+    """Return operations of the LM head on so many hidden states."""
     return 2.0 * shape.text.hidden * shape.vocabulary * rows
 
 
 def training_pass(shape: ModelShape, prompts: int, completions: list[int]) -> float:
-    """A forward over prompts, each once, with the tokens of completions behind each of them."""
+    """Return a forward over prompts, each once, with the tokens of completions behind each of them."""
     prompt = prompts / len(completions)
     total = 0.0
     for answered in completions:
@@ -71,7 +71,7 @@ def sampling(setup: Setup) -> float:
 
 
 def vision_pass(shape: ModelShape, tokens: int, steps: int) -> float:
-    """The vision tower on one video: so many tokens over so many temporal patches."""
+    """Return the vision tower on one video: so many tokens over so many temporal patches."""
     tower, cells = shape.vision, shape.merge**2
     patches = tokens * cells
     frame = patches / max(steps, 1)

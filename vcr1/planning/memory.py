@@ -14,7 +14,7 @@ from vcr1.planning.activations import (
     vision_bytes,
 )
 from vcr1.planning.shape import ModelShape
-from vcr1.planning.workload import FLOAT, Precision, Sharding, Weights, Workload
+from vcr1.planning.workload import FLOAT, PlannedSharding, Precision, WeightSizes, Workload
 
 MOMENTS = ("rollout", "reference", "forward", "backward", "unwound", "update")
 """Answers are sampled, or those of an evaluation; the reference scores them; the policy does, at its end; the
@@ -32,12 +32,12 @@ class Memory:
     items: dict[str, dict[str, int]]
 
     def at(self, moment: str) -> int:
-        """Bytes in use at a moment."""
+        """Return bytes in use at a moment."""
         return sum(bytes_.get(moment, 0) for bytes_ in self.items.values())
 
     @property
     def peak(self) -> int:
-        """Bytes in use at the moment with the most."""
+        """Return bytes in use at the moment with the most."""
         return max(self.at(moment) for moment in MOMENTS)
 
 
@@ -55,20 +55,20 @@ class Setup:
     """
 
     shape: ModelShape
-    weights: Weights
+    weights: WeightSizes
     load: Workload
     precision: Precision
-    sharding: Sharding
+    sharding: PlannedSharding
     checkpointing: bool
 
 
 def memory(setup: Setup) -> Memory:
-    """Bytes on one GPU."""
+    """Return bytes on one GPU."""
     return Memory(state(setup) | activations(setup))
 
 
 def state(setup: Setup) -> dict[str, dict[str, int]]:
-    """What lives as long as the run: weights, gradients, moments, reference, and copies of them."""
+    """Return what lives as long as the run: weights, gradients, moments, reference, and copies of them."""
     weights, sharding, load = setup.weights, setup.sharding, setup.load
     wide = setup.precision.weights
     trained = (weights.trained * wide + weights.adapters * FLOAT) // sharding.shards
@@ -98,7 +98,7 @@ def reference_bytes(setup: Setup) -> int:
 
 
 def copies(setup: Setup) -> dict[str, int]:
-    """Weights beside those that are stored: gathered from other ranks, or cast for matrix products."""
+    """Return weights beside those that are stored: gathered from other ranks, or cast for matrix products."""
     shape, weights, precision = setup.shape, setup.weights, setup.precision
     block = shape.text.block_parameters
     if setup.sharding.shards > 1:
@@ -129,7 +129,7 @@ def copies(setup: Setup) -> dict[str, int]:
 
 
 def activations(setup: Setup) -> dict[str, dict[str, int]]:
-    """What a step computes."""
+    """Return what a step computes."""
     shape, weights, load, precision = setup.shape, setup.weights, setup.load, setup.precision
     patches = load.prompts * load.vision_tokens * shape.merge**2
     seen = vision_bytes(shape, weights, precision, patches, setup.checkpointing)

@@ -32,7 +32,7 @@ COMMON_GPU = 80.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will need.
+    """Hold what a run will need.
 
     Attributes:
         setup: the sizes that it follows from.
@@ -52,11 +52,11 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the run stays under its limit."""
+        """Return whether the run stays under its limit."""
         return self.limit is None or self.memory.peak <= self.limit
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as it is written to ``plan.json``; bytes and operations."""
+        """Return the plan as it is written to ``plan.json``; bytes and operations."""
         weights, load = self.setup.weights, self.setup.load
         return {
             "fits": self.fits,
@@ -78,7 +78,7 @@ class Plan:
 
 
 def make_plan(cfg: DictConfig) -> Plan:
-    """The plan of a composed config; loads no weights.
+    """Return the plan of a composed config; loads no weights.
 
     Raises:
         UserError: the model's configuration cannot be had, or a setting cannot be.
@@ -90,7 +90,7 @@ def make_plan(cfg: DictConfig) -> Plan:
     return plan_of(setup_of(cfg), limit, device if on_gpu else "CPU")
 
 
-def announce(cfg: DictConfig) -> None:
+def announce_plan(cfg: DictConfig) -> None:
     """Print the plan of a run that is about to start, once, where ``plan.show`` says so.
 
     Raises:
@@ -99,19 +99,19 @@ def announce(cfg: DictConfig) -> None:
     if not expected_of(cfg).show or getattr(rank_zero_only, "rank", 0) != 0:
         return
     try:
-        show(make_plan(cfg))
+        show_plan(make_plan(cfg))
     except UserError as error:  # such as another family: no reason not to train it
         log.warning("no plan: %s", error)
 
 
 def plan_of(setup: Setup, limit: int | None, device: str = "GPU") -> Plan:
-    """The plan of a setup, held against a limit in bytes."""
+    """Return the plan of a setup, held against a limit in bytes."""
     advice = [] if limit is None else advise(setup, limit)
     return Plan(setup, memory(setup), work(setup), limit, device, advice)
 
 
 def gpu_memory(stated: float | None) -> tuple[float, str]:
-    """GB of a GPU and what it is called: the stated size, this machine's, or a common one."""
+    """Return GB of a GPU and what it is called: the stated size, this machine's, or a common one."""
     if stated is not None:
         return float(stated), f"a GPU of {stated:g} GB"
     if torch.cuda.is_available():
@@ -120,7 +120,7 @@ def gpu_memory(stated: float | None) -> tuple[float, str]:
     return COMMON_GPU, f"a GPU of {COMMON_GPU:g} GB (plan.gpu_gb=... says otherwise)"
 
 
-def show(plan: Plan, console: Console | None = None) -> None:
+def show_plan(plan: Plan, console: Console | None = None) -> None:
     """Print a plan: a table of GB on each GPU, the verdict, and what to change."""
     console = console or Console(markup=False, highlight=False)
     table = Table("GB, each process" if plan.limit is None else "GB, each GPU")
@@ -138,7 +138,7 @@ def show(plan: Plan, console: Console | None = None) -> None:
 
 
 def _title(plan: Plan) -> str:
-    """The sizes that the plan follows from."""
+    """Return the sizes that the plan follows from."""
     weights, load, sharding = plan.setup.weights, plan.setup.load, plan.setup.sharding
     trained = weights.trained + weights.adapters
     ranks = f"{sharding.ranks} rank{'s' * (sharding.ranks > 1)}" + (
@@ -155,7 +155,7 @@ def _title(plan: Plan) -> str:
 
 
 def verdict(plan: Plan) -> str:
-    """Whether the run fits, and what to change where it does not."""
+    """Return whether the run fits, and what to change where it does not."""
     peak = f"Peak {plan.memory.peak / GB:.3g} GB, {tera(sum(plan.work.values()))} TFLOP an update"
     if plan.limit is None:
         return f"{peak}, in a process on the CPU."
@@ -169,18 +169,18 @@ def verdict(plan: Plan) -> str:
 
 
 def gigabytes(size: int) -> str:
-    """Bytes in GB to three digits; nothing for none."""
+    """Return bytes in GB to three digits; nothing for none."""
     return f"{size / GB:.3g}" if size else ""
 
 
 def tera(operations: float) -> str:
-    """Operations in units of 10^12; nothing for none."""
+    """Return operations in units of 10^12; nothing for none."""
     units = operations / 1e12
     return "" if not operations else f"{units:,.0f}" if units >= 100 else f"{units:.3g}"
 
 
 def count(parameters: int) -> str:
-    """A number of parameters, such as 8.29 B."""
+    """Return a number of parameters, such as 8.29 B."""
     for unit, letter in ((10**9, "B"), (10**6, "M")):
         if parameters >= unit:
             return f"{parameters / unit:.3g} {letter}"

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from vcr1.config.building import build, build_budget, build_task, selected_tasks
+from vcr1.config.building import build
+from vcr1.config.sources import build_budget, build_task, selected_tasks
 from vcr1.errors import UserError
 from vcr1.planning.memory import Setup
 from vcr1.planning.shape import ModelShape, shape_of
-from vcr1.planning.workload import Precision, Sharding, Weights, Workload
+from vcr1.planning.workload import PlannedSharding, Precision, WeightSizes, Workload
 from vcr1.policy import floating_type
 from vcr1.policy.weights.loading import state_rule
 from vcr1.policy.weights.shapes import empty_policy_model
@@ -29,7 +30,7 @@ SOURCE_FPS = 30
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a config does not say of a run's data; ``plan`` in the config.
+    """Expected sizes of a run's data; ``plan`` in the config.
 
     Attributes:
         show: print the plan before training.
@@ -64,7 +65,7 @@ class Expected:
 
 
 def expected_of(cfg: DictConfig) -> Expected:
-    """The config's ``plan``.
+    """Return the config's ``plan``.
 
     Raises:
         UserError: a field that does not exist, or a value that cannot be.
@@ -76,7 +77,7 @@ def expected_of(cfg: DictConfig) -> Expected:
 
 
 def setup_of(cfg: DictConfig) -> Setup:
-    """The sizes of a run.
+    """Return the sizes of a run.
 
     Raises:
         UserError: a model without a path or whose configuration cannot be had, or a setting that cannot be.
@@ -91,7 +92,7 @@ def setup_of(cfg: DictConfig) -> Setup:
     shape, sharding = shape_of(model.config), sharding_of(cfg)
     return Setup(
         shape=shape,
-        weights=weights_of(model, 0 if lora is None else lora.rank),
+        weights=weight_sizes_of(model, 0 if lora is None else lora.rank),
         load=load_of(cfg, shape),
         precision=precision_of(cfg, sharding),
         sharding=sharding,
@@ -99,8 +100,8 @@ def setup_of(cfg: DictConfig) -> Setup:
     )
 
 
-def weights_of(model: Any, rank: int = 0) -> Weights:
-    """Parameters of a Hugging Face model, and which of them are trained.
+def weight_sizes_of(model: Any, rank: int = 0) -> WeightSizes:
+    """Return parameters of a Hugging Face model, and which of them are trained.
 
     Args:
         model: may be on the meta device.
@@ -111,7 +112,7 @@ def weights_of(model: Any, rank: int = 0) -> Weights:
     vision = {name: one for name, one in own.items() if name.startswith("model.visual.")}
     language = {name: one for name, one in own.items() if name.startswith("model.language_model.layers.")}
     adapted = any(".lora_" in name for name, _ in model.model.visual.named_parameters())
-    return Weights(
+    return WeightSizes(
         total=sum(one.numel() for one in own.values()),
         trained=sum(one.numel() for one in own.values() if one.requires_grad),
         vision=sum(one.numel() for one in vision.values()),
@@ -125,7 +126,7 @@ def weights_of(model: Any, rank: int = 0) -> Weights:
 
 
 def load_of(cfg: DictConfig, shape: ModelShape) -> Workload:
-    """The largest micro-batch of a run: its task with the most tokens.
+    """Return the largest micro-batch of a run: its task with the most tokens.
 
     Raises:
         UserError: no task, or a task or budget that cannot be.
@@ -168,8 +169,8 @@ def video_tokens(cfg: DictConfig, name: str, shape: ModelShape, expected: Expect
     return max(found, key=lambda pair: pair[1])
 
 
-def precision_of(cfg: DictConfig, sharding: Sharding) -> Precision:
-    """Bytes of weights and of what is computed; shards are gathered in the type of the products."""
+def precision_of(cfg: DictConfig, sharding: PlannedSharding) -> Precision:
+    """Return bytes of weights and of what is computed; shards are gathered in the type of the products."""
     weights = floating_type(cfg.model.dtype, "model.dtype").itemsize
     kind = str(cfg.trainer.get("precision") or "32-true")
     if kind.endswith("-true") and not kind.startswith("32"):
@@ -178,8 +179,8 @@ def precision_of(cfg: DictConfig, sharding: Sharding) -> Precision:
     return Precision(weights, compute, compute if sharding.shards > 1 else weights)
 
 
-def sharding_of(cfg: DictConfig) -> Sharding:
-    """How a run is spread: alone, by DDP or by FSDP."""
+def sharding_of(cfg: DictConfig) -> PlannedSharding:
+    """Return how a run is spread: alone, by DDP or by FSDP."""
     devices, nodes = devices_of(cfg), int(cfg.trainer.get("num_nodes") or 1)
     ranks = devices * nodes
     on_gpu = str(cfg.trainer.accelerator) != "cpu"
@@ -189,15 +190,15 @@ def sharding_of(cfg: DictConfig) -> Sharding:
         settings = {} if isinstance(strategy, str) else strategy
         groups = settings.get("replicas", 1)
         groups = nodes if groups == "nodes" else int(groups)
-        return Sharding(ranks, ranks // groups, offload=bool(settings.get("offload")), on_gpu=on_gpu)
+        return PlannedSharding(ranks, ranks // groups, offload=bool(settings.get("offload")), on_gpu=on_gpu)
     if ranks > 1:
         inside = not isinstance(strategy, str) and bool(strategy.get("gradient_as_bucket_view"))
-        return Sharding(ranks, buckets=0 if inside else 1, kept=True, on_gpu=on_gpu)
-    return Sharding(on_gpu=on_gpu)
+        return PlannedSharding(ranks, buckets=0 if inside else 1, kept=True, on_gpu=on_gpu)
+    return PlannedSharding(on_gpu=on_gpu)
 
 
 def devices_of(cfg: DictConfig) -> int:
-    """Devices of a node; where the config leaves that to the machine, as many GPUs as it has."""
+    """Return devices of a node; where the config leaves that to the machine, as many GPUs as it has."""
     wanted = str(cfg.trainer.devices)
     if wanted.isdigit():
         return max(int(wanted), 1)

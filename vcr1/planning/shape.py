@@ -34,17 +34,17 @@ class Tower:
 
     @property
     def queries(self) -> int:
-        """Width of all queries."""
+        """Return width of all queries."""
         return self.heads * self.head_dim
 
     @property
     def keys(self) -> int:
-        """Width of all keys, and of all values."""
+        """Return width of all keys, and of all values."""
         return self.kv_heads * self.head_dim
 
     @property
     def block_parameters(self) -> int:
-        """Parameters of one block's matrices; what else it has is small."""
+        """Return parameters of one block's matrices; what else it has is small."""
         attention = 2 * self.hidden * self.queries + 2 * self.hidden * self.keys
         return attention + (3 if self.gated else 2) * self.hidden * self.intermediate
 
@@ -88,7 +88,7 @@ class ModelShape:
 
 
 def shape_of(config: Any) -> ModelShape:
-    """The sizes in a Hugging Face configuration of one of the known families."""
+    """Return the sizes in a Hugging Face configuration of one of the known families."""
     text, vision = config.get_text_config(), config.vision_config
     family = family_named(config.model_type)
     width, full_blocks = family.vision_width(vision), getattr(vision, "fullatt_block_indexes", None)

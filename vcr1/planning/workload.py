@@ -46,7 +46,7 @@ class Workload:
 
     @property
     def prompt(self) -> int:
-        """Tokens of one prompt (L)."""
+        """Return tokens of one prompt (L)."""
         return self.vision_tokens + self.text_tokens
 
     @property
@@ -71,7 +71,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightSizes:
     """Parameters, and which of them are trained.
 
     Attributes:
@@ -113,12 +113,12 @@ class Precision:
 
     @property
     def autocast(self) -> bool:
-        """Whether weights and hidden states are copied for matrix products."""
+        """Return whether weights and hidden states are copied for matrix products."""
         return self.compute < self.stream
 
 
 @dataclass(frozen=True, slots=True)
-class Sharding:
+class PlannedSharding:
     """How a run is spread over GPUs.
 
     Attributes:

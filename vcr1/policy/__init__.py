@@ -1,5 +1,6 @@
 """The only code that knows transformers: loading, encoding, rollout, log-probs."""
 
+from vcr1.policy.generation.groups import RolloutEngine
 from vcr1.policy.generation.sampling import Sampling
 from vcr1.policy.policy import VideoPolicy
 from vcr1.policy.prompts.encoding import PromptEncoder
@@ -13,6 +14,7 @@ __all__ = [
     "LoRA",
     "PromptEncoder",
     "Reference",
+    "RolloutEngine",
     "Sampling",
     "TokenScores",
     "VideoPolicy",

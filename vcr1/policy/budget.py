@@ -1,13 +1,17 @@
-"""Which completions go through one forward together, so that its memory stays within a budget."""
+"""Passes over groups: the completions of one forward, so that its memory stays within a budget."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one forward computes: prompts, and some of their completions.
+    """The prompts of one forward, and the completions that it computes of each.
 
     Attributes:
         members: prompt -> its completions in this pass, both by number, in order.
@@ -41,7 +45,7 @@ def plan_passes(prompts: list[int], completions: list[list[int]], max_tokens: in
 
 
 def extremes(prompts: list[int], completions: list[list[int]], max_tokens: int | None) -> tuple[int, int]:
-    """Tokens of the largest pass as planned, and of the smallest that it could be divided into.
+    """Return tokens of the largest pass as planned, and of the smallest that it could be divided into.
 
     Args:
         prompts: see :func:`plan_passes`, as the next ones.
@@ -54,3 +58,22 @@ def extremes(prompts: list[int], completions: list[list[int]], max_tokens: int |
     ]
     alone = [prompt + max(own) for prompt, own in zip(prompts, completions, strict=True)]
     return max(sizes), max(alone)
+
+
+def chosen_tokens(passes: list[Pass], count: int, mask: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield the prompts of each pass and which of their tokens it scores.
+
+    Args:
+        passes: as planned.
+        count: of the rank with the most passes; a rank with fewer computes empty ones along.
+        mask: ``[P, G, C]`` True at the tokens of completions.
+
+    Yields:
+        Numbers of the prompts, and a bool mask ``[prompts, G, C]``.
+    """
+    for members in (part.members for part in [*passes, *[Pass({0: []})] * (count - len(passes))]):
+        rows = list(members)
+        chosen = torch.zeros_like(mask[rows])
+        for row, numbers in enumerate(members.values()):
+            chosen[row, numbers] = mask[rows[row], numbers]
+        yield rows, chosen

@@ -23,7 +23,7 @@ ADVICE = (
 
 
 def halved(size: int, least: int, what: str) -> int:
-    """Half of what did not fit, after the memory of the attempt was given back.
+    """Return half of what did not fit, after the memory of the attempt was given back.
 
     To be called outside of the ``except`` block: until its end, the exception keeps the attempt's tensors.
 
@@ -51,7 +51,7 @@ class Unanswered:
 
 
 def together_or_alone(count: int, answer: Callable[[list[int]], list[T]]) -> list[T | Unanswered]:
-    """Answers to all questions at once, or where that cannot be, to one after the other.
+    """Return answers to all questions at once, or where that cannot be, to one after the other.
 
     What cannot be answered is so for want of memory, for logits that are no numbers, or for a prompt that
     does not fit the model. Not for weights that are spread over ranks: the others would wait for ever.
@@ -95,7 +95,7 @@ def release() -> None:
 
 
 def shares(num_prompts: int, num_generations: int, max_rows: int | None) -> list[tuple[slice, int]]:
-    """Which prompts are decoded together, and how many completions of each, so that rows stay within a bound.
+    """Return the prompts to decode together, and their completions each, within a bound of rows.
 
     In the order of the rows ``prompt · G + generation``: one behind the other, the parts are the whole.
 

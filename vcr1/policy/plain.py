@@ -19,6 +19,7 @@ from transformers import GenerationConfig
 from transformers import __version__ as transformers_version
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 
+from vcr1.policy.generation.groups import joined
 from vcr1.policy.generation.rollout import Picker
 from vcr1.policy.generation.sampling import Sampling
 from vcr1.policy.policy import VideoPolicy
@@ -86,15 +87,12 @@ class PlainPolicy(VideoPolicy):
     ) -> tuple[Tensor, Tensor]:
         """Sample by ``generate``, one prompt after the other; ids and log-probs ``[P·G, C]``."""
         parts = [self._generate(item, num_generations, sampling, generator) for item in inputs]
-        longest = max(ids.shape[1] for ids, _ in parts)
-        ids = [pad(ids, (0, longest - ids.shape[1]), value=self.encoder.padding) for ids, _ in parts]
-        logs = [pad(logs, (0, longest - logs.shape[1])) for _, logs in parts]
-        return torch.cat(ids), torch.cat(logs)
+        return joined(parts, self.encoder.padding)
 
     def _generate(
         self, inputs: PromptInputs, count: int, sampling: Sampling, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Ids and log-probs ``[G, c]`` of one prompt's completions."""
+        """Return ids and log-probs ``[G, c]`` of one prompt's completions."""
         length = inputs["input_ids"].shape[1]
         device = inputs["input_ids"].device
         drawing = Drawing(Picker(sampling, self.never_sampled, count, generator, device))
@@ -119,7 +117,7 @@ class PlainPolicy(VideoPolicy):
         return ids, logprobs.masked_fill(ends.cumsum(1) - ends > 0, 0.0)
 
     def _costs(self, groups: RolloutGroups) -> tuple[list[int], list[list[int]]]:
-        """A completion costs its prompt as well."""
+        """Return a completion costs its prompt as well."""
         prompts = [item["input_ids"].shape[1] for item in groups.inputs]
         rows = groups.lengths.tolist()
         return [0] * len(prompts), [
@@ -158,7 +156,7 @@ class PlainPolicy(VideoPolicy):
         )
 
     def _forward(self, inputs: PromptInputs, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """One prompt with each of its completions behind it.
+        """Return one prompt with each of its completions behind it.
 
         Args:
             inputs: the prompt.
@@ -206,7 +204,7 @@ class Drawing(LogitsProcessor):
         self.logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Scores ``[G, V]`` of which the token drawn has the only finite one."""
+        """Return scores ``[G, V]`` of which the token drawn has the only finite one."""
         drawn, logs = self.pick(scores, torch.arange(len(scores), device=scores.device))
         self.logprobs.append(logs)
         only: Any = torch.full_like(scores, -torch.inf).scatter(1, drawn[:, None], 0.0)
@@ -214,7 +212,7 @@ class Drawing(LogitsProcessor):
 
 
 def repeated(inputs: PromptInputs, count: int) -> PromptInputs:
-    """One prompt's inputs ``count`` times, one behind the other.
+    """Return one prompt's inputs ``count`` times, one behind the other.
 
     Right for what has a row for each prompt, and as well for what has one for each video, frame or patch:
     these are told apart by their order alone.
@@ -226,7 +224,7 @@ def repeated(inputs: PromptInputs, count: int) -> PromptInputs:
 
 
 def followed_by(inputs: PromptInputs, ids: Tensor) -> PromptInputs:
-    """Prompts with tokens behind them.
+    """Return prompts with tokens behind them.
 
     Args:
         inputs: N prompts; what has a value for each of their tokens, such as token types, goes on with zeros,
@@ -244,7 +242,7 @@ def followed_by(inputs: PromptInputs, ids: Tensor) -> PromptInputs:
 
 
 def left_padded(prompts: list[Tensor], expected: int) -> Tensor | None:
-    """``[P, L, D]`` out of P tensors ``[l, D]``; None where some are missing."""
+    """Return ``[P, L, D]`` out of P tensors ``[l, D]``; None where some are missing."""
     if len(prompts) < expected:
         return None
     return nn.utils.rnn.pad_sequence([prompt.flip(0) for prompt in prompts], batch_first=True).flip(1)

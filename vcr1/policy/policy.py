@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from vcr1.errors import UserError
-from vcr1.policy.attention.flex import KERNELS, takes_flex
+from vcr1.policy.attention.flex import takes_flex
+from vcr1.policy.attention.forms import SPLIT_FROM, check_forms
 from vcr1.policy.attention.grouped import take_layouts
 from vcr1.policy.attention.packing import forward_packed, pack_dense, pack_split
-from vcr1.policy.budget import Pass, extremes, plan_passes
+from vcr1.policy.budget import chosen_tokens, extremes, plan_passes
 from vcr1.policy.features.cache import FeatureCache
-from vcr1.policy.generation.rollout import SpecialTokens, decode
+from vcr1.policy.generation.groups import completed_groups, joined, taught_groups
+from vcr1.policy.generation.rollout import SpecialTokens, sample_completions
 from vcr1.policy.generation.sampling import Sampling
 from vcr1.policy.memory import halved, shares
 from vcr1.policy.prompts.encoding import PromptEncoder
@@ -30,10 +30,6 @@ from vcr1.policy.weights.lora import is_adapted
 from vcr1.policy.weights.saving import gathered_copy, save_folder
 from vcr1.policy.weights.sharding import Sharding, is_sharded
 from vcr1.records import PromptInputs, RolloutGroups, to_device
-
-ATTENTION_FORMS = ("auto", "dense", "split")
-SPLIT_FROM = 512
-"""Tokens of a row, prompt and completions, from which on the split form is the faster one."""
 
 
 class VideoPolicy(nn.Module):
@@ -72,14 +68,7 @@ class VideoPolicy(nn.Module):
         tree_attention: str = "auto",
     ) -> None:
         super().__init__()
-        if attention_form not in ATTENTION_FORMS:
-            raise UserError(
-                f"model.attention_form={attention_form}; choose from {', '.join(ATTENTION_FORMS)}"
-            )
-        if tree_attention not in KERNELS:
-            raise UserError(f"model.tree_attention={tree_attention}; choose from {', '.join(KERNELS)}")
-        if max_tokens is not None and max_tokens < 1:
-            raise UserError(f"model.max_tokens={max_tokens}: a number of tokens, or null for no limit")
+        check_forms(attention_form, tree_attention, max_tokens)
         self.model: Any = model
         self.encoder = encoder
         self.attention_form = attention_form
@@ -99,22 +88,18 @@ class VideoPolicy(nn.Module):
 
     @property
     def special_tokens(self) -> SpecialTokens:
-        """The ids that decoding ends with, fills up with, and never draws."""
+        """Return the ids that decoding ends with, fills up with, and never draws."""
         return SpecialTokens(self.encoder.stops, self.encoder.padding, self.never_sampled)
 
     @property
     def is_adapted(self) -> bool:
-        """True where adapters are trained in the place of the weights."""
+        """Return True where adapters are trained in the place of the weights."""
         return is_adapted(self.model)
 
     @property
-    def _tower(self) -> nn.Module:
-        return self.encoder.family.tower(self.model)
-
-    @property
     def vision_is_frozen(self) -> bool:
-        """True where no parameter of the vision tower is trained."""
-        return not any(parameter.requires_grad for parameter in self._tower.parameters())
+        """Return whether no parameter of the vision tower is trained."""
+        return not any(p.requires_grad for p in self.encoder.family.tower(self.model).parameters())
 
     def vision(self, inputs: list[PromptInputs]) -> list[Tensor | None]:
         """Encode the prompts' videos; see :func:`~vcr1.policy.prompts.layout.video_features`."""
@@ -122,8 +107,7 @@ class VideoPolicy(nn.Module):
             return self.feature_cache.features(self.model, inputs)
         if self.sharding is None or any("video_grid_thw" in item for item in inputs):
             return video_features(self.model, inputs)
-        # Other ranks may have videos, and none can compute a block alone. No token of the stand-in's is used,
-        # but its tower is part of the graph.
+        # Other ranks may have videos, and none can compute a block alone: the tower joins in, unused.
         (feature,) = video_features(self.model, self.dummy_inputs())
         assert feature is not None
         return [feature[:0].clone()] * len(inputs)
@@ -146,10 +130,17 @@ class VideoPolicy(nn.Module):
             sampling: decoding parameters.
             generator: source of randomness, the global one where None.
         """
-        settings = (inputs, features, num_generations, sampling, generator)
+
+        def decoded() -> tuple[Tensor, Tensor]:
+            parts = [
+                self._decode(inputs[prompts], features[prompts], count, sampling, generator)
+                for prompts, count in shares(len(inputs), num_generations, self.max_rows)
+            ]
+            return joined(parts, self.encoder.padding)
+
         with self.evaluating(), nullcontext() if self.sharding is None else self.sharding.gathered():
             try:
-                ids, logprobs = self._decode_in_parts(*settings)
+                ids, logprobs = decoded()
             except torch.OutOfMemoryError:
                 if self.sharding is not None:  # the other ranks would wait for ever
                     raise
@@ -157,25 +148,8 @@ class VideoPolicy(nn.Module):
             if ids is None:
                 rows = len(inputs) * num_generations
                 self.max_rows = halved(min(rows, self.max_rows or rows), 1, "completions decoded at once")
-                ids, logprobs = self._decode_in_parts(*settings)
-        return self.groups_of(inputs, num_generations, ids, logprobs)
-
-    def _decode_in_parts(
-        self,
-        inputs: list[PromptInputs],
-        features: list[Tensor | None],
-        num_generations: int,
-        sampling: Sampling,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Ids and log-probs ``[P·G, C]``, no more than ``max_rows`` of them at once."""
-        parts = [
-            self._decode(inputs[prompts], features[prompts], count, sampling, generator)
-            for prompts, count in shares(len(inputs), num_generations, self.max_rows)
-        ]
-        width = max(ids.shape[1] for ids, _ in parts)
-        ids = [pad(ids, (0, width - ids.shape[1]), value=self.encoder.padding) for ids, _ in parts]
-        return torch.cat(ids), torch.cat([pad(logs, (0, width - logs.shape[1])) for _, logs in parts])
+                ids, logprobs = decoded()
+        return completed_groups(self.encoder, inputs, num_generations, ids, logprobs)
 
     def _decode(
         self,
@@ -185,11 +159,11 @@ class VideoPolicy(nn.Module):
         sampling: Sampling,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
-        """Ids and log-probs ``[P·G, C]`` of sampled completions."""
+        """Return ids and log-probs ``[P·G, C]`` of sampled completions."""
         layout = layout_prompts(self.model, inputs, features)
         sharding = self.sharding
         lockstep = None if sharding is None or sharding.gathers else sharding.max_over_ranks
-        return decode(
+        return sample_completions(
             self.model,
             layout,
             num_generations,
@@ -244,14 +218,8 @@ class VideoPolicy(nn.Module):
         count = len(passes) if self.sharding is None else self.sharding.max_over_ranks(len(passes))
         if count == 1:
             return self._score(groups, features, temperature, flex)
-        # A rank with fewer passes than another computes empty ones along.
-        passes += [Pass({0: []})] * (count - len(passes))
         parts = []
-        for members in (one.members for one in passes):
-            rows = list(members)
-            chosen = torch.zeros_like(groups.completion_mask[rows])
-            for row, numbers in enumerate(members.values()):
-                chosen[row, numbers] = groups.completion_mask[rows[row], numbers]
+        for rows, chosen in chosen_tokens(passes, count, groups.completion_mask):
             own = [features[row] for row in rows]
             # What a pass keeps for its backward is computed again there: one pass is in memory at a time.
             part = checkpoint(
@@ -261,7 +229,7 @@ class VideoPolicy(nn.Module):
         return gather_scores(len(groups.inputs), parts)
 
     def _costs(self, groups: RolloutGroups) -> tuple[list[int], list[list[int]]]:
-        """Tokens that a pass computes for each of P prompts, and for each of their G completions."""
+        """Return tokens that a pass computes for each of P prompts, and for each of their G completions."""
         return [item["input_ids"].shape[1] for item in groups.inputs], groups.lengths.tolist()
 
     def _score(
@@ -289,55 +257,23 @@ class VideoPolicy(nn.Module):
         return token_scores(self.model.lm_head, packed, hidden, ids, mask, temperature or 1.0)
 
     def _splits(self, layout: PromptLayout, completion_tokens: int) -> bool:
-        """Whether prompts with so many tokens of completions behind them are laid out in the split form."""
+        """Return whether prompts with this many completion tokens take the split form."""
         if self.attention_form == "auto":
             return layout.embeds.shape[1] + completion_tokens >= SPLIT_FROM
         return self.attention_form == "split"
 
     def teacher_groups(self, inputs: list[PromptInputs], answers: list[str]) -> RolloutGroups:
-        """Given answers in the shape of a rollout with G = 1, for supervised fine-tuning."""
-        rows = [torch.tensor(self.encoder.completion_ids(answer)) for answer in answers]
-        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.encoder.padding)
-        ids = ids.to(inputs[0]["input_ids"].device)
-        return self.groups_of(inputs, 1, ids, torch.zeros(ids.shape, dtype=torch.float32, device=ids.device))
+        """Return given answers in the shape of a rollout with G = 1, for supervised fine-tuning."""
+        return taught_groups(self.encoder, inputs, answers)
 
     def dummy_inputs(self, video: bool = True) -> list[PromptInputs]:
-        """The smallest prompt: what a rank computes that has nothing to compute, see `sharding`."""
+        """Return the smallest prompt: what a rank computes that has nothing to compute, see `sharding`."""
         return [to_device(self.encoder.smallest(video), next(self.model.buffers()).device)]
 
-    def groups_of(
-        self, inputs: list[PromptInputs], num_generations: int, ids: Tensor, logprobs: Tensor
-    ) -> RolloutGroups:
-        """Decoded completions as records.
-
-        Args:
-            inputs: P prompt inputs.
-            num_generations: G.
-            ids: ``[P·G, C]``, padded after their end-of-turn.
-            logprobs: ``[P·G, C]`` of the sampler.
-        """
-        ends = self.encoder.ends(ids).long()
-        mask = (ends.cumsum(1) - ends) == 0
-        texts = [self.encoder.decode(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]
-        shape = (len(inputs), num_generations, ids.shape[1])
-        return RolloutGroups(
-            inputs=inputs,
-            completion_ids=ids.view(shape),
-            completion_mask=mask.view(shape),
-            logprobs=logprobs.view(shape),
-            truncated=(ends.sum(1) == 0).view(shape[:2]),
-            texts=[texts[i : i + num_generations] for i in range(0, len(texts), num_generations)],
-        )
-
     def frozen_copy(self) -> VideoPolicy:
-        """The policy as it is now, without gradients: the reference."""
-        reference = type(self)(
-            copy.deepcopy(self.model),
-            self.encoder,
-            self.attention_form,
-            self.max_tokens,
-            tree_attention=self.tree_attention,
-        )
+        """Return the policy as it is now, without gradients: the reference."""
+        model, forms = copy.deepcopy(self.model), (self.attention_form, self.max_tokens)
+        reference = type(self)(model, self.encoder, *forms, tree_attention=self.tree_attention)
         return reference.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:

@@ -37,7 +37,7 @@ class AdaptersOff:
 
     @torch.no_grad()
     def vision(self, inputs: list[PromptInputs]) -> list[Tensor | None]:
-        """The base's video features."""
+        """Return the base's video features."""
         with adapters_off(self.policy), self.policy.evaluating():
             return self.policy.vision(inputs)
 
@@ -45,13 +45,13 @@ class AdaptersOff:
     def logprobs(
         self, groups: RolloutGroups, features: list[Tensor | None], temperature: float = 1.0
     ) -> TokenScores:
-        """The base's scores."""
+        """Return the base's scores."""
         with adapters_off(self.policy), self.policy.evaluating():
             return self.policy.logprobs(groups, features, temperature)
 
 
 def reference_of(policy: VideoPolicy) -> VideoPolicy | AdaptersOff:
-    """The policy as it is now, to be compared with later; a policy with adapters has to be fresh.
+    """Return the policy as it is now, to be compared with later; a policy with adapters has to be fresh.
 
     Returns:
         A frozen copy; with adapters the base, which is what fresh adapters compute.

@@ -17,7 +17,7 @@ HEAD_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """What a model says of completions that exist already.
+    """Log-probs and entropies of given completions under a model.
 
     Attributes:
         logprobs: ``[P, G, C]`` log-probability of each completion token; 0 at padding. Float32, or float64
@@ -65,7 +65,7 @@ def token_scores(
 
 
 def gather_scores(num_prompts: int, parts: list[tuple[list[int], TokenScores]]) -> TokenScores:
-    """The scores of P groups out of several passes.
+    """Return the scores of P groups out of several passes.
 
     Args:
         num_prompts: P.

@@ -27,7 +27,7 @@ NO_QUESTIONS = ("no_spans", "repeated_id", "never_visible")
 
 
 class Purpose(Enum):
-    """What annotations are read for. It decides about dirty truth and about rows without a usable video.
+    """Purpose of reading annotations: it decides about dirty truth and rows without a usable video.
 
     Attributes:
         TRAINING: spans and boxes are mended or dropped, rows without a video are dropped; all is counted.
@@ -56,17 +56,17 @@ def reading_for(purpose: Purpose) -> Iterator[None]:
 
 
 def purpose() -> Purpose:
-    """What annotations are read for here."""
+    """Return what annotations are read for here."""
     return _PURPOSE.get()
 
 
 def keeps_truth() -> bool:
-    """Whether the truth stays as the file has it; else what is dirty in it is mended or dropped."""
+    """Return whether the truth stays as the file has it; else what is dirty in it is mended or dropped."""
     return _PURPOSE.get() is not Purpose.TRAINING
 
 
 def keeps_missing() -> bool:
-    """Whether rows with a missing video are samples here, which count as failures."""
+    """Return whether rows with a missing video are samples here, which count as failures."""
     return _PURPOSE.get() in (Purpose.EVALUATION, Purpose.SCORING)
 
 
@@ -109,7 +109,7 @@ class Annotations:
 
     @property
     def without_video(self) -> list[str]:
-        """Names of the rows that were left out for want of a video that can be read."""
+        """Return names of the rows that were left out for want of a video that can be read."""
         return [one.row for one in self.left_out if one.reason in VIDEO_REASONS]
 
     def drop(self, reason: str, row: str, category: str | None = None, detail: str = "") -> None:
@@ -147,7 +147,7 @@ class Annotations:
         return text if example is None else f"{text}; for example {example.row}: {example.detail}"
 
     def checked(self) -> Annotations:
-        """The annotations themselves where they hold samples.
+        """Return the annotations themselves where they hold samples.
 
         Raises:
             UserError: nothing usable is left.
@@ -158,7 +158,7 @@ class Annotations:
 
 
 def concatenate(parts: Sequence[Annotations], seed: int | None = None) -> Annotations:
-    """Several annotations as one, part after part; ``data.loader.shuffle=false`` trains in that order.
+    """Return several annotations as one, part after part; ``data.loader.shuffle=false`` trains in that order.
 
     Args:
         parts: in their order; equal ones are passes over the same samples.
@@ -178,7 +178,7 @@ def concatenate(parts: Sequence[Annotations], seed: int | None = None) -> Annota
 def mend_interval(
     start: float, end: float, duration: float | None, annotations: Annotations
 ) -> Interval | None:
-    """The rule for dirty spans; counts what it does in ``annotations``.
+    """Return the rule for dirty spans; counts what it does in ``annotations``.
 
     For training, that of `clamp_interval`. Where the truth stays the file's (`keeps_truth`), the span is
     returned as it is, and what is odd about it is counted as noticed; only an end that is no finite number
@@ -211,7 +211,7 @@ def mend_interval(
 def clamp_interval(
     start: float, end: float, duration: float | None, annotations: Annotations, anyhow: bool = False
 ) -> Interval | None:
-    """The part of a span that lies in the video, or None; counted in ``annotations``.
+    """Return the part of a span that lies in the video, or None; counted in ``annotations``.
 
     1. A duration that is not positive, an end that is no finite number, or ``start >= end``: dropped.
     2. A span that lies outside ``[0, duration]``: dropped.
@@ -241,7 +241,7 @@ def clamp_interval(
 
 
 def _finite(start: float, end: float) -> tuple[float, float] | None:
-    """Two ends as floats; None where one is no finite number."""
+    """Return two ends as floats; None where one is no finite number."""
     try:
         start, end = float(start), float(end)
     except (TypeError, ValueError, OverflowError):

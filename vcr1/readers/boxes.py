@@ -18,7 +18,7 @@ FARTHEST = 2.0
 def corners_of(
     rectangles: Sequence[Sequence[float]], width: float, height: float
 ) -> list[tuple[float, float, float, float]]:
-    """Corners as fractions of the frame, of ``x, y, w, h`` in pixels; sizes are in pixels."""
+    """Return corners as fractions of the frame, of ``x, y, w, h`` in pixels; sizes are in pixels."""
     return [(x / width, y / height, (x + w) / width, (y + h) / height) for x, y, w, h in rectangles]
 
 
@@ -28,7 +28,7 @@ def mend_boxes(
     visible: Sequence[bool] = (),
     written: bool = True,
 ) -> Tracklet | None:
-    """Boxes of corners ``x0, y0, x1, y1`` in fractions of the frame, or None; counted in ``attempt``.
+    """Return boxes of corners ``x0, y0, x1, y1`` in fractions of the frame, or None; counted in ``attempt``.
 
     1. A coordinate beyond `FARTHEST`, where fractions are written, counts pixels: the row is dropped,
        whatever it is read for.
@@ -65,7 +65,7 @@ def mend_boxes(
 
 
 def _box(x0: float, y0: float, x1: float, y1: float) -> tuple[Box, str | None]:
-    """A box, and what makes it unusable, if anything."""
+    """Return a box, and what makes it unusable, if anything."""
     if not all(map(math.isfinite, (x0, y0, x1, y1))):
         return Box(0.0, 0.0, 0.0, 0.0), "not_a_box"
     if x1 < x0 or y1 < y0:

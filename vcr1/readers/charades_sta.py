@@ -58,7 +58,7 @@ def read_charades_sta(
 
 
 def _duration(reader: GuardedReader, path: str | None) -> float | None:
-    """Seconds of a video; None where it is missing or unreadable."""
+    """Return seconds of a video; None where it is missing or unreadable."""
     if path is None:
         return None
     try:

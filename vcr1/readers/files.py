@@ -11,7 +11,7 @@ from vcr1.errors import UserError
 
 
 def read_json(path: str | Path) -> Any:
-    """Content of a JSON file. One that holds a JSON object in each line is read as the list of them.
+    """Return content of a JSON file. One that holds a JSON object in each line is read as the list of them.
 
     Raises:
         UserError: names the file, and the line where it is broken.
@@ -35,7 +35,7 @@ def read_lines(path: str | Path) -> list[tuple[int, str]]:
 
 
 def read_text(path: str | Path) -> str:
-    """A text file's content, without the mark of byte order that some editors write.
+    """Return a text file's content, without the mark of byte order that some editors write.
 
     Raises:
         UserError: no such file, an empty one, or no UTF-8.
@@ -68,7 +68,7 @@ def _is_object(line: str) -> bool:
 
 
 def _line(path: str | Path, number: int, line: str) -> Any:
-    """The content of one line of JSON."""
+    """Return the content of one line of JSON."""
     place = f"{path}, line {number}"
     try:
         return json.loads(line, object_pairs_hook=lambda pairs: _unique(pairs, place))

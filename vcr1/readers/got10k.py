@@ -36,7 +36,7 @@ _LONGEST_LINE = 200  # characters that four numbers may take
 def read_got10k(
     folder: str, list_file: str | None = None, boxes: int = 8, fps: float = 10.0, limit: int | None = None
 ) -> Annotations:
-    """A split of GOT-10k: a folder with ``list.txt`` and a folder of frames per sequence.
+    """Return a split of GOT-10k: a folder with ``list.txt`` and a folder of frames per sequence.
 
     Beside its frames a sequence holds ``groundtruth.txt`` (a line ``x,y,w,h`` in pixels per frame), and it
     may hold ``absence.label`` (0 or 1 per frame, 1 where the object is absent) and ``meta_info.ini`` (class
@@ -136,7 +136,7 @@ def _check_arguments(boxes: int, fps: float) -> None:
 
 
 def _numbered(name: str, counts: Counter[str]) -> str:
-    """The name where it comes first, then ``name#2``, ``name#3``, passing over names already given."""
+    """Return the name where it comes first, then ``name#2``, ``name#3``, passing over names already given."""
     id_ = name
     while id_ in counts:
         counts[name] += 1
@@ -208,7 +208,7 @@ def _read_groundtruth(path: Path) -> list[Rectangle]:
 
 
 def _read_absence(path: Path) -> list[bool]:
-    """Whether the object is absent, per frame; empty without such a file."""
+    """Return whether the object is absent, per frame; empty without such a file."""
     lines = read_lines(path) if path.is_file() else []
     for number, line in lines:
         if line.strip() not in ("0", "1"):
@@ -232,7 +232,7 @@ def _read_meta(path: Path) -> Meta:
 
 
 def _stated(folder: Path, meta: Meta, key: str, grammar: re.Pattern[str]) -> list[float]:
-    """The numbers of a value; none where the key is missing."""
+    """Return the numbers of a value; none where the key is missing."""
     if key not in meta:
         return []
     number, value = meta[key]
@@ -243,7 +243,7 @@ def _stated(folder: Path, meta: Meta, key: str, grammar: re.Pattern[str]) -> lis
 
 
 def _size_of_first(folder: Path) -> list[float]:
-    """Width and height of the first frame in pixels; empty where it is no picture."""
+    """Return width and height of the first frame in pixels; empty where it is no picture."""
     try:
         height, width = picture_size(folder / list_frames(folder)[0])
     except VideoError:
@@ -252,7 +252,7 @@ def _size_of_first(folder: Path) -> list[float]:
 
 
 def _read_row(row: Any, where: str, form: str) -> tuple[str, str, list[Rectangle], Size | None]:
-    """Path, name of the object, boxes and, for pixels, size of the frame."""
+    """Return path, name of the object, boxes and, for pixels, size of the frame."""
     sides = ("width", "height") if form == "xywh_pixels" else ()
     try:
         path, name, gt = row["path"], row["object"], row["gt"]
@@ -274,7 +274,7 @@ def _read_row(row: Any, where: str, form: str) -> tuple[str, str, list[Rectangle
 def _find_video(
     folder: VideoFolder, name: str, boxes: int, fps: float
 ) -> tuple[VideoSource, float | None] | str:
-    """A row's video and its length in seconds where that is known; or why there is none."""
+    """Return a row's video and its length in seconds where that is known; or why there is none."""
     if (file := folder.find(name)) is not None:
         return VideoSource(file), None
     if (path := folder.find_frames(name)) is None:

@@ -160,7 +160,7 @@ def read_perception_test(annotations: str, videos: str, limit: int | None = None
 
 
 def _frames_duration(metadata: object) -> float | None:
-    """Seconds, of frames and their rate; None where they are not stated."""
+    """Return seconds, of frames and their rate; None where they are not stated."""
     if not isinstance(metadata, dict):
         return None
     frames, rate = metadata.get("num_frames"), metadata.get("frame_rate")
@@ -191,7 +191,7 @@ def _read_parquet(path: str, columns: list[str]) -> list[dict[str, Any]]:
 
 
 def option_texts(written: Sequence[str]) -> tuple[str, ...]:
-    """Options without their letters: ``A. text``, ``(A) text`` or ``A) text``.
+    """Return options without their letters: ``A. text``, ``(A) text`` or ``A) text``.
 
     Letters are taken off only where every option has its own, in order; what merely looks like one is text.
     """
@@ -235,7 +235,7 @@ def choose(
 
 
 def _meant(answer: str | int, written: Sequence[str], options: Sequence[str], letters: bool) -> set[int]:
-    """Every option, counted from 0, that an answer may mean."""
+    """Return every option, counted from 0, that an answer may mean."""
     if isinstance(answer, int):
         return {answer} & set(range(len(options)))
     text = answer.strip()

@@ -57,7 +57,7 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _VideoSpans:
-    """What the file of spans holds of one video: seconds, frames per second, question -> spans."""
+    """One video in the file of spans: seconds, frames per second, question -> spans."""
 
     duration: float | None
     fps: float | None
@@ -279,7 +279,7 @@ def _read_map(path: str) -> dict[str, str]:
 
 
 def _options(values: Any) -> tuple[str, ...]:
-    """Texts of options that begin with their letters, in order; 2 to 26."""
+    """Return texts of options that begin with their letters, in order; 2 to 26."""
     if not isinstance(values, list) or not 2 <= len(values) <= len(ascii_uppercase):
         raise ValueError("options are a list of 2 to 26 texts")
     for letter, text in zip(ascii_uppercase, values, strict=False):

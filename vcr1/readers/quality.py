@@ -67,7 +67,7 @@ def read_vidtab_quality(
 
 
 def split_instruction(place: str, instruction: str) -> tuple[str, tuple[str, ...]]:
-    """An instruction without its list of classes, and the classes; none where it has no such list.
+    """Return an instruction without its list of classes, and the classes; none where it has no such list.
 
     The list is of names in single or double quotes, without backslashes, parted by commas. It is read by this
     grammar alone and never evaluated.
@@ -96,7 +96,7 @@ def split_instruction(place: str, instruction: str) -> tuple[str, tuple[str, ...
 
 
 def class_names(place: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes, stripped: two or more that differ in more than case and whitespace.
+    """Return names of classes, stripped: two or more that differ in more than case and whitespace.
 
     Raises:
         UserError: they do not; ``place`` says where they stand.
@@ -109,12 +109,12 @@ def class_names(place: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _plain(name: str) -> str:
-    """A name without the difference of capitals and of whitespace."""
+    """Return a name without the difference of capitals and of whitespace."""
     return " ".join(name.lower().split())
 
 
 def _new_id(stem: str, taken: dict[str, int]) -> str:
-    """The stem, or where it is taken, the stem with the first free number from 2 on.
+    """Return the stem, or where it is taken, the stem with the first free number from 2 on.
 
     Args:
         stem: the name of the video.

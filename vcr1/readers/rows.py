@@ -28,7 +28,7 @@ def seconds_of(footage: Footage | None) -> float | None:
 
 
 def read_rows(path: str | Path) -> list[Any]:
-    """The rows of a JSON file that is a list.
+    """Return the rows of a JSON file that is a list.
 
     Raises:
         UserError: a missing or broken file, or one that holds no list.
@@ -53,7 +53,7 @@ def check_row(place: str, row: object, kinds: Mapping[str, type | UnionType]) ->
 
 
 def texts_of(place: str, row: Mapping[str, Any], field: str) -> list[str]:
-    """A field's list of texts, numbers written out.
+    """Return a field's list of texts, numbers written out.
 
     Raises:
         UserError: something in it is neither.
@@ -72,7 +72,7 @@ def find_footage(
     fps: object = None,
     duration: float | None = None,
 ) -> Footage | None:
-    """A sample's video; None where there is none, counted in ``attempt``.
+    """Return a sample's video; None where there is none, counted in ``attempt``.
 
     Args:
         folder: where it lies.
@@ -103,7 +103,7 @@ def find_footage(
 def _part(
     path: str, fps: float | None, start: float, end: object, duration: float | None, attempt: Annotations
 ) -> Footage | None:
-    """The footage from ``start`` to ``end`` seconds; see `find_footage`."""
+    """Return the footage from ``start`` to ``end`` seconds; see `find_footage`."""
     if end is None and duration is None:
         if 0 <= start < math.inf:
             return VideoSource(path, start, fps=fps), None
@@ -136,7 +136,7 @@ def _number(value: object) -> float:
 
 
 def check_ids(result: Annotations) -> Annotations:
-    """The annotations where they hold samples, each with an id of its own.
+    """Return the annotations where they hold samples, each with an id of its own.
 
     Raises:
         UserError: two samples have the same id, or nothing usable is left.
@@ -165,7 +165,7 @@ class Row:
     content: dict[str, Any]
 
     def fault(self, name: str, form: str) -> UserError:
-        """The error that a field is missing or has another form than ``form``."""
+        """Return the error that a field is missing or has another form than ``form``."""
         if name not in self.content:
             return UserError(f"{self.place}: needs the field {name!r}: {form}")
         return UserError(
@@ -173,21 +173,21 @@ class Row:
         )
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A text, stripped; ``default`` where it is left out, else the field is needed."""
+        """Return a text, stripped; ``default`` where it is left out, else the field is needed."""
         value = self.content.get(name, default)
         if not isinstance(value, str):
             raise self.fault(name, "a text")
         return value.strip()
 
     def texts(self, name: str) -> list[str]:
-        """A list of texts."""
+        """Return a list of texts."""
         value = self.content.get(name)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self.fault(name, "a list of texts")
         return value
 
     def number(self, name: str) -> float | None:
-        """A number, not necessarily a finite one; None where it is left out."""
+        """Return a number, not necessarily a finite one; None where it is left out."""
         if name not in self.content:
             return None
         if not _is_number(self.content[name]):
@@ -195,7 +195,7 @@ class Row:
         return as_float(self.content[name])
 
     def numbers(self, name: str, size: int, form: str) -> list[list[float]]:
-        """A list of lists of ``size`` numbers; ``form`` describes it in messages."""
+        """Return a list of lists of ``size`` numbers; ``form`` describes it in messages."""
         value = self.content.get(name)
         if not isinstance(value, list) or not value or not all(are_numbers(item, size) for item in value):
             raise self.fault(name, form)
@@ -235,7 +235,7 @@ def _contents(path: str, limit: int | None) -> Iterator[tuple[int, str, dict[str
 
 
 def _parse(place: str, line: str) -> Any:
-    """The content of a line."""
+    """Return the content of a line."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for name, count in Counter(name for name, _ in pairs).items():
@@ -255,7 +255,7 @@ def _parse(place: str, line: str) -> Any:
 
 
 def _object(place: str, content: Any) -> dict[str, Any]:
-    """An object without its nulls."""
+    """Return an object without its nulls."""
     if not isinstance(content, dict):
         raise UserError(f"{place}: expected an object {{...}}, found a {type(content).__name__}")
     return {name: value for name, value in content.items() if value is not None}
@@ -266,7 +266,7 @@ def _is_number(value: object) -> bool:
 
 
 def are_numbers(value: object, size: int) -> bool:
-    """Whether a value is a list of ``size`` numbers."""
+    """Return whether a value is a list of ``size`` numbers."""
     return isinstance(value, list) and len(value) == size and all(map(_is_number, value))
 
 

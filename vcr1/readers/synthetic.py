@@ -151,7 +151,7 @@ def ask_about(
     rng: random.Random,
     style: AskingStyle | None = None,
 ) -> list[Sample]:
-    """The samples of a task about one clip.
+    """Return the samples of a task about one clip.
 
     Args:
         spec: the clip.
@@ -172,7 +172,7 @@ def ask_about(
 
 
 def show_part(sample: Sample, seconds: tuple[float, float], draw: int, rng: random.Random) -> Sample:
-    """The same question about a part of the clip in which its event lies whole; times are the part's.
+    """Return the same question about a part of the clip in which its event lies whole; times are the part's.
 
     Args:
         sample: of grounding, about a whole clip.

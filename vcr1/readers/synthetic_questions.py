@@ -65,7 +65,7 @@ def _ask_where(spec: ClipSpec, rng: random.Random, style: AskingStyle) -> list[d
 
 
 def _widen(boxes: Tracklet, rng: random.Random, loosen: float) -> Tracklet:
-    """The boxes with some of their edges moved outwards, the same ones in all boxes."""
+    """Return the boxes with some of their edges moved outwards, the same ones in all boxes."""
     left, top, right, bottom = (rng.choice((0.0, loosen)) for _ in range(4))
     return tuple(clip_box(Box(box.x0 - left, box.y0 - top, box.x1 + right, box.y1 + bottom)) for box in boxes)
 
@@ -75,7 +75,7 @@ def _ordered(spec: ClipSpec) -> list[ShapeEvent]:
 
 
 def _first_or_last(spec: ClipSpec, rng: random.Random) -> tuple[str, ShapeEvent] | None:
-    """Which of a clip's events is asked about; None where they begin together."""
+    """Return which of a clip's events is asked about; None where they begin together."""
     events = _ordered(spec)
     if events[0].start == events[-1].start:
         return None
@@ -83,7 +83,7 @@ def _first_or_last(spec: ClipSpec, rng: random.Random) -> tuple[str, ShapeEvent]
 
 
 def _choose(right: str, others: list[str], rng: random.Random) -> tuple[dict[str, Any], str]:
-    """Options in a random order with the letter of the right one; and how one comes to it.
+    """Return options in a random order with the letter of the right one; and how one comes to it.
 
     What is seen is said first, then the options are gone through up to the one that says the same: so a tiny
     model can find the letter by copying.

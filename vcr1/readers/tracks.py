@@ -24,7 +24,7 @@ def sample_boxes(
     source: VideoSource,
     attempt: Annotations,
 ) -> list[Corners] | None:
-    """The boxes of the ``count`` frames that the task shows; None where they cannot be told, counted.
+    """Return the boxes of the ``count`` frames that the task shows; None where they cannot be told, counted.
 
     Without ``times``, as many boxes as frames are shown are taken as they are. As many as the video, or the
     part of it, has frames are one for each frame, and those of the shown frames are taken. Any other number
@@ -72,7 +72,7 @@ def _at(
     half: float,
     attempt: Annotations,
 ) -> list[Corners] | None:
-    """Boxes at the ``wanted`` times; ``half`` is half a frame in seconds."""
+    """Return boxes at the ``wanted`` times; ``half`` is half a frame in seconds."""
     if wanted[0] < times[0] - half or wanted[-1] > times[-1] + half:
         attempt.drop(
             "boxes_do_not_cover_the_video",
@@ -87,7 +87,7 @@ def _at(
 
 
 def _between(time: float, boxes: Sequence[Corners], times: Sequence[float]) -> Corners:
-    """The box at a time, on the straight line between its neighbours."""
+    """Return the box at a time, on the straight line between its neighbours."""
     after = min(max(bisect_right(times, time), 1), len(times) - 1)
     first, second = boxes[after - 1], boxes[after]
     share = min(max((time - times[after - 1]) / (times[after] - times[after - 1]), 0.0), 1.0)

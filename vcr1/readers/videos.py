@@ -56,13 +56,13 @@ class VideoFolder:
             raise UserError(f"video folder {folder} does not exist")
 
     def below(self, name: str) -> VideoFolder:
-        """The folder of this name in it, as a reader's setting gives it: there alone is looked."""
+        """Return the folder of this name in it, as a reader's setting gives it: there alone is looked."""
         other = copy(self)
         other.folder = self.folder / name
         return other
 
     def find(self, name: str) -> str | None:
-        """Path of the video file called ``name``; None where there is none.
+        """Return path of the video file called ``name``; None where there is none.
 
         Where missing videos are kept, the path that it would have; None still of a folder of frames.
 
@@ -83,11 +83,11 @@ class VideoFolder:
         return str(wanted)
 
     def find_frames(self, name: str) -> str | None:
-        """Path of the folder of frames called ``name``; None where there is none."""
+        """Return path of the folder of frames called ``name``; None where there is none."""
         return self._search(name, folders=True)
 
     def tried(self, name: str) -> str:
-        """A sentence about where a missing video was looked for."""
+        """Return a sentence about where a missing video was looked for."""
         paths = [str(path) for path in self._places(name)]
         more = f" and {len(paths) - _SHOWN} more places" if len(paths) > _SHOWN else ""
         listed = ", ".join(paths[:_SHOWN]) or str(self.folder)
@@ -108,13 +108,13 @@ class VideoFolder:
         return None
 
     def _places(self, name: str) -> Iterator[Path]:
-        """The name below the folder, with fewer and fewer of its own folders."""
+        """Yield the name below the folder, with fewer and fewer of its own folders."""
         parts = _parts(name)
         for first in range(len(parts)):
             yield self.folder.joinpath(*parts[first:])
 
     def _at(self, place: Path, folders: bool) -> str | None:
-        """What stands at a place, under the name as it is, with an ending, or in other capitals."""
+        """Return what stands at a place, under the name as it is, with an ending, or in other capitals."""
         names = [place.name] if folders else [place.name, *(place.name + end for end in self.extensions)]
         listing = self._listing(place.parent)
         exists = Path.is_dir if folders else Path.is_file
@@ -128,7 +128,7 @@ class VideoFolder:
         return None
 
     def _listing(self, folder: Path) -> dict[str, list[str]]:
-        """A folder's names by what they are in small letters; read once."""
+        """Return a folder's names by what they are in small letters; read once."""
         if folder not in self._listings:
             listing: dict[str, list[str]] = {}
             for one in os.listdir(folder) if folder.is_dir() else ():  # noqa: PTH208 - names, not paths
@@ -137,7 +137,7 @@ class VideoFolder:
         return self._listings[folder]
 
     def _claimed(self, path: str, name: str) -> str:
-        """The path, where no name of other folders has led there.
+        """Return the path, where no name of other folders has led there.
 
         Raises:
             UserError: one has.
@@ -157,16 +157,16 @@ class VideoFolder:
 
 
 def _parts(name: str) -> list[str]:
-    """A name's folders and its last part; what stands before the last ``..`` does not count."""
+    """Return a name's folders and its last part; what stands before the last ``..`` does not count."""
     parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
     return parts[len(parts) - parts[::-1].index("..") :] if ".." in parts else parts
 
 
 def _plain(name: str) -> str:
-    """A name without the difference of capitals, and of the two ways to write accents."""
+    """Return a name without the difference of capitals, and of the two ways to write accents."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _allowed(path: Path, folders: bool) -> bool:
-    """Whether an absolute path may be used as it stands."""
+    """Return whether an absolute path may be used as it stands."""
     return path.is_dir() if folders else path.is_file() and path.suffix.lower() in ENDINGS

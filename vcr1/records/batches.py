@@ -30,7 +30,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a task says of one completion.
+    """A task's scores of one completion.
 
     Attributes:
         sample_id: the sample that was asked.
@@ -53,7 +53,7 @@ class Judgement:
 
     @property
     def unjudged(self) -> bool:
-        """Whether the judge failed, so that the total says nothing about the completion."""
+        """Return whether the judge failed, so that the total says nothing about the completion."""
         return math.isnan(self.total)
 
 
@@ -79,11 +79,11 @@ class RolloutGroups:
 
     @property
     def lengths(self) -> Tensor:
-        """``[P, G]`` tokens per completion."""
+        """Return ``[P, G]`` tokens per completion."""
         return self.completion_mask.sum(-1)
 
     def part(self, rows: list[int]) -> RolloutGroups:
-        """The groups of some of the prompts."""
+        """Return the groups of some of the prompts."""
         return RolloutGroups(
             inputs=[self.inputs[row] for row in rows],
             completion_ids=self.completion_ids[rows],
@@ -109,16 +109,16 @@ class Scorer(Protocol):
 
     @property
     def reward_names(self) -> tuple[str, ...]:
-        """The reward parts, in order."""
+        """Return the reward parts, in order."""
 
     def judge(self, texts: Sequence[str], samples: Sequence[Sample]) -> Future[list[Judgement]]:
         """Begin to parse and score completions, a sample for each; never raises on model text."""
 
     def answer(self, sample: Sample) -> str:
-        """The completion that supervised fine-tuning shows the model."""
+        """Return the completion that supervised fine-tuning shows the model."""
 
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        """The data set's metrics over all judgements."""
+        """Return the data set's metrics over all judgements."""
 
 
 class Batch:
@@ -157,18 +157,18 @@ class Batch:
         return _unpickled, (self.task, self.samples, frames, clips, inputs, self.lost)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with its inputs on ``device``."""
+        """Return the batch with its inputs on ``device``."""
         inputs = [to_device(inputs, device) for inputs in self.inputs]
         return Batch(self.task, self.samples, self.clips, inputs, self.lost)
 
     def pin_memory(self) -> Batch:
-        """The batch with its inputs in page-locked memory (called by the DataLoader)."""
+        """Return the batch with its inputs in page-locked memory (called by the DataLoader)."""
         pinned = [{name: tensor.pin_memory() for name, tensor in inputs.items()} for inputs in self.inputs]
         return Batch(self.task, self.samples, self.clips, pinned, self.lost)
 
 
 def _portable(tensor: Tensor) -> Tensor | NDArray[Any]:
-    """A small tensor as an array, others as they are; numpy knows no bfloat16."""
+    """Return a small tensor as an array, others as they are; numpy knows no bfloat16."""
     is_small = tensor.device.type == "cpu" and tensor.nbytes < SMALL_BYTES
     return tensor.numpy() if is_small and tensor.dtype != torch.bfloat16 else tensor
 
@@ -181,7 +181,7 @@ def _unpickled(
     inputs: list[dict[str, Any]],
     lost: list[LostSample],
 ) -> Batch:
-    """The batch that was pickled."""
+    """Return the batch that was pickled."""
     return Batch(
         task,
         samples,

@@ -30,11 +30,11 @@ class Repeats:
 
     @property
     def cycle(self) -> int:
-        """Micro-batches from one block of fresh ones to the next."""
+        """Return micro-batches from one block of fresh ones to the next."""
         return self.updates * self.block
 
     def length(self, fresh: int) -> int:
-        """Micro-batches of an epoch that has ``fresh`` different ones.
+        """Return micro-batches of an epoch that has ``fresh`` different ones.
 
         With several updates, the last ones that do not fill an update are left for the next epoch, as an
         update could not repeat them alone.
@@ -57,7 +57,7 @@ class Repeats:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """What a sampler says instead of a micro-batch's keys: the one of ``block`` micro-batches ago, again.
+    """A sampler's entry for the micro-batch of ``block`` micro-batches ago, once more.
 
     Attributes:
         task: its task's name.

@@ -66,7 +66,7 @@ class Sample:
 
     @property
     def source(self) -> VideoSource:
-        """Where the frames come from."""
+        """Return where the frames come from."""
         return self.video if isinstance(self.video, VideoSource) else VideoSource(self.video)
 
 
@@ -90,16 +90,16 @@ class VideoClip:
 
     @property
     def source_fps(self) -> float:
-        """Mean frames per second of the source."""
+        """Return mean frames per second of the source."""
         return self.total_frames / self.duration
 
     @property
     def fps(self) -> float:
-        """Mean frames per second of the sampled frames."""
+        """Return mean frames per second of the sampled frames."""
         return len(self.indices) / self.duration
 
     def seconds_per_grid(self, temporal_patch: int) -> float:
-        """Seconds between two steps of the model's temporal grid (``second_per_grid_ts``)."""
+        """Return seconds between two steps of the model's temporal grid (``second_per_grid_ts``)."""
         return temporal_patch / self.fps
 
     def without_frames(self) -> VideoClip:
@@ -109,7 +109,7 @@ class VideoClip:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is asked; the video, where there is one, stands before the text."""
+    """A prompt: the texts that the model gets; a video stands before the user's text."""
 
     text: str
     system: str | None = None
@@ -129,5 +129,5 @@ class LostSample:
 
 
 def to_device(inputs: PromptInputs, device: torch.device) -> PromptInputs:
-    """The same inputs on another device."""
+    """Return the same inputs on another device."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}

@@ -27,7 +27,7 @@ class Interval:
 
     @property
     def length(self) -> float:
-        """Length in seconds."""
+        """Return length in seconds."""
         return self.end - self.start
 
 
@@ -56,7 +56,7 @@ class Box:
 
     @property
     def area(self) -> float:
-        """Area as a fraction of the frame."""
+        """Return area as a fraction of the frame."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
 
 

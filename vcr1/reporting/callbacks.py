@@ -29,12 +29,13 @@ class ProgressBar(TQDMProgressBar):
         self.shown = dict(shown)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """The chosen numbers, with the update that they belong to."""
+        """Return the chosen numbers, with the update that they belong to."""
         logged = trainer.callback_metrics
         numbers = {
             label: f"{float(logged[name]):.3f}" for label, name in self.shown.items() if name in logged
         }
-        return {"step": getattr(pl_module, "logged_update", trainer.global_step)} | numbers
+        log: Any = getattr(pl_module, "update_log", None)
+        return {"step": trainer.global_step if log is None else log.update} | numbers
 
 
 class HuggingFaceExport(Callback):

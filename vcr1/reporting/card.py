@@ -58,7 +58,7 @@ class Recipe:
 
 
 def recipe_of(cfg: DictConfig, base: str | None = None, git: Mapping[str, Any] | None = None) -> Recipe:
-    """What a card says of a run's config.
+    """Return what a card says of a run's config.
 
     Args:
         cfg: of a training run.
@@ -87,7 +87,7 @@ def recipe_of(cfg: DictConfig, base: str | None = None, git: Mapping[str, Any] |
 
 
 def base_of(cfg: DictConfig) -> str:
-    """Name of the model that a run begins with: its path, or what makes one without a path."""
+    """Return name of the model that a run begins with: its path, or what makes one without a path."""
     return str(cfg.model.get("path") or cfg.model.get("_target_"))
 
 
@@ -98,7 +98,7 @@ def model_card(
     adapter: bool = False,
     config: Any = None,
 ) -> str:
-    """The text of README.md.
+    """Return the text of README.md.
 
     Args:
         recipe: of the run.
@@ -126,7 +126,7 @@ def model_card(
 
 
 def _front_matter(recipe: Recipe, algorithm: str, adapter: bool) -> str:
-    """What the hub reads; a base that is a folder of this machine is nothing to it."""
+    """Return what the hub reads; a base that is a folder of this machine is nothing to it."""
     base: dict[str, Any] = {"base_model": recipe.base} if _on_hub(recipe.base) else {}
     if base:
         base["base_model_relation"] = "adapter" if adapter else "finetune"
@@ -193,7 +193,7 @@ def _positions(config: Any, adapter: bool) -> list[str]:
 
 
 def _facts(recipe: Recipe, algorithm: str, step: int | None) -> list[str]:
-    """A table of what matters most."""
+    """Return a table of what matters most."""
     settings = recipe.settings["algorithm"]
     weights = {
         name: ", ".join(f"{part} {weight}" for part, weight in parts.items())
@@ -217,7 +217,7 @@ def _facts(recipe: Recipe, algorithm: str, step: int | None) -> list[str]:
 
 
 def _results(report: Mapping[str, Any], step: int | None) -> list[str]:
-    """Metrics before and after, where the run measured them."""
+    """Return metrics before and after, where the run measured them."""
     before, after = report.get("before") or {}, report.get("after") or {}
     lines = []
     for task in dict.fromkeys([*before, *after]):
@@ -243,7 +243,7 @@ def _number(value: Any) -> str:
 
 
 def _plain(node: Any, place: str) -> dict[str, Any]:
-    """A node's values, references resolved."""
+    """Return a node's values, references resolved."""
     if not isinstance(node, DictConfig):
         return {}
     try:
@@ -254,7 +254,7 @@ def _plain(node: Any, place: str) -> dict[str, Any]:
 
 
 def _reader(source: Mapping[str, Any]) -> str:
-    """A reader and its files, without the folders that they are in."""
+    """Return a reader and its files, without the folders that they are in."""
     names = [
         Path(value).name for key, value in source.items() if isinstance(value, str) and key != "_target_"
     ]
@@ -262,7 +262,7 @@ def _reader(source: Mapping[str, Any]) -> str:
 
 
 def _on_hub(base: str) -> bool:
-    """Whether a base is a name on the hub, and not a folder."""
+    """Return whether a base is a name on the hub, and not a folder."""
     if base.count("/") != 1 or Path(base).exists():
         return False
     try:
@@ -273,5 +273,5 @@ def _on_hub(base: str) -> bool:
 
 
 def _short(base: str) -> str:
-    """A name on the hub as it is, of a folder the last part: where it lay is nobody's business."""
+    """Return a name on the hub as it is, of a folder the last part: where it lay is nobody's business."""
     return base if _on_hub(base) else Path(base).name

@@ -38,7 +38,7 @@ class MetricsTable(CSVLogger):
 
     @property
     def experiment(self) -> Any:
-        """What writes the table."""
+        """Return what writes the table."""
         if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
             self._fs.makedirs(self.root_dir, exist_ok=True)
             self._experiment = _TableWriter(log_dir=self.log_dir)
@@ -82,7 +82,7 @@ def _write_table(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, A
 def wandb_logger(
     folder: str, project: str, group: str | None = None, tags: Sequence[str] = (), mode: str = "auto"
 ) -> WandbLogger:
-    """A W&B logger whose run is named after the run's folder; a sweep's job after the sweep's, too.
+    """Return a W&B logger whose run is named after the run's folder; a sweep's job after the sweep's, too.
 
     The id of the W&B run is kept in the folder: what is logged into the same folder later goes on with it.
 
@@ -134,7 +134,7 @@ def _start(folder: str, project: str, group: str | None, tags: list[str], mode: 
 
 
 def _run_id(folder: Path) -> str:
-    """The id of the W&B run in a folder; a new one where it has none yet."""
+    """Return the id of the W&B run in a folder; a new one where it has none yet."""
     path = folder / WANDB_ID
     if not path.is_file():
         write_whole(path, secrets.token_hex(4))
@@ -142,12 +142,12 @@ def _run_id(folder: Path) -> str:
 
 
 def run_name(folder: Path) -> str:
-    """Name of the run in a folder; the folders of a sweep's jobs are plain numbers."""
+    """Return name of the run in a folder; the folders of a sweep's jobs are plain numbers."""
     return f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name
 
 
 def logged_in() -> bool:
-    """True where W&B finds a key without asking: in the environment or in the netrc file."""
+    """Return True where W&B finds a key without asking: in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     # W&B's own default has moved between its versions; a key for the old place still counts there.
@@ -162,7 +162,7 @@ def logged_in() -> bool:
 
 
 def git_state() -> dict[str, str | bool]:
-    """Commit of the working folder and whether it was changed since; empty outside a repository."""
+    """Return commit of the working folder and whether it was changed since; empty outside a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(("git", *arguments), capture_output=True, text=True, check=True).stdout.strip()

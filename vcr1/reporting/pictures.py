@@ -62,7 +62,7 @@ def timelines(entries: Sequence[TimelineEntry], path: Path) -> None:
     for axis, (draw, entry) in zip(axes[:, 0], rows, strict=True):
         draw(axis, entry)
     axes[-1, 0].set_xlabel("seconds")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _strip(axis: Axes, entry: TimelineEntry) -> None:
@@ -80,7 +80,7 @@ def _strip(axis: Axes, entry: TimelineEntry) -> None:
 
 
 def _line(text: str) -> str:
-    """Text from outside as a title: one line, and a dollar is a dollar."""
+    """Return text from outside as a title: one line, and a dollar is a dollar."""
     return " ".join(text.split())
 
 
@@ -115,7 +115,7 @@ def tracks(entries: Sequence[TrackEntry], path: Path) -> None:
     names = dict.fromkeys(name for entry in entries for name in entry.boxes)
     handles = [Line2D([], [], color=COLORS.get(name, "#888888"), label=name) for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _boxes(axis: Axes, entry: TrackEntry, frame: int) -> None:
@@ -167,17 +167,17 @@ def learning_curve(
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def column_of(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the rows that have the column."""
+    """Return steps and values of the rows that have the column."""
     pairs = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
     return [step for step, _ in pairs], [value for _, value in pairs]
 
 
 def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
-    """Exponential moving average, corrected for its start."""
+    """Return exponential moving average, corrected for its start."""
     smoothed, total, mass = [], 0.0, 0.0
     for value in values:
         total = weight * total + (1 - weight) * value
@@ -186,7 +186,7 @@ def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
     return smoothed
 
 
-def save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture whole or not at all, and let go of it."""
     with replacing(path) as scratch:
         figure.savefig(scratch, format="png", dpi=110)

@@ -47,7 +47,7 @@ class Evaluation:
 
 @dataclass(slots=True)
 class Report:
-    """What was measured around a training run.
+    """Hold the measurements around a training run.
 
     Attributes:
         before: the held-out samples before training.
@@ -65,19 +65,19 @@ class Report:
 
     @property
     def tasks(self) -> list[str]:
-        """Names of the tasks that were measured."""
+        """Return names of the tasks that were measured."""
         evaluations = (self.before, self.after, self.wrong_video)
         return list(dict.fromkeys(name for one in evaluations if one for name in one.scores))
 
     def rows(self, task: str) -> dict[str, Scores]:
-        """Lines of a task's table, in order."""
+        """Return lines of a task's table, in order."""
         measured = {"before": self.before, "after": self.after, "wrong video": self.wrong_video}
         rows = {name: one.scores[task] for name, one in measured.items() if one and task in one.scores}
         baselines = self.baselines.get(task, {})
         return rows | {name.replace("_", " "): scores for name, scores in baselines.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """Content of report.json; the metrics are by task."""
+        """Return content of report.json; the metrics are by task."""
         baselines = {name: dict(scores) for name, scores in self.baselines.items()}
         for name, scores in (self.wrong_video.scores if self.wrong_video else {}).items():
             baselines.setdefault(name, {})["wrong_video"] = scores
@@ -108,8 +108,10 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def evaluate(trainer: L.Trainer, module: PolicyModule, loaders: Any, name: str = "val") -> Evaluation:
-    """Greedy answers to all samples of the loaders, over all ranks; logged as ``name/task/...``."""
+def evaluate_held_out(
+    trainer: L.Trainer, module: PolicyModule, loaders: Any, name: str = "val"
+) -> Evaluation:
+    """Return greedy answers to all samples of the loaders, over all ranks; logged as ``name/task/...``."""
     module.evaluation = name
     module.judgements = {}  # loaders without samples would leave those of the evaluation before
     try:
@@ -120,7 +122,7 @@ def evaluate(trainer: L.Trainer, module: PolicyModule, loaders: Any, name: str =
 
 
 def baselines(data: MixtureDataModule, evaluation: Evaluation) -> dict[str, dict[str, Scores]]:
-    """What answers score that never look, on the samples that were answered; by task."""
+    """Return what answers score that never look, on the samples that were answered; by task."""
     found = {}
     for name, judgements in evaluation.judgements.items():
         part = data.parts[name]
@@ -141,7 +143,7 @@ def show_table(report: Report, console: Console | None = None) -> None:
 
 
 def _grid(task: str, measured: Mapping[str, Scores]) -> list[list[str]]:
-    """The cells of a task's table, the heading first: a line for each measurement.
+    """Return the cells of a task's table, the heading first: a line for each measurement.
 
     A task of many metrics has a line for each metric instead, so that the table fits a screen.
     """

@@ -9,7 +9,7 @@ from vcr1.records import Box, Interval
 
 
 def interval_iou(a: Interval, b: Interval) -> float:
-    """Intersection over union of two intervals, in 0..1.
+    """Return intersection over union of two intervals, in 0..1.
 
     Two intervals that overlap have their hull as union, so one division serves; where they do not,
     the answer is 0 whatever the union. It is 0, too, where the union has no length (the same instant
@@ -22,7 +22,7 @@ def interval_iou(a: Interval, b: Interval) -> float:
 
 
 def clip_interval(interval: Interval, duration: float) -> Interval | None:
-    """The part of an interval that lies in a video of ``duration`` seconds.
+    """Return the part of an interval that lies in a video of ``duration`` seconds.
 
     Returns:
         The clipped interval, or None where nothing with a length is left.
@@ -37,7 +37,7 @@ def clip_interval(interval: Interval, duration: float) -> Interval | None:
 
 
 def merge_intervals(intervals: Sequence[Interval]) -> list[Interval]:
-    """The union of intervals as disjoint intervals in order of time; those that touch become one."""
+    """Return the union of intervals as disjoint intervals in order of time; those that touch become one."""
     merged: list[Interval] = []
     for interval in sorted(intervals, key=lambda interval: (interval.start, interval.end)):
         if merged and interval.start <= merged[-1].end:
@@ -48,7 +48,7 @@ def merge_intervals(intervals: Sequence[Interval]) -> list[Interval]:
 
 
 def union_iou(a: Sequence[Interval], b: Sequence[Interval]) -> float:
-    """IoU of two sets of instants, each given as a union of intervals, in 0..1.
+    """Return IoU of two sets of instants, each given as a union of intervals, in 0..1.
 
     What is named twice counts once, and the order does not matter. As in `interval_iou`, the answer is 0
     where the union has no length; so it is where either side is empty.
@@ -69,12 +69,12 @@ def intersection_over_prediction(prediction: Sequence[Interval], truth: Sequence
 
 
 def _length(intervals: Sequence[Interval]) -> float:
-    """Length of a union of intervals in seconds."""
+    """Return length of a union of intervals in seconds."""
     return math.fsum(interval.length for interval in merge_intervals(intervals))
 
 
 def _shared_length(a: Sequence[Interval], b: Sequence[Interval]) -> float:
-    """Length in seconds of what two unions share, in one sweep over both."""
+    """Return length in seconds of what two unions share, in one sweep over both."""
     ours, theirs = merge_intervals(a), merge_intervals(b)
     pieces: list[float] = []
     i = j = 0
@@ -88,7 +88,7 @@ def _shared_length(a: Sequence[Interval], b: Sequence[Interval]) -> float:
 
 
 def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, in 0..1; 0 where they share no area."""
+    """Return intersection over union of two boxes, in 0..1; 0 where they share no area."""
     width = min(a.x1, b.x1) - max(a.x0, b.x0)
     height = min(a.y1, b.y1) - max(a.y0, b.y0)
     if width <= 0 or height <= 0:
@@ -111,7 +111,7 @@ def bound_box(box: Box) -> Box:
 
 
 def clip_box(box: Box) -> Box:
-    """The box with its corners moved into the frame.
+    """Return the box with its corners moved into the frame.
 
     A box outside the frame becomes one without area on the border, so that a track keeps its length.
     """

@@ -24,7 +24,7 @@ _BLOCK = 1 << 18
 
 
 def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean.
+    """Return arithmetic mean.
 
     Raises:
         ValueError: no values; a mean of nothing is no 0.
@@ -35,7 +35,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def recall_at(values: Sequence[float], threshold: float) -> float:
-    """Share of the values that reach the threshold (``>=``).
+    """Return share of the values that reach the threshold (``>=``).
 
     Raises:
         ValueError: no values.
@@ -78,7 +78,7 @@ def success_rate(per_sequence_ious: Sequence[Sequence[float]], threshold: float)
 
 
 def accuracy_by(values: Sequence[float], categories: Sequence[str]) -> dict[str, float]:
-    """Mean value per category, in the order of the categories' names; empty for no values.
+    """Return mean value per category, in the order of the categories' names; empty for no values.
 
     Raises:
         ValueError: values and categories of different number.
@@ -90,7 +90,7 @@ def accuracy_by(values: Sequence[float], categories: Sequence[str]) -> dict[str,
 
 
 def gqa_summary(correct: Sequence[float], ious: Sequence[float], iops: Sequence[float]) -> dict[str, float]:
-    """The metrics of NExT-GQA (arXiv 2309.01327) over samples of grounded question answering.
+    """Return the metrics of NExT-GQA (arXiv 2309.01327) over samples of grounded question answering.
 
     Shares count values at the threshold (``>=``), as the authors' code does. That code knows one predicted
     span and takes the best over the true ones, whereas `union_iou` and `intersection_over_prediction`
@@ -117,7 +117,7 @@ def gqa_summary(correct: Sequence[float], ious: Sequence[float], iops: Sequence[
 
 
 def best_constant(targets: Sequence[Interval], step: float = 0.5, limit: float | None = None) -> Interval:
-    """The one answer that earns the highest mean IoU over the targets, searched on a grid.
+    """Return the one answer that earns the highest mean IoU over the targets, searched on a grid.
 
     Candidates are all ``(i * step, j * step)`` with ``0 <= i < j``; of equals the earliest start, then
     the earliest end wins. numpy, because a real training set has 1e4 targets and 1e5 candidates.
@@ -145,7 +145,7 @@ def best_constant(targets: Sequence[Interval], step: float = 0.5, limit: float |
 def _total_ious(
     starts: NDArray[np.floating], ends: NDArray[np.floating], targets: Sequence[Interval]
 ) -> NDArray[np.float64]:
-    """Sum over the targets of their IoU with each candidate; candidates have a length.
+    """Return sum over the targets of their IoU with each candidate; candidates have a length.
 
     The formula is that of `interval_iou`, block by block so that memory stays bounded.
     """
@@ -165,7 +165,7 @@ def _total_ious(
 def constant_baselines(
     train: Sequence[tuple[float, Interval]], test: Sequence[tuple[float, Interval]]
 ) -> dict[str, list[float]]:
-    """IoU per test sample of answers that see no video, fitted on the training set.
+    """Return IoU per test sample of answers that see no video, fitted on the training set.
 
     Args:
         train: duration in seconds and target of each training sample.
@@ -193,7 +193,7 @@ def constant_baselines(
 
 
 def best_constant_box(targets: Sequence[Box], step: float = 0.1) -> Box:
-    """The one box that earns the highest mean IoU over the targets, searched on a grid of corners.
+    """Return the one box that earns the highest mean IoU over the targets, searched on a grid of corners.
 
     An even selection of `MOST_TARGETS` decides where there are many.
 
@@ -225,6 +225,6 @@ def best_constant_box(targets: Sequence[Box], step: float = 0.1) -> Box:
 def _overlap(
     spans: NDArray[np.floating], starts: NDArray[np.floating], ends: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """``[S, targets]``: length that each of S spans shares with each target, along one axis."""
+    """Return ``[S, targets]``: length that each of S spans shares with each target, along one axis."""
     shared = np.minimum(spans[:, 1:], ends) - np.maximum(spans[:, :1], starts)
     return np.maximum(shared, 0.0)

@@ -26,7 +26,7 @@ Reward = Callable[[Completion, Sample], float]
 
 
 def temporal_iou(completion: Completion, sample: Sample) -> float:
-    """IoU of the answered interval with the sample's target interval; 0 where none could be read."""
+    """Return IoU of the answered interval with the sample's target interval; 0 where none could be read."""
     if isinstance(completion.value, ParseFailure):
         return 0.0
     target: Interval = sample.target
@@ -45,13 +45,13 @@ def glue_iou(completion: Completion, sample: Sample) -> float:
 
 
 def letter_accuracy(completion: Completion, sample: Sample) -> float:
-    """1 where the letter of a `GroundedAnswer` is the target's, whatever its spans, otherwise 0."""
+    """Return 1 where the letter of a `GroundedAnswer` is the target's, whatever its spans, otherwise 0."""
     value: GroundedAnswer | ParseFailure = completion.value
     return float(not isinstance(value, ParseFailure) and value.letter == sample.target.letter)
 
 
 def event_recall(completion: Completion, sample: Sample) -> float:
-    """Share of the reference's events that a `JudgedCaption` tells; NaN where its judge failed.
+    """Return share of the reference's events that a `JudgedCaption` tells; NaN where its judge failed.
 
     The paper's caption reward. It is 0 where there is no caption.
     """
@@ -62,7 +62,7 @@ def event_recall(completion: Completion, sample: Sample) -> float:
 
 
 def mean_box_iou(completion: Completion, sample: Sample) -> float:
-    """Mean over the target's frames of the IoU of the answered box with the target's box.
+    """Return mean over the target's frames of the IoU of the answered box with the target's box.
 
     It is 0 where no tracklet could be read, or one of another length: its boxes stand for no known frames.
     """
@@ -75,12 +75,12 @@ def mean_box_iou(completion: Completion, sample: Sample) -> float:
 
 
 def accuracy(completion: Completion, sample: Sample) -> float:
-    """1 where the value equals the sample's target, such as a letter or a class, otherwise 0."""
+    """Return 1 where the value equals the sample's target, such as a letter or a class, otherwise 0."""
     return float(not isinstance(completion.value, ParseFailure) and completion.value == sample.target)
 
 
 def answer_format(completion: Completion, sample: Sample, *, think: bool = True) -> float:
-    """1 where the whole completion has the asked form, otherwise 0; see `has_answer_format`.
+    """Return 1 where the whole completion has the asked form, otherwise 0; see `has_answer_format`.
 
     Args:
         completion: only its text is read.

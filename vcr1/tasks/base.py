@@ -111,28 +111,28 @@ class Task(ABC):
 
     @property
     def reward_names(self) -> tuple[str, ...]:
-        """The reward parts, in order."""
+        """Return the reward parts, in order."""
         return tuple(self.rewards)
 
     @abstractmethod
     def prompt(self, sample: Sample) -> Prompt:
-        """The question in the task's own words."""
+        """Return the question in the task's own words."""
 
     @abstractmethod
     def parse(self, text: str, sample: Sample) -> Any | ParseFailure:
-        """The answer that a completion gives to a sample's question; never raises on model text."""
+        """Return the answer that a completion gives to a sample's question; never raises on model text."""
 
     @abstractmethod
     def answer(self, sample: Sample) -> str:
-        """The completion that supervised fine-tuning shows the model."""
+        """Return the completion that supervised fine-tuning shows the model."""
 
     @abstractmethod
     def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
-        """The sample's metrics, a value for each of ``metric_names``; a parse failure scores 0."""
+        """Return the sample's metrics, a value for each of ``metric_names``; a parse failure scores 0."""
 
     @abstractmethod
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        """The data set's metrics over all judgements."""
+        """Return the data set's metrics over all judgements."""
 
     def read_row(self, row: Row, footage: Footage | None, attempt: Annotations) -> Content | None:
         """Read a line of JSON; None where it is of no use, counted in ``attempt``.
@@ -164,7 +164,7 @@ class Task(ABC):
         return value.reason if isinstance(value, ParseFailure) else None
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
-        """What answers score on ``test`` that never look at the video; name -> the task's metrics."""
+        """Return what answers score on ``test`` that never look at the video; name -> the task's metrics."""
         return {}
 
     def probe(self) -> None:  # noqa: B027 - most tasks need nothing
@@ -175,7 +175,7 @@ class Task(ABC):
         """
 
     def category(self, sample: Sample) -> str | None:
-        """The group in which a sample is counted by itself, if any."""
+        """Return the group in which a sample is counted by itself, if any."""
         category = sample.extra.get("category")
         return None if category is None else str(category)
 
@@ -204,7 +204,7 @@ class Task(ABC):
         )
 
     def score(self, completion: Completion, sample: Sample) -> Judgement:
-        """Rewards and metrics of one completion."""
+        """Return rewards and metrics of one completion."""
         parts = {name: reward(completion, sample) for name, reward in self.rewards.items()}
         return Judgement(
             sample_id=sample.id,
@@ -218,19 +218,19 @@ class Task(ABC):
 
 
 def mean_of(judgements: Sequence[Judgement], metric: str) -> float:
-    """Mean of a metric over the samples that could be judged; NaN where none could."""
+    """Return mean of a metric over the samples that could be judged; NaN where none could."""
     values = [judgement.metrics[metric] for judgement in judgements]
     numbers = [value for value in values if not math.isnan(value)]
     return mean(numbers) if numbers else math.nan
 
 
 def format_share(judgements: Sequence[Judgement]) -> dict[str, float]:
-    """Share of well-formed answers."""
+    """Return share of well-formed answers."""
     return {"format": mean([judgement.rewards["format"] for judgement in judgements])}
 
 
 def accuracies(judgements: Sequence[Judgement]) -> dict[str, float]:
-    """``accuracy``, and where samples have categories, that of each as ``accuracy/category``."""
+    """Return ``accuracy``, and where samples have categories, that of each as ``accuracy/category``."""
     grouped = [judgement for judgement in judgements if judgement.category is not None]
     groups = accuracy_by(
         [judgement.metrics["accuracy"] for judgement in grouped],
@@ -241,5 +241,5 @@ def accuracies(judgements: Sequence[Judgement]) -> dict[str, float]:
 
 
 def most_frequent(answers: Sequence[Any]) -> Any:
-    """The answer that occurs most often; of equals the first."""
+    """Return the answer that occurs most often; of equals the first."""
     return Counter(answers).most_common(1)[0][0]

@@ -68,15 +68,15 @@ class CaptioningTask(Task):
         self.event_judge.probe()
 
     def prompt(self, sample: Sample) -> Prompt:
-        """The instruction, then the form of the answer."""
+        """Return the instruction, then the form of the answer."""
         return Prompt(f"{sample.query.strip()}\n{self.instruct(FORM)}")
 
     def parse(self, text: str, sample: Sample) -> str | ParseFailure:
-        """The words of the answer."""
+        """Return the words of the answer."""
         return parse_caption(text)
 
     def answer(self, sample: Sample) -> str:
-        """The reference caption; with ``think``, a sample's ``rationale`` stands before it."""
+        """Return the reference caption; with ``think``, a sample's ``rationale`` stands before it."""
         return self.reasoned(sample, f"<answer>{without_tags(sample.target.strip())}</answer>")
 
     def read_row(self, row: Row, footage: Footage | None, attempt: Annotations) -> Content | None:
@@ -103,14 +103,14 @@ class CaptioningTask(Task):
         return after(self.event_judge.begin(pairs), with_verdicts)
 
     def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
-        """Recall, precision and F1 of the events; NaN where the judge failed."""
+        """Return recall, precision and F1 of the events; NaN where the judge failed."""
         value: JudgedCaption | ParseFailure = completion.value
         recall = event_recall(completion, sample)
         precision = recall if isinstance(value, ParseFailure) else _precision(value)
         return {"event_recall": recall, "event_precision": precision, "event_f1": f1(recall, precision)}
 
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        """Mean recall, precision and F1 of the events, over the samples that could be judged.
+        """Return mean recall, precision and F1 of the events, over the samples that could be judged.
 
         Also the shares of well-formed answers, and of samples that the judge gave no verdict on.
         """
@@ -120,7 +120,7 @@ class CaptioningTask(Task):
         return scores | {"unjudged": sum(j.unjudged for j in judgements) / len(judgements)}
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
-        """The training set's most frequent caption."""
+        """Return the training set's most frequent caption."""
         caption = most_frequent([sample.target for sample in train])
         judgements = self.judge([f"<answer>{caption}</answer>"] * len(test), test).result()
         scores = self.summarise(judgements)
@@ -128,7 +128,7 @@ class CaptioningTask(Task):
 
 
 def _events(sample: Sample) -> tuple[str, ...] | None:
-    """The events of the reference, where the annotation lists them."""
+    """Return the events of the reference, where the annotation lists them."""
     events = sample.extra.get("events")
     return None if events is None else tuple(map(str, events))
 

@@ -41,7 +41,7 @@ class ChoiceTask(Task):
         super().__init__(parts, rewards=rewards, weights=weights, think=think)
 
     def answer(self, sample: Sample) -> str:
-        """The right choice; with ``think``, a sample's ``rationale`` stands before it."""
+        """Return the right choice; with ``think``, a sample's ``rationale`` stands before it."""
         return self.reasoned(sample, f"<answer>{sample.target}</answer>")
 
     def read_row(self, row: Row, footage: Footage | None, attempt: Annotations) -> Content | None:
@@ -49,15 +49,15 @@ class ChoiceTask(Task):
         return read_choice(row, attempt)
 
     def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
-        """1 where the choice is right."""
+        """Return 1 where the choice is right."""
         return {"accuracy": accuracy(completion, sample)}
 
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        """Accuracy, over all and per category, and the share of well-formed answers."""
+        """Return accuracy, over all and per category, and the share of well-formed answers."""
         return accuracies(judgements) | format_share(judgements)
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
-        """The choice that is right most often in the training set."""
+        """Return the choice that is right most often in the training set."""
         choice = most_frequent([sample.target for sample in train])
         return {"constant": {"accuracy": mean([float(sample.target == choice) for sample in test])}}
 
@@ -76,7 +76,7 @@ def read_choice(row: Row, attempt: Annotations) -> Content | None:
 
 
 def list_options(options: Sequence[str]) -> str:
-    """One line per option, ``(A) …``; at most 26.
+    """Return one line per option, ``(A) …``; at most 26.
 
     Raises:
         ValueError: more options than letters.
@@ -88,6 +88,6 @@ def list_options(options: Sequence[str]) -> str:
 
 
 def letters_of(samples: Sequence[Sample]) -> list[str]:
-    """The right letters."""
+    """Return the right letters."""
     targets = [sample.target for sample in samples]
     return [str(target.letter if isinstance(target, GroundedAnswer) else target) for target in targets]

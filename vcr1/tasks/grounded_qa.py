@@ -61,25 +61,25 @@ class GroundedQATask(Task):
         super().__init__(parts, rewards=rewards, weights=weights, think=think)
 
     def prompt(self, sample: Sample) -> Prompt:
-        """Question and options, then the form of the answer."""
+        """Return question and options, then the form of the answer."""
         return Prompt(f"{sample.query.strip()}\n{list_options(sample.options)}\n{self.instruct(FORM)}")
 
     def parse(self, text: str, sample: Sample) -> GroundedAnswer | ParseFailure:
-        """The letter of the answer and the spans of the glue block; a failure if both fail."""
+        """Return the letter of the answer and the spans of the glue block; a failure if both fail."""
         letter, intervals = parse_option(text, sample.options), parse_intervals(text)
         if isinstance(letter, ParseFailure) and isinstance(intervals, ParseFailure):
             return letter
         return GroundedAnswer(letter, intervals)
 
     def answer(self, sample: Sample) -> str:
-        """The right letter and the true spans; with ``think``, a ``rationale`` stands before them."""
+        """Return the right letter and the true spans; with ``think``, a ``rationale`` stands before them."""
         target: GroundedAnswer = sample.target
         assert not isinstance(target.intervals, ParseFailure)
         spans = format_intervals(target.intervals)
         return self.reasoned(sample, f"<answer>{target.letter}</answer><glue>{spans}</glue>")
 
     def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
-        """Accuracy of the letter, and three measures of the spans.
+        """Return accuracy of the letter, and three measures of the spans.
 
         ``iou`` and ``iop`` are the best over the true spans, by the rules of NExT-GQA's own evaluation
         (``code/TempGQA/eval_ground.py``): an instant inside a true span has an IoP of 1 there. ``union_iou``
@@ -96,7 +96,7 @@ class GroundedQATask(Task):
         }
 
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        """The metrics of NExT-GQA (arXiv 2309.01327), and accuracy per category.
+        """Return the metrics of NExT-GQA (arXiv 2309.01327), and accuracy per category.
 
         Also the share of well-formed answers, and ``mIoU(union)`` and ``Acc@GQA(union)``, for which all
         answered time is held against all true time.
@@ -136,7 +136,7 @@ class GroundedQATask(Task):
         return next((part.reason for part in parts if isinstance(part, ParseFailure)), None)
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
-        """The training set's most frequent letter, with the whole video as its span."""
+        """Return the training set's most frequent letter, with the whole video as its span."""
         return {"constant": self._constant(letters_of(train), test)}
 
     def _constant(self, letters: Sequence[str], test: Sequence[Sample]) -> dict[str, float]:
@@ -151,14 +151,14 @@ class GroundedQATask(Task):
 
 
 def _spans(value: GroundedAnswer | ParseFailure) -> tuple[Interval, ...]:
-    """The spans of an answer; none where they could not be read."""
+    """Return the spans of an answer; none where they could not be read."""
     if isinstance(value, ParseFailure) or isinstance(value.intervals, ParseFailure):
         return ()
     return value.intervals
 
 
 def _iou(answered: Sequence[Interval], span: Interval) -> float:
-    """IoU of one true span with an answer; of one answered span it is NExT-GQA's own."""
+    """Return IoU of one true span with an answer; of one answered span it is NExT-GQA's own."""
     return interval_iou(answered[0], span) if len(answered) == 1 else union_iou(answered, [span])
 
 

@@ -53,24 +53,24 @@ class GroundingTask(Task):
         super().__init__(parts, rewards=rewards, weights=weights, think=think)
 
     def prompt(self, sample: Sample) -> Prompt:
-        """Question, then the form of the answer."""
+        """Return question, then the form of the answer."""
         question = QUESTION.format(query=sample.query.strip().rstrip("."))
         return Prompt(f"{question}\n{self.instruct(FORM)}")
 
     def parse(self, text: str, sample: Sample) -> Interval | ParseFailure:
-        """The interval of the answer."""
+        """Return the interval of the answer."""
         return parse_interval(text)
 
     def answer(self, sample: Sample) -> str:
-        """The true interval; with ``think``, a sample's ``rationale`` stands before it."""
+        """Return the true interval; with ``think``, a sample's ``rationale`` stands before it."""
         return self.reasoned(sample, f"<answer>{format_interval(sample.target)}</answer>")
 
     def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
-        """Temporal IoU with the truth."""
+        """Return temporal IoU with the truth."""
         return {"iou": temporal_iou(completion, sample)}
 
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        """mIoU, R@0.3, R@0.5, R@0.7 and the share of well-formed answers, each in 0..1."""
+        """Return mIoU, R@0.3, R@0.5, R@0.7 and the share of well-formed answers, each in 0..1."""
         return summarise_iou([judgement.metrics["iou"] for judgement in judgements]) | format_share(
             judgements
         )
@@ -92,7 +92,7 @@ class GroundingTask(Task):
         return Interval(value.start + seconds, value.end + seconds) if isinstance(value, Interval) else value
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
-        """The best constant answer, and the best one for each duration, both fitted on ``train``."""
+        """Return the best constant answer, and the best one for each duration, both fitted on ``train``."""
 
         def pairs(samples: Sequence[Sample]) -> list[tuple[float, Interval]]:
             return [(sample.duration or 0.0, sample.target) for sample in samples]

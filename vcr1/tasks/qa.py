@@ -23,9 +23,9 @@ class QATask(ChoiceTask):
     failure_reasons = LETTER_FAILURES
 
     def prompt(self, sample: Sample) -> Prompt:
-        """Question and options, then the form of the answer."""
+        """Return question and options, then the form of the answer."""
         return Prompt(f"{sample.query.strip()}\n{list_options(sample.options)}\n{self.instruct(FORM)}")
 
     def parse(self, text: str, sample: Sample) -> str | ParseFailure:
-        """The letter that the answer names, itself or by the option's words."""
+        """Return the letter that the answer names, itself or by the option's words."""
         return parse_option(text, sample.options)

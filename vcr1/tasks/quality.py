@@ -24,7 +24,7 @@ class QualityTask(ChoiceTask):
     failure_reasons = CLASS_FAILURES
 
     def prompt(self, sample: Sample) -> Prompt:
-        """Question, then the names to choose from."""
+        """Return question, then the names to choose from."""
         form = FORM.format(classes=", ".join(sample.options))
         return Prompt(f"{sample.query.strip()}\n{self.instruct(form)}")
 
@@ -38,7 +38,7 @@ class QualityTask(ChoiceTask):
         return None
 
     def parse(self, text: str, sample: Sample) -> str | ParseFailure:
-        """The class that the answer names."""
+        """Return the class that the answer names."""
         return parse_class(text, sample.options)
 
     def category(self, sample: Sample) -> str:

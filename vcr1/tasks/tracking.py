@@ -81,7 +81,7 @@ class TrackingTask(Task):
         self.decimals = decimals
 
     def prompt(self, sample: Sample) -> Prompt:
-        """The object and its first box, then the form of the answer."""
+        """Return the object and its first box, then the form of the answer."""
         box = format_boxes((_first_box(sample),), self.decimals)[1:-1]
         question = QUESTION.format(count=self.frames, object=sample.query.strip().rstrip("."), box=box)
         example = format_boxes(EXAMPLE, self.decimals)[:-1] + ", ...]"
@@ -89,11 +89,11 @@ class TrackingTask(Task):
         return Prompt(f"{question}\n{self.instruct(form)}")
 
     def parse(self, text: str, sample: Sample) -> Tracklet | ParseFailure:
-        """The boxes of the answer, as many as were asked for."""
+        """Return the boxes of the answer, as many as were asked for."""
         return parse_boxes(text, self.frames)
 
     def answer(self, sample: Sample) -> str:
-        """The true boxes; with ``think``, a sample's ``rationale`` stands before them."""
+        """Return the true boxes; with ``think``, a sample's ``rationale`` stands before them."""
         return self.reasoned(sample, f"<answer>{format_boxes(sample.target, self.decimals)}</answer>")
 
     def measure(self, completion: Completion, sample: Sample) -> dict[str, float]:
@@ -118,7 +118,7 @@ class TrackingTask(Task):
         }
 
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        """Metrics of GOT-10k and of the paper, and the share of well-formed answers.
+        """Return metrics of GOT-10k and of the paper, and the share of well-formed answers.
 
         AO, SR@0.5 and SR@0.75 (arXiv 1810.11981) leave the given first box out; mIoU, R@0.5 and R@0.7 are of
         the mean over all boxes (arXiv 2504.06958).
@@ -144,7 +144,7 @@ class TrackingTask(Task):
         return () if isinstance(value, ParseFailure) else tuple(value or ())
 
     def baselines(self, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, dict[str, float]]:
-        """The given first box everywhere; and the one box that fits the training boxes best."""
+        """Return the given first box everywhere; and the one box that fits the training boxes best."""
         constant = best_constant_box([box for sample in train for box in sample.target])
         answers = {
             "first_box": [
@@ -155,13 +155,13 @@ class TrackingTask(Task):
         return {name: self._scores(tracklets, test) for name, tracklets in answers.items()}
 
     def _scores(self, tracklets: Sequence[Tracklet], samples: Sequence[Sample]) -> dict[str, float]:
-        """The metrics of given tracklets; their form is no matter here."""
+        """Return the metrics of given tracklets; their form is no matter here."""
         pairs = zip(tracklets, samples, strict=True)
         scores = self.summarise([self.score(Completion("", boxes), sample) for boxes, sample in pairs])
         return {name: value for name, value in scores.items() if name != "format"}
 
 
 def _first_box(sample: Sample) -> Box:
-    """The box that the prompt gives, within the frame."""
+    """Return the box that the prompt gives, within the frame."""
     first: Box = sample.extra.get("first_box", sample.target[0])
     return clip_box(first)

@@ -56,7 +56,7 @@ FRAME_PIXELS = 28 * 28
 
 
 def build_processor(corpus: Sequence[str], vocabulary: int = 640) -> Qwen2_5_VLProcessor:
-    """A processor whose byte-level BPE tokenizer was trained on ``corpus``."""
+    """Return a processor whose byte-level BPE tokenizer was trained on ``corpus``."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

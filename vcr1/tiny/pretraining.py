@@ -32,7 +32,7 @@ class DenseVideoLabels:
     """
 
     def __call__(self, policy: VideoPolicy, batch: Batch, hidden: Tensor) -> Tensor:
-        """Mean loss over the video tokens of the batch, a scalar.
+        """Return mean loss over the video tokens of the batch, a scalar.
 
         Args:
             policy: the model, for its head and its tokenizer.
@@ -58,7 +58,7 @@ class DenseVideoLabels:
 
 
 def label(spec: ClipSpec, start: float, end: float, place: int, places: int) -> dict[str, float]:
-    """The words and digits that a video token is asked for, with their weights.
+    """Return the words and digits that a video token is asked for, with their weights.
 
     Args:
         spec: the clip.
@@ -90,12 +90,12 @@ def _words(event: ShapeEvent) -> tuple[str, str]:
 
 
 def _digit(value: float) -> str:
-    """First digit after the point of a coordinate, rounded as answers write it."""
+    """Return first digit after the point of a coordinate, rounded as answers write it."""
     return str(min(max(round(value * 10), 0), 9))
 
 
 def _blend(*words: str) -> dict[str, float]:
-    """Equal weights, that of a word said twice twice as large."""
+    """Return equal weights, that of a word said twice twice as large."""
     return {word: words.count(word) / len(words) for word in words}
 
 
@@ -104,7 +104,7 @@ def _halves(first: dict[str, float], second: dict[str, float]) -> dict[str, floa
 
 
 def _ids(tokenizer: Any, weighted: dict[str, float]) -> dict[int, float]:
-    """Weights by the first token of each word."""
+    """Return weights by the first token of each word."""
     ids: dict[int, float] = {}
     for word, weight in weighted.items():
         id_ = tokenizer(word, add_special_tokens=False)["input_ids"][0]
@@ -113,7 +113,7 @@ def _ids(tokenizer: Any, weighted: dict[str, float]) -> dict[int, float]:
 
 
 def token_spans(clip: VideoClip, temporal_patch: int, tokens: int) -> list[tuple[float, float, int, int]]:
-    """What each of a clip's video tokens stands for: start and end in seconds, place in its step, places."""
+    """Return each video token's start and end in seconds, its place in its step, and the places."""
     steps = len(clip.indices) // temporal_patch
     length, places = clip.duration / steps, tokens // steps
     return [

@@ -27,7 +27,7 @@ _RECOVERY_POINT = 6
 
 
 def starts_afresh(packet: Packet[VideoStream], codec: CodecContext) -> bool:
-    """Whether decoding may begin at a key frame: frames that are presented after it come out right."""
+    """Return whether decoding may begin at a key frame: frames that are presented after it come out right."""
     name = codec.codec.canonical_name
     if name != "h264":
         return name in _TRUSTED
@@ -38,7 +38,7 @@ def starts_afresh(packet: Packet[VideoStream], codec: CodecContext) -> bool:
 
 
 def h264_starts_afresh(frame: bytes, width: int) -> bool:
-    """Whether an H.264 frame is an IDR frame, or an exact recovery point from itself on (ITU-T H.264, D.2.8).
+    """Return whether an H.264 frame is an IDR frame or an exact recovery point (ITU-T H.264, D.2.8).
 
     Args:
         frame: its units, each behind its length or a start code.
@@ -56,7 +56,7 @@ def h264_starts_afresh(frame: bytes, width: int) -> bool:
 
 
 def _units(frame: bytes, width: int) -> Iterator[bytes]:
-    """The first bytes, as many as matter here, of each unit of a frame."""
+    """Yield the first bytes, as many as matter here, of each unit of a frame."""
     if width == 0:
         place = frame.find(b"\0\0\1")
         while place >= 0:
@@ -73,7 +73,7 @@ def _units(frame: bytes, width: int) -> Iterator[bytes]:
 
 
 def _recovers_at_once(messages: bytes) -> bool:
-    """Whether SEI messages name a recovery point that waits for no frame and gives exact ones."""
+    """Return whether SEI messages name a recovery point that waits for no frame and gives exact ones."""
     data = messages.replace(b"\0\0\3", b"\0\0")  # emulation prevention
     place = 0
     while place + 1 < len(data):
@@ -86,7 +86,7 @@ def _recovers_at_once(messages: bytes) -> bool:
 
 
 def _sei_number(data: bytes, place: int) -> tuple[int, int]:
-    """A number of an SEI header, a sum of bytes up to the first below 255; and the place behind it."""
+    """Return a number of an SEI header, a sum of bytes up to the first below 255; and the place behind it."""
     value = 0
     while place < len(data) and data[place] == 255:
         value, place = value + 255, place + 1

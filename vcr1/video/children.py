@@ -92,7 +92,7 @@ class Child:
             self.pipe.send(self._call)
 
     def take(self) -> Done | Ended | None:
-        """What came of the call; None while it runs."""
+        """Return what came of the call; None while it runs."""
         assert self.pipe is not None
         if self.pipe.poll():
             try:
@@ -137,7 +137,7 @@ class Child:
         return held - self._memory
 
     def _stalled(self) -> bool:
-        """Whether the child has slept for too long. It has not where it only waits for a busy machine."""
+        """Return whether the child has slept for too long; waiting for a busy machine does not count."""
         (ticks, since), now, seconds = self._worked, time.monotonic(), self._call[1]
         found, ready = _cpu_time(self._pid)
         if found != ticks or ready:
@@ -198,7 +198,7 @@ def _reap(pid: int, seconds: float) -> int | None:
 
 
 def _cause(code: int | None) -> Ended:
-    """Why a child ended by itself."""
+    """Return why a child ended by itself."""
     known = {
         -signal.SIGPROF: Ended("timeout", "cpu"),
         -signal.SIGALRM: Ended("timeout", "wall"),
@@ -220,7 +220,7 @@ def _cpu_time(pid: int) -> tuple[int, bool]:
 
 
 def _anonymous(pid: int) -> int:
-    """Bytes of a process's memory that are no file's; 0 where there is no such process."""
+    """Return bytes of a process's memory that are no file's; 0 where there is no such process."""
     try:
         resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
     except (OSError, ValueError):

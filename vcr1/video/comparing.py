@@ -79,11 +79,11 @@ def _from_the_beginning(source: VideoSource, count: int) -> tuple[list[float], N
 
 
 def _thumbnail(frame: Tensor) -> NDArray[np.float32]:
-    """``[3, H, W]`` uint8 -> ``[16, 16]``, grey."""
+    """Return ``[3, H, W]`` uint8 -> ``[16, 16]``, grey."""
     small = adaptive_avg_pool2d(frame.to(torch.float32), _SIDE)
     return _grey(small.permute(1, 2, 0).numpy())
 
 
 def _grey(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-    """``[H, W, 3]`` RGB -> ``[H, W]``."""
+    """Return ``[H, W, 3]`` RGB -> ``[H, W]``."""
     return (pixels.astype(np.float32) @ np.array((0.299, 0.587, 0.114), np.float32)).astype(np.float32)

@@ -74,7 +74,7 @@ def check_complete(
 
 
 def _last_end(path: Path) -> float:
-    """Seconds at which the last packet of any stream ends."""
+    """Return seconds at which the last packet of any stream ends."""
     end = 0.0
     with open_video(path) as (container, _):
         for packet in container.demux():
@@ -102,7 +102,7 @@ def check_size(path: Path) -> None:
 
 
 def _stated_size(file: BinaryIO, start: bytes) -> int:
-    """Bytes that the file must have by its own structure; 0 where it does not say."""
+    """Return bytes that the file must have by its own structure; 0 where it does not say."""
     if start[4:8] in _BOXES:
         return max(_box_ends(file), default=0)
     if start[:4] == b"RIFF":
@@ -113,7 +113,7 @@ def _stated_size(file: BinaryIO, start: bytes) -> int:
 
 
 def _has_end(path: Path, formats: set[str]) -> bool:
-    """Whether GIF ends with its semicolon, and Ogg with a page that is whole and marked as the last."""
+    """Return whether GIF ends with its semicolon, and Ogg with a whole page marked as the last."""
     if not formats & {"gif", "ogg"}:
         return True
     with path.open("rb") as file:
@@ -127,7 +127,7 @@ def _has_end(path: Path, formats: set[str]) -> bool:
 
 
 def _asf_size(file: BinaryIO) -> int:
-    """The size that the header of a WMV file states; 0 of a broadcast (ASF specification, 3.2)."""
+    """Return the size that the header of a WMV file states; 0 of a broadcast (ASF specification, 3.2)."""
     file.seek(0)
     header = file.read(2**16)
     place = header.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
@@ -137,7 +137,7 @@ def _asf_size(file: BinaryIO) -> int:
 
 
 def _box_ends(file: BinaryIO) -> Iterator[int]:
-    """Where the top-level boxes of an MP4 file end (ISO 14496-12, 4.2)."""
+    """Yield where the top-level boxes of an MP4 file end (ISO 14496-12, 4.2)."""
     end, total = 0, file.seek(0, os.SEEK_END)
     while end + 8 <= total:
         file.seek(end)
@@ -152,7 +152,7 @@ def _box_ends(file: BinaryIO) -> Iterator[int]:
 
 
 def _riff_ends(file: BinaryIO) -> Iterator[int]:
-    """Where the RIFF chunks of an AVI file end; large files have several."""
+    """Yield where the RIFF chunks of an AVI file end; large files have several."""
     end = 0
     while True:
         file.seek(end)
@@ -166,7 +166,7 @@ def _riff_ends(file: BinaryIO) -> Iterator[int]:
 
 
 def _segment_end(file: BinaryIO) -> int:
-    """Where the segment of a Matroska file ends (RFC 8794); 0 where its size is unknown."""
+    """Return where the segment of a Matroska file ends (RFC 8794); 0 where its size is unknown."""
     file.seek(0)
     header = file.read(4096)
     place, size = _ebml_size(header, 4)

@@ -95,7 +95,7 @@ class _NotFound(Exception):
 def _match(
     container: InputContainer, stream: VideoStream, entries: Sequence[Entry], wanted: deque[int]
 ) -> Iterator[av.VideoFrame]:
-    """Frames whose times are wanted; each is taken off ``wanted`` as it is given.
+    """Yield frames whose times are wanted; each is taken off ``wanted`` as it is given.
 
     Raises:
         _NotFound: one that does not come out.
@@ -148,7 +148,7 @@ def _entry(entries: Sequence[Entry], pts: int) -> Entry:
 def _count(
     path: Path, container: InputContainer, stream: VideoStream, timeline: Timeline, indices: Sequence[int]
 ) -> Iterator[av.VideoFrame]:
-    """Frames whose numbers are wanted, found by counting all that come out.
+    """Yield frames whose numbers are wanted, found by counting all that come out.
 
     Raises:
         VideoError: other frames came out than the file has times for, so that none has a sure time.
@@ -171,7 +171,7 @@ def _count(
 
 
 def _explain(path: Path, timeline: Timeline, pts: int, reason: str) -> str:
-    """Why the frame of a time cannot be shown."""
+    """Return why the frame of a time cannot be shown."""
     at = float((pts - timeline.pts[0]) * timeline.time_base)
     first = float((timeline.entries[0].pts - timeline.pts[0]) * timeline.time_base)
     if at < first:
@@ -180,7 +180,7 @@ def _explain(path: Path, timeline: Timeline, pts: int, reason: str) -> str:
 
 
 def _picture(timeline: Timeline, reformatter: VideoReformatter, frame: av.VideoFrame) -> Pictures:
-    """A frame as it is presented."""
+    """Return a frame as it is presented."""
     # One reformatter for all frames, without threads: FFmpeg's converter costs more to make than to use.
     rgb = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray().astype(np.uint8, copy=False)
     pixels, turned = upright(rgb, _display_matrix(frame))

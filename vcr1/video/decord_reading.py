@@ -61,7 +61,7 @@ def decode_decord(path: Path, timeline: Timeline, indices: Sequence[int]) -> Ite
 
 
 def find_doubt(path: Path, timeline: Timeline) -> str | None:
-    """Why decord might show wrong frames of a file; None where it is shown to be right.
+    """Return why decord might show wrong frames of a file; None where it is shown to be right.
 
     Args:
         path: the file.
@@ -106,7 +106,7 @@ def _decord() -> ModuleType:
 
 
 def _decode(path: Path, timeline: Timeline, indices: Sequence[int]) -> Iterator[Pictures]:
-    """The wanted frames in chunks, as decord finds them.
+    """Yield the wanted frames in chunks, as decord finds them.
 
     Raises:
         VideoError: a file that decord cannot read, or in which it finds another stream or other frames.

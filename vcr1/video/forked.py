@@ -130,7 +130,7 @@ def send(pipe: Connection, shared: int, value: Any) -> None:
 
 
 def receive(pipe: Connection, shared: int) -> Any:
-    """What :func:`send` has sent."""
+    """Return what :func:`send` has sent."""
     head, sizes = pipe.recv()
     buffers, start = [], 0
     for size in sizes:

@@ -32,7 +32,7 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def list_frames(folder: str | Path) -> list[str]:
-    """Names of the pictures in a folder, in natural order: ``img_2.jpg`` comes before ``img_10.jpg``.
+    """Return names of the pictures in a folder, in natural order: ``img_2.jpg`` comes before ``img_10.jpg``.
 
     Other files, folders and hidden names (``._1.jpg``, as macOS leaves them) are passed over.
 
@@ -63,7 +63,7 @@ def list_frames(folder: str | Path) -> list[str]:
 
 
 def frames_timeline(count: int, fps: float) -> Timeline:
-    """When each of ``count`` pictures is shown, at ``fps`` pictures per second, each equally long."""
+    """Return when each of ``count`` pictures is shown, at ``fps`` pictures per second, each equally long."""
     second = Fraction(str(fps))  # as it is written: 29.97 is 2997/100, its float is a little less
     return Timeline(
         pts=tuple(range(count)),
@@ -101,7 +101,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    """``[H, W, 3]`` uint8, RGB."""
+    """Return ``[H, W, 3]`` uint8, RGB."""
     with _opened(path) as picture:
         if picture.mode not in _MODES:
             raise VideoError(f"{path}: pixels of kind {picture.mode}; convert the picture to 8 bits RGB")

@@ -59,7 +59,7 @@ class GuardedReader:
         *,
         frames: int | None = None,
     ) -> VideoClip:
-        """A clip as :func:`vcr1.video.read_clip` reads it.
+        """Return a clip as :func:`vcr1.video.read_clip` reads it.
 
         Raises:
             VideoError: also where the file crashes, hangs or floods the decoder, now or before.
@@ -70,7 +70,7 @@ class GuardedReader:
         return clip
 
     def duration(self, source: str | Path | VideoSource) -> float:
-        """Seconds of a video or of a part of one, as :func:`vcr1.video.video_duration` has it.
+        """Return seconds of a video or of a part of one, as :func:`vcr1.video.video_duration` has it.
 
         Raises:
             VideoError: as :meth:`clip`.
@@ -141,7 +141,7 @@ class GuardedReader:
         return result
 
     def _child(self) -> Child:
-        """An idle child of this process, or a new one."""
+        """Return an idle child of this process, or a new one."""
         if self._owner != os.getpid():  # this is a fork: the others are its parent's
             self._owner, self._idle = os.getpid(), []
         try:
@@ -154,7 +154,7 @@ class GuardedReader:
 
 
 def _source(source: str | Path | VideoSource) -> VideoSource:
-    """A path as a whole file."""
+    """Return a path as a whole file."""
     return source if isinstance(source, VideoSource) else VideoSource(str(source))
 
 
@@ -173,5 +173,5 @@ def reading_with(reader: GuardedReader) -> Iterator[None]:
 
 
 def current_reader() -> GuardedReader:
-    """The reader of :func:`reading_with`; elsewhere a new one with the usual limits."""
+    """Return the reader of :func:`reading_with`; elsewhere a new one with the usual limits."""
     return _CURRENT.get() or GuardedReader()

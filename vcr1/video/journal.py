@@ -59,7 +59,7 @@ class Journal:
         self._append("")
 
     def find(self, trial: Trial) -> Outcome | None:
-        """The outcome of a trial, if it is known."""
+        """Return the outcome of a trial, if it is known."""
         self._learn()
         if not self._known:
             return None
@@ -132,7 +132,7 @@ class Journal:
             return
 
     def _holds(self, status: str, limits: dict[str, Any]) -> bool:
-        """Whether what went beyond those limits goes beyond the present ones."""
+        """Return whether what went beyond those limits goes beyond the present ones."""
         limit = {"timeout": "seconds", "memory": "memory"}.get(status)
         if limit is None:
             return True

@@ -11,7 +11,7 @@ PATIENCE = 100
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What decoding one video may cost.
+    """Limits on decoding one video.
 
     Attributes:
         seconds: CPU seconds, and one more for every 2 MB of the file, so that a long film may take its time;
@@ -24,11 +24,11 @@ class DecodeLimits:
 
     @property
     def unlimited(self) -> bool:
-        """Whether nothing is limited: then nothing runs in a child."""
+        """Return whether nothing is limited: then nothing runs in a child."""
         return self.seconds is None and self.memory is None
 
     def seconds_for(self, path: str) -> float | None:
-        """CPU seconds that a file may take."""
+        """Return CPU seconds that a file may take."""
         if self.seconds is None:
             return None
         try:
@@ -38,12 +38,12 @@ class DecodeLimits:
 
 
 def stall_seconds(seconds: float) -> float:
-    """Seconds without any work after which a decoder hangs that may take so many CPU seconds."""
+    """Return seconds without any work after which a decoder hangs that may take so many CPU seconds."""
     return max(min(seconds, 120.0), 1.0)
 
 
 def lacks_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, tells of an allocation that failed."""
+    """Return whether an error, or one that it came from, tells of an allocation that failed."""
     while error is not None:
         if isinstance(error, MemoryError) or any(
             words in str(error) for words in ("allocate memory", "bad_alloc", "not enough memory")

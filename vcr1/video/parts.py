@@ -32,12 +32,12 @@ class Part:
 
     @property
     def timestamps(self) -> tuple[float, ...]:
-        """Since when each frame is on screen, in seconds from the part's beginning."""
+        """Return since when each frame is on screen, in seconds from the part's beginning."""
         return tuple(max(time, 0.0) for time in self.times)
 
 
 def cut(source: VideoSource, timestamps: list[float], duration: float) -> Part:
-    """The part of a source that is asked for; all of it where no start or end is given.
+    """Return the part of a source that is asked for; all of it where no start or end is given.
 
     A frame belongs to it if it is on screen within ``[start, end)``: also the one that is there as the part
     begins, though it began before. An end after the source's own is the source's own.

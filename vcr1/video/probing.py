@@ -52,7 +52,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a trial.
+    """The outcome of a trial.
 
     Attributes:
         status: ``ok``, one of ``BAD``, or ``refused`` where the configuration is at fault, not the video.
@@ -71,12 +71,12 @@ class Outcome:
     width: int = 0
 
     def error(self) -> UserError:
-        """What a run raises for an outcome that is not ``ok``."""
+        """Return what a run raises for an outcome that is not ``ok``."""
         return UserError(self.message) if self.status == "refused" else VideoError(self.message)
 
 
 def attempt(trial: Trial) -> VideoClip | float:
-    """The clip of a trial, or the duration of its source in seconds.
+    """Return the clip of a trial, or the duration of its source in seconds.
 
     Raises:
         VideoError, UserError: as :func:`vcr1.video.read_clip`.
@@ -87,7 +87,7 @@ def attempt(trial: Trial) -> VideoClip | float:
 
 
 def decode(trial: Trial) -> VideoClip | float | Outcome:
-    """What :func:`attempt` returns, or why there is nothing; for a child process.
+    """Return what :func:`attempt` returns, or why there is nothing; for a child process.
 
     Raises:
         MemoryError: there is no memory for it.
@@ -117,7 +117,7 @@ def probe(trial: Trial) -> Outcome:
 
 
 def _failure(path: str, error: Exception) -> Outcome:
-    """What an error says of a video.
+    """Return what an error says of a video.
 
     Raises:
         MemoryError: it says nothing of it: there was no memory.
@@ -134,7 +134,7 @@ def _failure(path: str, error: Exception) -> Outcome:
 
 
 def ending(path: str, ended: Ended, limits: DecodeLimits) -> Outcome:
-    """What the end of a child says of the video that it decoded."""
+    """Return what the end of a child says of the video that it decoded."""
     status, cause = ended
     seconds = limits.seconds_for(path) or 0.0
     remedy = "convert the video, leave it out, or raise the limit"

@@ -103,7 +103,7 @@ def read_clip(
 
 
 def video_duration(source: str | Path | VideoSource) -> float:
-    """Length of a video, or of a part of one, in seconds; no picture is decoded.
+    """Return length of a video, or of a part of one, in seconds; no picture is decoded.
 
     The same number as a clip's ``duration`` where the budget chooses its frames: container headers may say
     otherwise, since they count sound.
@@ -128,12 +128,12 @@ def frame_times(source: str | Path | VideoSource) -> tuple[float, ...]:
 
 
 def _source(source: str | Path | VideoSource) -> VideoSource:
-    """A path as a whole file."""
+    """Return a path as a whole file."""
     return source if isinstance(source, VideoSource) else VideoSource(str(source))
 
 
 def _timeline(source: VideoSource) -> tuple[Timeline, list[str]]:
-    """When the frames of the whole file or folder are shown; and the pictures' names, of a folder."""
+    """Return when the frames of the whole file or folder are shown; and the pictures' names, of a folder."""
     if source.fps is None:
         return read_timeline(source.path), []
     names = list_frames(source.path)
@@ -161,7 +161,7 @@ def _choose(
 
 
 def _decoder(name: str) -> Decoder:
-    """The decoder of a name.
+    """Return the decoder of a name.
 
     Raises:
         UserError: a name that is unknown, or decord where it is not installed.
@@ -183,7 +183,7 @@ def _decode(
     budget: FrameBudget,
     grid: PatchGrid,
 ) -> Tensor:
-    """``[T, 3, H, W]`` uint8, resized, one frame for each of ``indices``."""
+    """Return ``[T, 3, H, W]`` uint8, resized, one frame for each of ``indices``."""
     unique = sorted(set(indices))
     frames = _resize(path, decode(path, timeline, unique), len(indices), budget, grid)
     if len(frames) != len(unique):

@@ -68,7 +68,7 @@ class FrameBudget:
 
 @dataclass(frozen=True, slots=True)
 class PatchGrid:
-    """What one vision token of the model covers.
+    """Frames and pixels that one vision token of the model covers.
 
     Attributes:
         temporal: frames per temporal patch.
@@ -86,12 +86,12 @@ class PatchGrid:
             raise ValueError(f"a patch covers at least one frame and one pixel, got {self}")
 
     def tokens(self, frames: int, height: int, width: int) -> int:
-        """Vision tokens of so many frames of ``height`` x ``width`` pixels."""
+        """Return vision tokens of so many frames of ``height`` x ``width`` pixels."""
         return frames // self.temporal * (height // self.spatial) * (width // self.spatial)
 
 
 def count_frames(duration: float, total_frames: int, budget: FrameBudget, grid: PatchGrid) -> int:
-    """Number of frames to sample: ``duration * fps`` within bounds, in whole temporal patches.
+    """Return number of frames to sample: ``duration * fps`` within bounds, in whole temporal patches.
 
     The rule of ``qwen_vl_utils.smart_nframes``: at least ``min_frames`` (rounded up to whole patches), at
     most ``max_frames`` (rounded down) and at most what the source holds, then floored to whole patches.
@@ -116,12 +116,12 @@ def count_frames(duration: float, total_frames: int, budget: FrameBudget, grid: 
 
 
 def sample_times(duration: float, count: int) -> list[float]:
-    """Openings of ``count`` equal cells of ``duration`` seconds, from 0."""
+    """Return openings of ``count`` equal cells of ``duration`` seconds, from 0."""
     return [duration * cell / count for cell in range(count)]
 
 
 def sample_indices(timestamps: Sequence[float], duration: float, count: int) -> list[int]:
-    """Frames to take: the clip is cut into ``count`` equal cells, each shows what its opening shows.
+    """Return frames to take: the clip is cut into ``count`` equal cells, each shows what its opening shows.
 
     The frame on screen at a time is the last one that began by then. At a constant frame rate this is
     ``floor(i * N / count)``, the rule of transformers' ``Qwen2VLVideoProcessor.sample_frames``; at a
@@ -151,7 +151,7 @@ def sample_indices(timestamps: Sequence[float], duration: float, count: int) -> 
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """Frame numbers spread over the whole source, the first and the last among them.
+    """Return frame numbers spread over the whole source, the first and the last among them.
 
     The i-th is ``i * (total - 1) / (count - 1)``, rounded half up. Unlike :func:`sample_indices` it heeds no
     time: it names the frames that an annotation of every frame counts.
@@ -175,7 +175,7 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 
 
 def frame_size(height: int, width: int, count: int, budget: FrameBudget, grid: PatchGrid) -> tuple[int, int]:
-    """Height and width in pixels to which each of ``count`` frames is resized.
+    """Return height and width in pixels to which each of ``count`` frames is resized.
 
     Sides are multiples of ``grid.spatial`` and keep the aspect ratio as nearly as these allow. A frame gets
     an even share of the budget, ``total_pixels * temporal / count``, since the frames of a temporal patch

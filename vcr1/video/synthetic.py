@@ -56,7 +56,7 @@ class ShapeEvent:
     radius: float
 
     def center(self, time: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Centre ``(x, y)`` in pixels of the world, at times in seconds of any shape."""
+        """Return centre ``(x, y)`` in pixels of the world, at times in seconds of any shape."""
         low, high = self.radius + 1, WORLD_SIZE - self.radius - 1
         return _bounce(self.x + self.vx * time, low, high), _bounce(self.y + self.vy * time, low, high)
 
@@ -86,7 +86,7 @@ class ClipSpec:
     degradation: str = "clean"
 
     def part(self, start: float, end: float) -> Self:
-        """What is seen from ``start`` to ``end``, in seconds; its times count from ``start``."""
+        """Return what is seen from ``start`` to ``end``, in seconds; its times count from ``start``."""
         events = tuple(
             replace(
                 event,
@@ -100,12 +100,12 @@ class ClipSpec:
         return replace(self, duration=end - start, events=events)
 
     def to_json(self) -> dict[str, Any]:
-        """The clip as plain values."""
+        """Return the clip as plain values."""
         return {**asdict(self), "background": list(self.background), "events": [*map(asdict, self.events)]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """The clip that :meth:`to_json` wrote.
+        """Return the clip that :meth:`to_json` wrote.
 
         Raises:
             KeyError, TypeError, ValueError: values that it did not write.
@@ -143,14 +143,14 @@ def write_clip(spec: ClipSpec, path: str | Path) -> None:
 
 
 def _bounce(position: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """A straight path folded back and forth between two walls."""
+    """Return a straight path folded back and forth between two walls."""
     width = high - low
     phase = (position - low) % (2 * width)
     return low + np.minimum(phase, 2 * width - phase)
 
 
 def _mask(event: ShapeEvent, times: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
-    """``[K, size, size]``, True where the shape lies at each of K times in seconds."""
+    """Return ``[K, size, size]``, True where the shape lies at each of K times in seconds."""
     pixels = np.arange(size) * (WORLD_SIZE / size)
     x, y = event.center(times)
     dx = pixels[None, None, :] - x[:, None, None]
@@ -165,7 +165,7 @@ def _mask(event: ShapeEvent, times: NDArray[np.float64], size: int) -> NDArray[n
 
 
 def _degrade(video: NDArray[np.uint8], spec: ClipSpec) -> NDArray[np.uint8]:
-    """What a bad camera makes of ``[T, size, size, 3]`` frames; both survive the demo's small frame size."""
+    """Return ``[T, size, size, 3]`` frames as a bad camera shows them; small frames keep the effect."""
     size = video.shape[1]
     if spec.degradation == "noisy":  # grains of an eighth of the frame, new ones in each frame
         rng = np.random.default_rng([spec.noise_seed, 1])

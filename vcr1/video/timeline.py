@@ -79,7 +79,7 @@ class Timeline:
 
 
 class _Stamp(NamedTuple):
-    """What a packet states, and its number in the file's order."""
+    """The times that a packet states, and its number in the file's order."""
 
     number: int
     pts: int | None
@@ -140,7 +140,7 @@ class _Key(NamedTuple):
 def _read_packets(
     container: InputContainer, stream: VideoStream
 ) -> tuple[list[_Stamp], list[_Key], Packet[VideoStream] | None]:
-    """The stamps of all packets that give a frame, the key frames, and the last packet."""
+    """Return the stamps of all packets that give a frame, the key frames, and the last packet."""
     stamps: list[_Stamp] = []
     keys: list[_Key] = []
     last, steady = None, True
@@ -162,7 +162,7 @@ def _read_packets(
 
 
 def _entries(keys: list[_Key]) -> list[Entry]:
-    """The first key frame, and those behind it at which decoding may begin."""
+    """Return the first key frame, and those behind it at which decoding may begin."""
     entries = [key.entry for key in keys[:1]]
     for entry, fresh in keys[1:]:
         if fresh and entry.pts > entries[-1].pts:
@@ -171,7 +171,7 @@ def _entries(keys: list[_Key]) -> list[Entry]:
 
 
 def _are_closed(stamps: list[_Stamp], entries: list[Entry]) -> bool:
-    """Whether frames before each entry in the file are before it in time, and frames behind it behind it."""
+    """Return whether the frames before and behind each entry in the file are so in time, too."""
     places = {stamp.number: place for place, stamp in enumerate(stamps)}
     pts = [stamp.pts or 0 for stamp in stamps]
     before = [pts[0] - 1, *accumulate(pts, max)]
@@ -183,7 +183,7 @@ def _are_closed(stamps: list[_Stamp], entries: list[Entry]) -> bool:
 
 
 def _must_count(stamps: list[_Stamp], stream: VideoStream) -> bool:
-    """Whether packets do not tell the presentation times of their own frames."""
+    """Return whether packets do not tell the presentation times of their own frames."""
     pts = [stamp.pts for stamp in stamps]
     if None in pts or len(set(pts)) < len(pts):
         return True
@@ -192,7 +192,7 @@ def _must_count(stamps: list[_Stamp], stream: VideoStream) -> bool:
 
 
 def _times(path: Path, stamps: list[_Stamp], counted: bool, raw: bool) -> list[int]:
-    """Times of all frames, in the file's order; of counted ones, only the sorted times mean anything.
+    """Return times of all frames, in the file's order; of counted ones, only the sorted times mean anything.
 
     Raises:
         VideoError: the file states none.
@@ -228,7 +228,7 @@ def _filled(dts: list[int | None], lengths: list[int]) -> list[int]:
 
 
 def _guessed_lengths(path: Path, stamps: list[_Stamp]) -> list[int]:
-    """Lengths of frames as FFmpeg takes them from the stream's frame rate.
+    """Return lengths of frames as FFmpeg takes them from the stream's frame rate.
 
     Raises:
         VideoError: a stream without one.
@@ -258,7 +258,7 @@ def _check_clock(path: Path, stamps: list[_Stamp], times: list[int], base: Fract
 
 
 def _last_length(path: Path, stamps: list[_Stamp], times: list[int], stream: VideoStream) -> Fraction:
-    """How long the frame that is presented last is shown, in units of the time base.
+    """Return how long the frame that is presented last is shown, in units of the time base.
 
     It lasts as its packet says. MP4 states lengths in decoding order, so where frames are reordered and
     lengths differ, they are those of other frames. Without a length it lasts as frames of about the median

@@ -92,7 +92,7 @@ def draw_motion(rng: random.Random) -> ClipSpec:
 
 
 def direction_of(event: ShapeEvent) -> str:
-    """A key of ``DIRECTIONS``: the way in which a shape moves most."""
+    """Return a key of ``DIRECTIONS``: the way in which a shape moves most."""
     return max(DIRECTIONS, key=lambda name: event.vx * DIRECTIONS[name][0] + event.vy * DIRECTIONS[name][1])
 
 
@@ -175,7 +175,7 @@ def _publish(partial: Path, world: Path, count: int) -> None:
 
 
 def _load_specs(world: Path, count: int) -> list[ClipSpec] | None:
-    """The specs of a complete world, or None where it is missing or spoilt."""
+    """Return the specs of a complete world, or None where it is missing or spoilt."""
     try:
         specs = [ClipSpec.from_json(v) for v in json.loads(_marker(world).read_text(encoding="utf-8"))]
     except (OSError, ValueError, KeyError, TypeError):
@@ -185,7 +185,7 @@ def _load_specs(world: Path, count: int) -> list[ClipSpec] | None:
 
 
 def _marker(world: Path) -> Path:
-    """The file that is written last."""
+    """Return the file that is written last."""
     return world / "specs.json"
 
 
@@ -196,7 +196,7 @@ def _clip_path(world: Path, index: int) -> Path:
 def _draw_event(
     rng: random.Random, color: str, duration: float, min_length: float, max_length: float
 ) -> ShapeEvent:
-    """One shape of a clip; see :func:`draw_spec`."""
+    """Return one shape of a clip; see :func:`draw_spec`."""
     length = rng.randrange(round(min_length / _TIME_STEP), round(max_length / _TIME_STEP) + 1) * _TIME_STEP
     latest = math.floor((duration - _TIME_STEP - length) / _TIME_STEP)
     start = rng.randrange(latest + 1) * _TIME_STEP

@@ -32,7 +32,7 @@ class Files:
     videos: Path | None = None
 
     def uploaded(self, path: str) -> str:
-        """The path of an uploaded video.
+        """Return the path of an uploaded video.
 
         Raises:
             UserError: it was not uploaded, or is no file of video.
@@ -54,7 +54,7 @@ class Files:
         return str(file)
 
     def named(self, path: str) -> str:
-        """The path of a video below the folder.
+        """Return the path of a video below the folder.
 
         Raises:
             UserError: there is no such folder or video.
@@ -71,7 +71,7 @@ class Files:
 
     @staticmethod
     def _below(folder: Path, path: str) -> Path | None:
-        """A path in a folder, links followed; None where it lies outside, or cannot be a path."""
+        """Return a path in a folder, links followed; None where it lies outside, or cannot be a path."""
         try:
             file = (folder / path).resolve()
             return file if file.is_relative_to(folder.resolve()) else None
@@ -80,7 +80,7 @@ class Files:
 
 
 def is_video(head: bytes) -> bool:
-    """Whether a file begins as a container of video does.
+    """Return whether a file begins as a container of video does.
 
     FFmpeg also reads playlists, which name other files or addresses to read: those of strangers are refused.
     """

@@ -14,7 +14,7 @@ from vcr1.webpage.files import Files
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may be asked.
+    """Limits on what may be asked.
 
     Attributes:
         files: which videos.
@@ -57,7 +57,7 @@ class Form:
 
 
 def source_of(form: Form, files: Files) -> VideoSource:
-    """The video from where the asked part begins.
+    """Return the video from where the asked part begins.
 
     Raises:
         UserError: there is none that may be asked about, or no such part.
@@ -70,7 +70,7 @@ def source_of(form: Form, files: Files) -> VideoSource:
 
 
 def question_of(form: Form, rules: Rules) -> Question:
-    """The question that a form asks.
+    """Return the question that a form asks.
 
     Raises:
         UserError: what is missing or does not fit.
@@ -102,7 +102,7 @@ def numbers_of(text: str) -> list[float] | str:
 
 
 def box_text(corners: Sequence[tuple[int, int]], width: int, height: int) -> str:
-    """A box as the form has it, from two opposite corners in pixels of a picture."""
+    """Return a box as the form has it, from two opposite corners in pixels of a picture."""
     across, down = (sorted(values) for values in zip(*corners, strict=True))
     box = (across[0] / width, down[0] / height, across[1] / width, down[1] / height)
     return ", ".join(f"{edge:.3f}" for edge in box)

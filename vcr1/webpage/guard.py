@@ -27,7 +27,7 @@ POLICY = (
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server on an address."""
+    """Return whether only this machine can reach a server on an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -82,8 +83,66 @@ def open_page(page: gr.Blocks, place: Place) -> None:
     )
 
 
+def _components(rules: Rules, model: str) -> SimpleNamespace:
+    """Lay out the page inside of its blocks; return its components by name."""
+    parts = SimpleNamespace()
+    gr.HTML(f"<h1>Ask about a video</h1><p>{escape(model)}</p>")
+    with gr.Row():
+        with gr.Column():
+            # Not the video component: it would fetch an editor from elsewhere, and convert with FFmpeg.
+            parts.upload = gr.File(label="Video", file_types=list(ENDINGS), height=120, elem_id="upload")
+            parts.player = gr.HTML(visible=False, elem_id="video")
+            parts.path = gr.Textbox(
+                label="Or its path in the server's folder",
+                visible=rules.files.videos is not None,
+                elem_id="path",
+            )
+        with gr.Column():
+            parts.task = gr.Dropdown([FREE.name, *rules.tasks], value=FREE.name, label="Task", elem_id="task")
+            parts.query = gr.Textbox(label="Question", lines=2, elem_id="query")
+            parts.options = gr.Textbox(
+                label="Options, one in each line", lines=4, visible=False, elem_id="options"
+            )
+            parts.box = gr.Textbox(
+                label="Box of the object in the first frame: left, top, right, bottom as fractions",
+                placeholder="0.1, 0.2, 0.4, 0.6",
+                visible=False,
+                elem_id="box",
+            )
+            with gr.Accordion("Only a part of the video", open=False), gr.Row():
+                parts.start = gr.Number(label="From second", value=None, minimum=0, elem_id="start")
+                parts.end = gr.Number(label="To second", value=None, minimum=0, elem_id="end")
+            with gr.Row():
+                parts.ask = gr.Button("Ask", variant="primary", elem_id="ask")
+                parts.stop = gr.Button("Stop", elem_id="stop")
+    parts.frame = gr.Image(
+        label="First frame: click two opposite corners of the object",
+        visible=False,
+        interactive=False,
+        type="pil",
+        format="png",
+        height=400,
+        buttons=[],
+        elem_id="frame",
+    )
+    parts.trouble = gr.Textbox(label="This cannot be answered", visible=False, elem_id="trouble")
+    parts.answer = gr.Textbox(label="Answer", lines=2, interactive=False, elem_id="answer")
+    parts.read = gr.Textbox(label="What is read in it", interactive=False, visible=False, elem_id="read")
+    parts.picture = gr.Image(
+        show_label=False,
+        visible=False,
+        interactive=False,
+        type="pil",
+        format="png",
+        buttons=["fullscreen", "download"],
+        alt_text="The answer in the video",
+        elem_id="picture",
+    )
+    return parts
+
+
 def build_page(asker: Asker, plan: CluePlan, rules: Rules, model: str) -> gr.Blocks:
-    """The page.
+    """Return the page.
 
     Args:
         asker: the model.
@@ -92,87 +151,36 @@ def build_page(asker: Asker, plan: CluePlan, rules: Rules, model: str) -> gr.Blo
         model: its name, as the page shows it.
     """
     with gr.Blocks(title="vcr1", analytics_enabled=False, delete_cache=(60, KEPT)) as page:
-        gr.HTML(f"<h1>Ask about a video</h1><p>{escape(model)}</p>")
-        with gr.Row():
-            with gr.Column():
-                # Not the video component: it would fetch an editor from elsewhere, and convert with FFmpeg.
-                upload = gr.File(label="Video", file_types=list(ENDINGS), height=120, elem_id="upload")
-                player = gr.HTML(visible=False, elem_id="video")
-                path = gr.Textbox(
-                    label="Or its path in the server's folder",
-                    visible=rules.files.videos is not None,
-                    elem_id="path",
-                )
-            with gr.Column():
-                task = gr.Dropdown([FREE.name, *rules.tasks], value=FREE.name, label="Task", elem_id="task")
-                query = gr.Textbox(label="Question", lines=2, elem_id="query")
-                options = gr.Textbox(
-                    label="Options, one in each line", lines=4, visible=False, elem_id="options"
-                )
-                box = gr.Textbox(
-                    label="Box of the object in the first frame: left, top, right, bottom as fractions",
-                    placeholder="0.1, 0.2, 0.4, 0.6",
-                    visible=False,
-                    elem_id="box",
-                )
-                with gr.Accordion("Only a part of the video", open=False), gr.Row():
-                    start = gr.Number(label="From second", value=None, minimum=0, elem_id="start")
-                    end = gr.Number(label="To second", value=None, minimum=0, elem_id="end")
-                with gr.Row():
-                    ask = gr.Button("Ask", variant="primary", elem_id="ask")
-                    stop = gr.Button("Stop", elem_id="stop")
-        frame = gr.Image(
-            label="First frame: click two opposite corners of the object",
-            visible=False,
-            interactive=False,
-            type="pil",
-            format="png",
-            height=400,
-            buttons=[],
-            elem_id="frame",
-        )
-        trouble = gr.Textbox(label="This cannot be answered", visible=False, elem_id="trouble")
-        answer = gr.Textbox(label="Answer", lines=2, interactive=False, elem_id="answer")
-        read = gr.Textbox(label="What is read in it", interactive=False, visible=False, elem_id="read")
-        picture = gr.Image(
-            show_label=False,
-            visible=False,
-            interactive=False,
-            type="pil",
-            format="png",
-            buttons=["fullscreen", "download"],
-            alt_text="The answer in the video",
-            elem_id="picture",
-        )
+        parts = _components(rules, model)
         first, corners = gr.State(None), gr.State([])
-
-        fields = [upload, path, task, query, options, box, start, end]
-        shown = [trouble, answer, read, picture]
+        fields = [parts.upload, parts.path, parts.task, parts.query]
+        fields += [parts.options, parts.box, parts.start, parts.end]
+        shown = [parts.trouble, parts.answer, parts.read, parts.picture]
         hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         asking = gr.on(
-            [ask.click, query.submit],
+            [parts.ask.click, parts.query.submit],
             _answering(asker, plan, rules),
             fields,
             shown,
             api_visibility="private",
             show_progress="minimal",
-            show_progress_on=answer,
+            show_progress_on=parts.answer,
             trigger_mode="once",
             concurrency_limit=1,
             concurrency_id="model",
         )
-        stop.click(None, cancels=[asking], api_visibility="private")
-        upload.change(_player_of(rules), upload, player, **hidden)
-        task.change(_wanted(rules), task, [options, box], **hidden)
-        picking = [frame, first, corners]
-        for event in (task.change, upload.change, path.submit, start.change):
+        parts.stop.click(None, cancels=[asking], api_visibility="private")
+        parts.upload.change(_player_of(rules), parts.upload, parts.player, **hidden)
+        parts.task.change(_wanted(rules), parts.task, [parts.options, parts.box], **hidden)
+        picking = [parts.frame, first, corners]
+        for event in (parts.task.change, parts.upload.change, parts.path.submit, parts.start.change):
             event(_frame_of(asker, rules), fields, picking, **hidden)
-        frame.select(_picked, [first, corners], [frame, corners, box], **hidden)
+        parts.frame.select(_picked, [first, corners], [parts.frame, corners, parts.box], **hidden)
     return page
 
 
 def _answering(asker: Asker, plan: CluePlan, rules: Rules) -> Callable[..., Iterator[Any]]:
-    """What the button does: the answer's text as it grows, then what is read in it and a picture."""
+    """Yield what the button does: the answer's text as it grows, then what is read in it and a picture."""
 
     def answer(*fields: Any) -> Iterator[Any]:
         silent, nothing = gr.update(visible=False), gr.update(value=None, visible=False)
@@ -195,7 +203,7 @@ def _answering(asker: Asker, plan: CluePlan, rules: Rules) -> Callable[..., Iter
 
 
 def _form(fields: Sequence[Any]) -> Form:
-    """The form; a field that was never on the screen has no value."""
+    """Return the form; a field that was never on the screen has no value."""
     upload, path, task, query, options, box, start, end = fields
     return Form(upload, path or "", task, query or "", options or "", box or "", start, end)
 
@@ -231,7 +239,7 @@ def _frame_of(asker: Asker, rules: Rules) -> Callable[..., Any]:
 
 
 def _picked(first: Image.Image | None, corners: list[tuple[int, int]], event: gr.SelectData) -> Any:
-    """A click into the first frame: every second one ends a box that the one before began."""
+    """Return a click into the first frame: every second one ends a box that the one before began."""
     if first is None:
         return None, [], ""
     picture = first.copy()
@@ -269,6 +277,6 @@ def _shown(value: Any) -> Any:
 
 
 def _sentence(error: UserError, rules: Rules) -> str:
-    """What is wrong, with the names of videos but not of the server's folders."""
+    """Return what is wrong, with the names of videos but not of the server's folders."""
     text = re.sub(re.escape(f"{rules.files.uploads.resolve()}/") + r"[^/\s]+/", "", str(error))
     return text if rules.files.videos is None else text.replace(f"{rules.files.videos.resolve()}/", "")

@@ -52,7 +52,7 @@ class FlexLayout:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float
     ) -> Tensor:
-        """Attention of one layer: ``[1, H, S, D]`` for ``query`` of that shape. Never drops."""
+        """Return attention of one layer: ``[1, H, S, D]`` for ``query`` of that shape. Never drops."""
         device, dtype = query.device.type, value.dtype
         if torch.is_autocast_enabled(device):  # SDPA casts by itself
             dtype = torch.get_autocast_dtype(device)
@@ -70,7 +70,7 @@ class FlexLayout:
 def flex_layout(
     groups: list[tuple[int, list[int]]], device: torch.device, kernel: Attention | None = None
 ) -> FlexLayout:
-    """The layout of groups, each a prompt's tokens and those of its completions.
+    """Return the layout of groups, each a prompt's tokens and those of its completions.
 
     Args:
         groups: as :meth:`~vcr1.policy.attention.tree.Branches.of` takes them.
@@ -106,7 +106,7 @@ def _compiled() -> Attention:
 
 
 def takes_flex(wanted: str, model: Any, device: torch.device) -> bool:
-    """Whether training passes in the split form go through flex attention.
+    """Return whether training passes in the split form go through flex attention.
 
     Args:
         wanted: ``sdpa``, ``flex``, or ``auto`` for flex on a GPU where it passes the trial.
@@ -136,7 +136,7 @@ def takes_flex(wanted: str, model: Any, device: torch.device) -> bool:
 
 
 def _obstacle(dropout: float, size: int, device: torch.device) -> str | None:
-    """What speaks against flex attention before it is tried."""
+    """Return what speaks against flex attention before it is tried."""
     if dropout:
         return "flex attention cannot drop weights, as the model's configuration asks (attention_dropout)"
     if device.type == "cpu":

@@ -21,12 +21,12 @@ GROUPED = {"sdpa": "vcr1_sdpa", "eager": "vcr1_eager"}
 
 
 class GroupLayout(Protocol):
-    """Which tokens of a forward see which, and how that is computed."""
+    """Attention in which a layout decides which tokens see which."""
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float
     ) -> Tensor:
-        """Attention of one layer.
+        """Return attention of one layer.
 
         Args:
             layer: number of the layer.
@@ -42,7 +42,7 @@ class GroupLayout(Protocol):
 
 
 def _eager(module: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    """The eager attention of the model's own file: transformers registers none."""
+    """Return the eager attention of the model's own file: transformers registers none."""
     output: tuple[Tensor, Tensor | None] = sys.modules[type(module).__module__].eager_attention_forward(
         module, *args, **kwargs
     )
@@ -95,5 +95,5 @@ def take_layouts(model: Any) -> None:
 
 
 def takes_layouts(model: Any) -> bool:
-    """Whether the model's attention follows a ``group_layout``."""
+    """Return whether the model's attention follows a ``group_layout``."""
     return model.config.get_text_config()._attn_implementation in GROUPED.values()

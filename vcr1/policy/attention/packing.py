@@ -44,7 +44,7 @@ class PackedGroups:
 
 
 def pack_dense(layout: PromptLayout, completion_embeds: Tensor) -> PackedGroups:
-    """A row for each prompt with all its completions behind it, padding included, under one mask.
+    """Return a row for each prompt with all its completions behind it, padding included, under one mask.
 
     Few large operations: the faster form as long as the prompts are short.
 
@@ -90,7 +90,7 @@ def pack_dense(layout: PromptLayout, completion_embeds: Tensor) -> PackedGroups:
 def pack_split(
     layout: PromptLayout, completion_embeds: Tensor, mask: Tensor, flex: bool = False
 ) -> PackedGroups:
-    """All groups in one row without any padding, for the attention of :class:`TreeLayout`.
+    """Return all groups in one row without any padding, for the attention of :class:`TreeLayout`.
 
     Args:
         layout: P prompts.
@@ -137,7 +137,7 @@ def pack_split(
 
 
 def forward_packed(model: Any, packed: PackedGroups) -> Tensor:
-    """Last hidden states ``[B·S, D]`` of packed groups; differentiable."""
+    """Return last hidden states ``[B·S, D]`` of packed groups; differentiable."""
     mask = packed.attention_mask
     if mask is not None and not model.config._attn_implementation.endswith("sdpa"):
         # sdpa takes a bool mask; eager adds its mask to the scores.

@@ -27,7 +27,7 @@ class Branches:
 
     @classmethod
     def of(cls, stem: int, counts: list[int], dtype: torch.dtype, device: torch.device) -> Self:
-        """The group of a prompt of ``stem`` tokens and completions of ``counts`` tokens."""
+        """Return the group of a prompt of ``stem`` tokens and completions of ``counts`` tokens."""
         owner = torch.arange(len(counts), device=device).repeat_interleave(
             torch.tensor(counts, device=device)
         )
@@ -50,7 +50,7 @@ class TreeLayout:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float
     ) -> Tensor:
-        """Attention of one layer: ``[1, H, S, D]`` for ``query`` of that shape."""
+        """Return attention of one layer: ``[1, H, S, D]`` for ``query`` of that shape."""
         repeats = query.shape[1] // key.shape[1]
         parts = []
         start = 0

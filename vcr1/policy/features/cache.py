@@ -75,7 +75,7 @@ class FeatureCache:
             )
 
     def features(self, model: Any, inputs: list[PromptInputs]) -> list[Tensor | None]:
-        """What :func:`~vcr1.policy.prompts.layout.video_features` returns, without a graph.
+        """Return what :func:`~vcr1.policy.prompts.layout.video_features` returns, without a graph.
 
         Args:
             model: the model; that its tower is the same as before is seen at each call.
@@ -88,7 +88,7 @@ class FeatureCache:
         return [self._one(model, item) if "video_grid_thw" in item else None for item in inputs]
 
     def _one(self, model: Any, item: PromptInputs) -> Tensor:
-        """Features ``[tokens, (1 + K)·D]`` of one prompt's videos."""
+        """Return features ``[tokens, (1 + K)·D]`` of one prompt's videos."""
         pixels = item["pixel_values_videos"]
         key = digest(
             pixels, item["video_grid_thw"].tolist(), self._fingerprint(model), circumstances(pixels.device)
@@ -105,7 +105,7 @@ class FeatureCache:
         return computed
 
     def _fingerprint(self, model: Any) -> str:
-        """Digest of the tower; computed again only where a weight was written to or replaced."""
+        """Return digest of the tower; computed again only where a weight was written to or replaced."""
         tensors = family_of(model).tower(model).state_dict(keep_vars=True).values()
         seen = [(tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device) for tensor in tensors]
         if seen != self._seen:
@@ -115,7 +115,7 @@ class FeatureCache:
 
 
 def tower_fingerprint(model: Any) -> str:
-    """SHA-256 over weights, configuration and family of a model's vision tower, in hexadecimal."""
+    """Return SHA-256 over weights, configuration and family of a model's vision tower, in hexadecimal."""
     visual: Any = family_of(model).tower(model)
     config = visual.config.to_dict() | {"attention": visual.config._attn_implementation}
     facts = {name: value for name, value in config.items() if name not in ("transformers_version", "dtype")}
@@ -126,7 +126,7 @@ def tower_fingerprint(model: Any) -> str:
 
 
 def circumstances(device: torch.device) -> tuple[str, ...]:
-    """What else decides a result's last bits: precision, kind of device, libraries."""
+    """Return what else decides a result's last bits: precision, kind of device, libraries."""
     autocast = torch.is_autocast_enabled(device.type)
     return (
         str(torch.get_autocast_dtype(device.type)) if autocast else "",

@@ -29,7 +29,7 @@ _UNFINISHED = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]+\.part")
 
 
 def digest(tensor: Tensor, *facts: object) -> str:
-    """SHA-256 of a tensor's bytes, type and shape, and of some facts besides, in hexadecimal."""
+    """Return SHA-256 of a tensor's bytes, type and shape, and of some facts besides, in hexadecimal."""
     found = hashlib.sha256(repr((str(tensor.dtype), tuple(tensor.shape), facts)).encode())
     found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
@@ -60,7 +60,7 @@ class FeatureStore:
     """Bytes that this process may write before it looks through the folder again."""
 
     def get(self, key: str) -> Tensor | None:
-        """The tensor under a key, on the CPU; None where there is none."""
+        """Return the tensor under a key, on the CPU; None where there is none."""
         if not self._reads:
             return None
         path = self._path(key)
@@ -114,7 +114,7 @@ class FeatureStore:
             raise
 
     def _has_room(self, size: int) -> bool:
-        """Whether so many bytes may be written, after removals where they are needed.
+        """Return whether so many bytes may be written, after removals where they are needed.
 
         The folder is looked through once for many writes: each look leaves room for what all ranks may
         write until the next.
@@ -178,7 +178,7 @@ class FeatureStore:
 
 
 def pack(key: str, tensor: Tensor) -> bytes:
-    """A file's content: the tensor, and a digest by which damage is noticed."""
+    """Return a file's content: the tensor, and a digest by which damage is noticed."""
     mark = torch.frombuffer(bytearray.fromhex(digest(tensor, key)), dtype=torch.uint8)
     return save({"features": tensor.detach().cpu().contiguous(), "digest": mark})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from vcr1.policy.generation.rollout import Watch, decode
+from vcr1.policy.generation.groups import completed_groups
+from vcr1.policy.generation.rollout import Watch, sample_completions
 from vcr1.policy.generation.sampling import Sampling
 from vcr1.policy.policy import VideoPolicy
 from vcr1.policy.prompts.layout import layout_prompts
@@ -19,7 +20,7 @@ def answer_together(
     generator: torch.Generator | None = None,
     watch: Watch | None = None,
 ) -> RolloutGroups:
-    """One answer to each of P prompts about the same clip, or about none.
+    """Return one answer to each of P prompts about the same clip, or about none.
 
     The clip goes through the vision tower once, and the language model reads what the prompts begin with
     alike, the video above all, once. A model of a family without an adapter shares nothing.
@@ -37,7 +38,7 @@ def answer_together(
     with policy.evaluating():
         features = policy.vision(inputs[:1]) * len(inputs)
         layout = layout_prompts(policy.model, inputs, features)
-        ids, logprobs = decode(
+        ids, logprobs = sample_completions(
             policy.model, layout, 1, sampling, policy.special_tokens, generator, one_by_one=True, watch=watch
         )
-    return policy.groups_of(inputs, 1, ids, logprobs)
+    return completed_groups(policy.encoder, inputs, 1, ids, logprobs)

@@ -40,7 +40,7 @@ class SharedCache:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float
     ) -> Tensor:
-        """Attention of one new token per slot: ``[P·S, H, 1, D]`` for ``query`` of that shape.
+        """Return attention of one new token per slot: ``[P·S, H, 1, D]`` for ``query`` of that shape.
 
         Keeps the token's key and value. Never drops: decoding is evaluation.
         """
@@ -148,7 +148,7 @@ def _keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
 
 
 def _read_run(model: Any, rows: list[PromptLayout]) -> list[tuple[Tensor, list[tuple[Tensor, Tensor]]]]:
-    """Logits ``[1, V]``, and keys and values, of single prompts that begin alike."""
+    """Return logits ``[1, V]``, and keys and values, of single prompts that begin alike."""
     cache = DynamicCache(config=model.config.get_text_config())
     shared = min((alike(rows[0], row) for row in rows[1:]), default=0)
     if shared:
@@ -191,14 +191,14 @@ def alike(first: PromptLayout, second: PromptLayout) -> int:
 
 
 def _by_layer(caches: list[list[tuple[Tensor, Tensor]]]) -> list[tuple[list[Tensor], list[Tensor]]]:
-    """Keys and values of several prompts, gathered by layer."""
+    """Return keys and values of several prompts, gathered by layer."""
     return [
         ([keys for keys, _ in layer], [values for _, values in layer]) for layer in zip(*caches, strict=True)
     ]
 
 
 def _stacked(longest: int, parts: list[Tensor]) -> Tensor:
-    """Tensors ``[1, Hkv, l, D]`` as one of ``[P, Hkv, longest, D]``, with zeros on the left."""
+    """Return tensors ``[1, Hkv, l, D]`` as one of ``[P, Hkv, longest, D]``, with zeros on the left."""
     return torch.cat([F.pad(part, (0, 0, longest - part.shape[2], 0)) for part in parts])
 
 

@@ -37,7 +37,7 @@ class SpecialTokens:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Which completions are still in the batch, and where.
+    """The completions that are still in the batch, and their places.
 
     Completions are numbered ``prompt · G + generation`` from the beginning to the end.
 
@@ -53,12 +53,12 @@ class Slots:
 
     @classmethod
     def all_of(cls, num_prompts: int, num_generations: int, device: torch.device) -> Slots:
-        """Every completion in a slot of its own."""
+        """Return every completion in a slot of its own."""
         rows = torch.arange(num_prompts * num_generations, device=device)
         return cls(rows.view(num_prompts, num_generations), rows, rows)
 
 
-def decode(
+def sample_completions(
     model: Any,
     layout: PromptLayout,
     num_generations: int,
@@ -145,7 +145,7 @@ class Picker:
         self.processors = sampling.processors([], device)
 
     def __call__(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``[N]`` and their log-probs under the model ``[N]``, at the sampling's temperature.
+        """Return tokens ``[N]`` and their log-probs under the model ``[N]``, at the sampling's temperature.
 
         Args:
             logits: ``[N, V]``.

@@ -69,7 +69,7 @@ class Sampling:
 
 
 def draw(scores: Tensor, greedy: bool, generator: torch.Generator | None = None) -> Tensor:
-    """Next tokens ``[B]`` from processed scores ``[B, V]``."""
+    """Return next tokens ``[B]`` from processed scores ``[B, V]``."""
     if greedy:
         return scores.argmax(-1)
     return torch.multinomial(scores.softmax(-1), 1, generator=generator).squeeze(1)

@@ -60,20 +60,20 @@ class PromptEncoder:
 
     @property
     def grid(self) -> PatchGrid:
-        """Frames and pixels per vision token, as the model merges them."""
+        """Return frames and pixels per vision token, as the model merges them."""
         video = self.processor.video_processor
         return PatchGrid(temporal=video.temporal_patch_size, spatial=video.patch_size * video.merge_size)
 
     @property
     def end_of_turn(self) -> int:
-        """Id of the token that ends a taught answer."""
+        """Return id of the token that ends a taught answer."""
         ids = {token: id_ for id_, token in self.tokenizer.added_tokens_decoder.items()}
         own = next((id_ for token, id_ in ids.items() if str(token) == self.family.end_token), None)
         return int(self.tokenizer.eos_token_id if own is None else own)
 
     @property
     def stops(self) -> tuple[int, ...]:
-        """Ids that end a completion: the end of turn, and those of the model's generation config."""
+        """Return ids that end a completion: the end of turn, and those of the model's generation config."""
         return (self.end_of_turn, *(id_ for id_ in self._stops if id_ != self.end_of_turn))
 
     def ends(self, ids: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class PromptEncoder:
 
     @property
     def padding(self) -> int:
-        """Id of the padding token."""
+        """Return id of the padding token."""
         return int(self.tokenizer.pad_token_id)
 
     def __call__(self, prompt: Prompt, clip: VideoClip | None) -> PromptInputs:
@@ -153,7 +153,7 @@ class PromptEncoder:
         return inputs
 
     def smallest(self, video: bool = True) -> PromptInputs:
-        """The smallest prompt there is, about a black clip or about nothing."""
+        """Return the smallest prompt there is, about a black clip or about nothing."""
         frames, side = self.grid.temporal, self.grid.spatial
         times = tuple(float(frame) for frame in range(frames))
         black = torch.zeros(frames, 3, side, side, dtype=torch.uint8)
@@ -178,7 +178,7 @@ class PromptEncoder:
             )
 
     def completion_ids(self, text: str) -> list[int]:
-        """Ids of a completion, end-of-turn included."""
+        """Return ids of a completion, end-of-turn included."""
         return [*self.tokenizer(self.cleaned(text), add_special_tokens=False)["input_ids"], self.end_of_turn]
 
     def cleaned(self, text: str) -> str:
@@ -186,11 +186,11 @@ class PromptEncoder:
         return text.replace("<|", "< |")
 
     def decode(self, ids: list[int]) -> str:
-        """Text of a completion, special tokens left out."""
+        """Return text of a completion, special tokens left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def never_sampled(self, vocabulary: int) -> list[int]:
-        """Ids that a rollout must not produce, out of ``vocabulary`` logits.
+        """Return ids that a rollout must not produce, out of ``vocabulary`` logits.
 
         All special tokens but the stops: a sampled ``<|video_pad|>`` would claim vision features that
         do not exist and crash the next forward. And the rows that pad the embedding table: they have no text.

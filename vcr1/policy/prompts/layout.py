@@ -44,12 +44,12 @@ class PromptLayout:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each prompt."""
+        """Return tokens of each prompt."""
         lengths: list[int] = self.attention_mask.sum(1).tolist()
         return lengths
 
     def alone(self, row: int) -> PromptLayout:
-        """One of the prompts without its padding."""
+        """Return one of the prompts without its padding."""
         start = self.embeds.shape[1] - self.lengths[row]
         rows = slice(row, row + 1)
         return PromptLayout(
@@ -63,7 +63,7 @@ class PromptLayout:
 
 
 def video_features(model: Any, inputs: list[PromptInputs]) -> list[Tensor | None]:
-    """One vision pass over all videos of the prompts.
+    """Return one vision pass over all videos of the prompts.
 
     Returns:
         P tensors ``[tokens, D]``, the features in the order of the placeholders; None without a video.
@@ -82,7 +82,7 @@ def video_features(model: Any, inputs: list[PromptInputs]) -> list[Tensor | None
 
 
 def prompt_positions(model: Any, inputs: PromptInputs) -> tuple[Tensor, int]:
-    """M-RoPE positions of one prompt.
+    """Return M-RoPE positions of one prompt.
 
     Returns:
         ``[3, L]`` positions, and the position at which a completion goes on.
@@ -139,7 +139,7 @@ def mrope_positions(token_types: Tensor, clock: VideoClock, *, merge: int) -> Te
 
 
 def layout_prompts(model: Any, inputs: list[PromptInputs], features: list[Tensor | None]) -> PromptLayout:
-    """Place P prompts for one forward.
+    """Return place P prompts for one forward.
 
     Args:
         model: a model of one of the known families, for conditional generation.

@@ -74,13 +74,13 @@ class PlainEncoder(PromptEncoder):
 
     @property
     def padding(self) -> int:
-        """Id of the padding token; where there is none, the one that ends a completion."""
+        """Return id of the padding token; where there is none, the one that ends a completion."""
         id_ = self.tokenizer.pad_token_id
         return self._end_of_turn if id_ is None else int(id_)
 
     @property
     def grid(self) -> PatchGrid:
-        """Frames and pixels per vision token, where the processor states them."""
+        """Return frames and pixels per vision token, where the processor states them."""
         video = self.processor.video_processor
         patch, merge, temporal = (
             getattr(video, name, None) for name in ("patch_size", "merge_size", "temporal_patch_size")
@@ -125,7 +125,7 @@ class PlainEncoder(PromptEncoder):
             ) from error
 
     def cleaned(self, text: str) -> str:
-        """Text from outside without any of the tokenizer's special tokens."""
+        """Return text from outside without any of the tokenizer's special tokens."""
         for token in self._special.values():
             text = text.replace(token, f"{token[:1]} {token[1:]}")
         return super().cleaned(text)

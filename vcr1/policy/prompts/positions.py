@@ -114,7 +114,7 @@ def rope_index(
 
 @torch.no_grad()
 def text_overlaps_video(model: Any) -> bool:
-    """Whether a model places text inside the times of the video before it, as transformers 5.3 to 5.23 do.
+    """Return whether a model places text inside the video's times, as transformers 5.3 to 5.23 do.
 
     Asks the model's own ``get_rope_index`` about a video of 50 steps of one token between two words.
 
@@ -141,5 +141,5 @@ def text_overlaps_video(model: Any) -> bool:
 
 
 def _body(model: nn.Module) -> Any | None:
-    """The part of a model that computes its positions, if it has one."""
+    """Return the part of a model that computes its positions, if it has one."""
     return next((module for module in model.modules() if hasattr(module, "get_rope_index")), None)

@@ -41,7 +41,7 @@ BUILTIN = "builtin:"
 
 
 def resolve(path: str) -> str:
-    """The folder or hub name behind ``path``; ``builtin:NAME`` is a model that the package carries.
+    """Return the folder or hub name behind ``path``; ``builtin:NAME`` is a model that the package carries.
 
     Raises:
         UserError: the package carries no such model.
@@ -82,7 +82,7 @@ def check_weights(path: str) -> None:
 
 
 def load_encoder(path: str) -> PromptEncoder:
-    """The encoder of a model; holds no weights.
+    """Return the encoder of a model; holds no weights.
 
     Raises:
         UserError: there is no processor at ``path``, or one that takes no videos.
@@ -124,7 +124,7 @@ def load_policy(
     tree_attention: str = "auto",
     text_after_video: str | None = None,
 ) -> VideoPolicy:
-    """A policy from pretrained weights; of a family without an adapter, one that shares no prompts.
+    """Return a policy from pretrained weights; of a family without an adapter, one that shares no prompts.
 
     Args:
         path: a folder, a hub name, or ``builtin:tiny``.
@@ -173,7 +173,7 @@ def load_policy(
 
 
 def read_weights(path: str, dtype: torch.dtype, attention: str) -> Any:
-    """A Hugging Face model with all of its weights.
+    """Return a Hugging Face model with all of its weights.
 
     Raises:
         UserError: weights that are missing, damaged or another model's, or an attention that the model lacks.
@@ -246,7 +246,7 @@ def stated_rule(path: str, rule: str | None = None) -> str:
 
 
 def floating_type(name: str, field: str) -> torch.dtype:
-    """The floating type of torch called ``name``.
+    """Return the floating type of torch called ``name``.
 
     Raises:
         UserError: there is none; names the config's field.

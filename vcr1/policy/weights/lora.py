@@ -93,7 +93,7 @@ def adapt(model: Any, lora: LoRA, family: Family) -> None:
 
 
 def is_adapted(model: nn.Module) -> bool:
-    """Whether a model has adapters."""
+    """Return whether a model has adapters."""
     return any(isinstance(module, LoraLayer) for module in model.modules())
 
 
@@ -117,7 +117,7 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of the model without adapters that computes the same; the model stays as it is.
+    """Return the weights of the model without adapters that computes the same; the model stays as it is.
 
     Returns:
         Name, as in a model without adapters, -> weight, in the base's dtype. What has no adapter is not

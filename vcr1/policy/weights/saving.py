@@ -93,7 +93,7 @@ def save_adapter(
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether a folder holds a Hugging Face model or an adapter, so that a newer one may replace it."""
+    """Return whether a folder holds a Hugging Face model or adapter, which a newer one may replace."""
     return any((folder / name).is_file() for name in ("config.json", CONFIG_NAME))
 
 
@@ -126,7 +126,7 @@ def _finish(scratch: Path, model: Any, encoder: PromptEncoder, files: Mapping[st
 
 
 def without_weights(model: Any) -> Any:
-    """A model of the same kind without adapters and without memory."""
+    """Return a model of the same kind without adapters and without memory."""
     with torch.device("meta"):
         bare = type(model)(model.config)
     bare.generation_config = model.generation_config
@@ -134,7 +134,7 @@ def without_weights(model: Any) -> Any:
 
 
 def gathered_copy(model: Any) -> Any | None:
-    """The whole of a sharded model, in the memory of the first rank's host; None on the others."""
+    """Return the whole of a sharded model, in the memory of the first rank's host; None on the others."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(model, options=options)
     if dist.get_rank() != 0:

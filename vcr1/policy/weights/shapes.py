@@ -43,7 +43,7 @@ def model_config(path: str) -> PreTrainedConfig:
 
 
 def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model of this configuration on the meta device: every module and parameter, no memory.
+    """Return a model of this configuration on the meta device: every module and parameter, no memory.
 
     Raises:
         UserError: a family without an adapter of its own, whose sizes nobody has worked out.
@@ -58,7 +58,7 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def empty_policy_model(path: str, freeze: list[str], lora: LoRA | None = None) -> PreTrainedModel:
-    """What :func:`~vcr1.policy.weights.loading.load_policy` would train, on the meta device.
+    """Return what :func:`~vcr1.policy.weights.loading.load_policy` would train, on the meta device.
 
     Raises:
         UserError: as there.

@@ -56,20 +56,20 @@ class Sharding:
         self._gather = gather
 
     def max_over_ranks(self, count: int) -> int:
-        """The largest of the ranks' counts."""
+        """Return the largest of the ranks' counts."""
         largest = torch.tensor(count, device=self.device)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         return int(largest)
 
     @property
     def gathers(self) -> bool:
-        """Whether rollouts gather; found out once, and the same on all ranks."""
+        """Return whether rollouts gather; found out once, and the same on all ranks."""
         if self._gather is None:
             self._gather = not self.max_over_ranks(not self._fits())
         return self._gather
 
     def _fits(self) -> bool:
-        """Whether this rank could hold all weights at once now."""
+        """Return whether this rank could hold all weights at once now."""
         if self.device.type != "cuda":
             return True
         wanted = sum(p.numel() * (self.compute or p.dtype).itemsize for p in self.root.parameters())
@@ -78,7 +78,7 @@ class Sharding:
         return wanted < free - self.reserve * total
 
     def _modules(self) -> list[Any]:
-        """What a rollout needs: the root and the sharded blocks of the language model."""
+        """Return what a rollout needs: the root and the sharded blocks of the language model."""
         model = self.root.model
         language = family_of(model).language(model)
         return [self.root, *(module for module in language.modules() if isinstance(module, FSDPModule))]
@@ -146,5 +146,5 @@ def reshard(model: nn.Module) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether any part of a model is spread over ranks."""
+    """Return whether any part of a model is spread over ranks."""
     return any(isinstance(module, FSDPModule) for module in model.modules())

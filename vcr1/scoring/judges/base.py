@@ -57,7 +57,7 @@ class EventJudge(Protocol):
 
 
 def f1(recall: float, precision: float) -> float:
-    """Harmonic mean of recall and precision; 0 where both are, NaN where one is."""
+    """Return harmonic mean of recall and precision; 0 where both are, NaN where one is."""
     if math.isnan(recall) or math.isnan(precision):
         return math.nan
     return 2 * recall * precision / (recall + precision) if recall + precision > 0 else 0.0

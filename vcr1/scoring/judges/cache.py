@@ -32,7 +32,7 @@ class AnswerCache:
         self._connection: sqlite3.Connection | None = None
 
     def get(self, key: str) -> str | None:
-        """The answer that is kept under ``key``, if any."""
+        """Return the answer that is kept under ``key``, if any."""
         try:
             rows = self._execute("SELECT answer FROM answers WHERE key = ?", (key,))
         except (sqlite3.Error, OSError) as error:

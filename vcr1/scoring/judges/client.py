@@ -16,7 +16,7 @@ import httpx
 
 from vcr1.errors import UserError
 from vcr1.records import JudgeFailure
-from vcr1.scoring.judges.questions import MAX_ANSWER, Question
+from vcr1.scoring.judges.questions import MAX_ANSWER, JudgeQuestion
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +54,16 @@ class Endpoint:
 
     @property
     def attempts_time(self) -> float:
-        """Seconds that the requests of one question take at most."""
+        """Return seconds that the requests of one question take at most."""
         return (self.retries + 1) * self.timeout
 
     @property
     def question_time(self) -> float:
-        """Seconds until one question is settled at most, where it need not queue."""
+        """Return seconds until one question is settled at most, where it need not queue."""
         return self.attempts_time + self.retries * self.max_wait
 
     def pause(self, attempt: int, asked: float | None, jitter: float) -> float:
-        """Seconds to wait after a failed attempt.
+        """Return seconds to wait after a failed attempt.
 
         Args:
             attempt: its number, from 0.
@@ -116,7 +116,7 @@ class ChatClient:
                 f"SSL_CERT_FILE or SSL_CERT_DIR, cannot be used ({error})"
             ) from error
 
-    async def ask(self, question: Question[T]) -> T | JudgeFailure:
+    async def ask(self, question: JudgeQuestion[T]) -> T | JudgeFailure:
         """The model's answer; a failure once the retries are spent, or at once where none would help."""
         for attempt in range(self.endpoint.retries + 1):
             try:
@@ -129,8 +129,8 @@ class ChatClient:
         self._warn(failure)
         return JudgeFailure(failure.reason)
 
-    async def attempt(self, question: Question[T]) -> T:
-        """The model's answer to one request.
+    async def attempt(self, question: JudgeQuestion[T]) -> T:
+        """Return the model's answer to one request.
 
         Raises:
             RequestFailed: there is none.
@@ -153,7 +153,7 @@ class ChatClient:
         return answer
 
     async def _post(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
-        """Status, headers and the first `MAX_BODY` bytes of the response."""
+        """Return status, headers and the first `MAX_BODY` bytes of the response."""
         try:
             # Not compressed: a small response could unfold to any size.
             headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
@@ -200,7 +200,7 @@ class ChatClient:
 
 
 def authorization(key_variable: str) -> dict[str, str]:
-    """The header that holds the key; none where the variable is unset or blank.
+    """Return the header that holds the key; none where the variable is unset or blank.
 
     Raises:
         UserError: a key that no header can hold.
@@ -216,7 +216,7 @@ def authorization(key_variable: str) -> dict[str, str]:
 
 
 def message_of(body: bytes) -> str | None:
-    """The text of the model's message in a response; None where there is none, or too much."""
+    """Return the text of the model's message in a response; None where there is none, or too much."""
     try:
         content: Any = json.loads(body)["choices"][0]["message"]["content"]
     except (ValueError, RecursionError, TypeError, LookupError):
@@ -225,7 +225,7 @@ def message_of(body: bytes) -> str | None:
 
 
 def retry_after(header: str, now: float) -> float | None:
-    """Seconds of a ``Retry-After`` header: a number of seconds or a date; None where it is neither.
+    """Return seconds of a ``Retry-After`` header: a number of seconds or a date; None where it is neither.
 
     Args:
         header: its value.

@@ -110,7 +110,7 @@ class EndpointJudge:
         return verdicts
 
     def limit(self, pairs: int) -> float:
-        """Seconds after `begin` at which verdicts on so many pairs are there, or are given up.
+        """Return seconds after `begin` at which verdicts on so many pairs are there, or are given up.
 
         A pair takes four questions at most, of which two come after the other two. All the work, shared out
         over ``concurrency``, and the longest chain of it bound the time that any order takes.
@@ -140,7 +140,7 @@ class EndpointJudge:
             ) from error
 
     async def _judge_all(self, asked: Runtime, pairs: list[CaptionPair], limit: float) -> list[Verdict]:
-        """One verdict per pair; those that are not there in ``limit`` seconds are given up."""
+        """Return one verdict per pair; those that are not there in ``limit`` seconds are given up."""
         tasks = [asyncio.create_task(self._judge(asked, pair)) for pair in pairs]
         if not tasks:
             return []
@@ -175,7 +175,7 @@ class EndpointJudge:
     async def _events(
         self, asked: Runtime, caption: str, known: list[str] | None
     ) -> list[str] | JudgeFailure:
-        """The events of a caption, where they are not known already."""
+        """Return the events of a caption, where they are not known already."""
         if known is not None:
             return known
         if not caption.strip():
@@ -185,7 +185,7 @@ class EndpointJudge:
 
 
 async def _share(asked: Runtime, events: list[str], caption: str) -> float | JudgeFailure:
-    """Share of the events that a caption entails; 0 for no events."""
+    """Return share of the events that a caption entails; 0 for no events."""
     if not events or not caption.strip():
         return 0.0
     flags = await asked.ask(check_events(events, caption))
@@ -196,7 +196,7 @@ async def _share(asked: Runtime, events: list[str], caption: str) -> float | Jud
 
 
 def _given(name: str, value: str | None, variable: str) -> str:
-    """A setting, or else the environment's."""
+    """Return a setting, or else the environment's."""
     chosen = (value if value is not None else os.environ.get(variable, "")).strip()
     if not chosen:
         raise UserError(f"judge.{name} is not set: give judge.{name}=..., or set {variable}")

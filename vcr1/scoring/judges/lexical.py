@@ -66,7 +66,7 @@ class LexicalJudge:
 
 
 def _events(caption: str) -> list[frozenset[str]]:
-    """The content words of each sentence."""
+    """Return the content words of each sentence."""
     return [words for part in _BREAK.split(caption) if (words := _content(part))]
 
 
@@ -75,6 +75,6 @@ def _content(text: str) -> frozenset[str]:
 
 
 def _told(events: Sequence[frozenset[str]], sentences: Sequence[frozenset[str]]) -> float:
-    """Share of the events of which some sentence has every word; 0 for no events."""
+    """Return share of the events of which some sentence has every word; 0 for no events."""
     told = [any(event <= sentence for sentence in sentences) for event in events]
     return sum(told) / len(told) if told else 0.0

@@ -44,8 +44,8 @@ it, else false."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question(Generic[T]):
-    """What the model is asked, and how its answer is read.
+class JudgeQuestion(Generic[T]):
+    """A question for the judge's model, and how its answer is read.
 
     Attributes:
         instruction: what to do and how to answer.
@@ -59,7 +59,7 @@ class Question(Generic[T]):
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The question as a chat."""
+        """Return the question as a chat."""
         return [
             {"role": "system", "content": self.instruction},
             {"role": "user", "content": self.data},
@@ -71,39 +71,41 @@ class Question(Generic[T]):
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def list_events(caption: str, max_events: int) -> Question[list[str]]:
-    """Which events does a caption describe? The answer holds ``max_events`` at most."""
+def list_events(caption: str, max_events: int) -> JudgeQuestion[list[str]]:
+    """Return the question for the events of a caption, ``max_events`` at most."""
     data = _encode({"caption": _clean(caption, MAX_CAPTION)})
-    return Question(LIST_EVENTS.format(most=max_events), data, partial(read_events, max_events=max_events))
+    return JudgeQuestion(
+        LIST_EVENTS.format(most=max_events), data, partial(read_events, max_events=max_events)
+    )
 
 
-def check_events(events: Sequence[str], caption: str) -> Question[list[bool]]:
-    """Which of the events does a caption entail? The answer has a boolean for each."""
+def check_events(events: Sequence[str], caption: str) -> JudgeQuestion[list[bool]]:
+    """Return the question which of the events a caption entails: a boolean for each."""
     data = _encode({"events": list(events), "caption": _clean(caption, MAX_CAPTION)})
-    return Question(CHECK_EVENTS.format(count=len(events)), data, partial(read_flags, count=len(events)))
+    return JudgeQuestion(CHECK_EVENTS.format(count=len(events)), data, partial(read_flags, count=len(events)))
 
 
 def tidy_events(events: Sequence[str], max_events: int) -> list[str]:
-    """The first ``max_events`` events that are not blank, each on one line and cut to `MAX_EVENT`."""
+    """Return the first ``max_events`` events that are not blank, each on one line and cut to `MAX_EVENT`."""
     tidy = (_clean(event, MAX_EVENT) for event in events)
     return [event for event in tidy if event][:max_events]
 
 
 def read_events(text: str, max_events: int) -> list[str] | None:
-    """The last JSON list of strings in a text; None where there is none."""
+    """Return the last JSON list of strings in a text; None where there is none."""
     lists = [found for found in json_lists(text) if all(isinstance(item, str) for item in found)]
     return tidy_events(lists[-1], max_events) if lists else None
 
 
 def read_flags(text: str, count: int) -> list[bool] | None:
-    """The last JSON list of ``count`` booleans in a text; None where there is none."""
+    """Return the last JSON list of ``count`` booleans in a text; None where there is none."""
     fitting = (found for found in json_lists(text) if len(found) == count)
     lists = [found for found in fitting if all(isinstance(item, bool) for item in found)]
     return lists[-1] if lists else None
 
 
 def json_lists(text: str) -> Iterator[list[Any]]:
-    """The JSON lists in a text, fenced or among words; a list within another is no find of its own.
+    """Yield the JSON lists in a text, fenced or among words; a list within another is no find of its own.
 
     Never raises, and takes linear time: a text over `MAX_ANSWER` holds none, at most `MAX_CANDIDATES`
     brackets are tried, and what one try has read is not read by the next.

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from vcr1.records import JudgeFailure
 from vcr1.scoring.judges.cache import AnswerCache
 from vcr1.scoring.judges.client import ChatClient, Endpoint
-from vcr1.scoring.judges.questions import Question
+from vcr1.scoring.judges.questions import JudgeQuestion
 
 T = TypeVar("T")
 
@@ -36,8 +36,8 @@ class Runtime:
         self._cache = AnswerCache(cache)
         self._under_way: dict[str, asyncio.Task[Any]] = {}
 
-    async def ask(self, question: Question[T]) -> T | JudgeFailure:
-        """The answer to a question, or why there is none."""
+    async def ask(self, question: JudgeQuestion[T]) -> T | JudgeFailure:
+        """Return the answer to a question, or why there is none."""
         key = question.key(self.client.endpoint.model)
         task = self._under_way.get(key)
         if task is None:
@@ -47,7 +47,7 @@ class Runtime:
         answer: T | JudgeFailure = await asyncio.shield(task)
         return answer
 
-    async def _find(self, key: str, question: Question[T]) -> T | JudgeFailure:
+    async def _find(self, key: str, question: JudgeQuestion[T]) -> T | JudgeFailure:
         kept = self._cache.get(key)
         answer = None if kept is None else question.read(kept)
         if answer is not None:
@@ -66,7 +66,7 @@ _runtimes: dict[tuple[int, Endpoint, str | None], Runtime] = {}
 
 
 def runtime(endpoint: Endpoint, cache: str | None) -> Runtime:
-    """The process's one runtime for these settings.
+    """Return the process's one runtime for these settings.
 
     Raises:
         UserError: the client cannot be made.

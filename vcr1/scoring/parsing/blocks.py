@@ -33,7 +33,7 @@ _OPENING, _CLOSING = "([{", ")]}"
 
 
 def answer_block(text: str) -> str | ParseFailure:
-    """Content of the last closed ``<answer>…</answer>`` block, stripped; tags in any case.
+    """Return content of the last closed ``<answer>…</answer>`` block, stripped; tags in any case.
 
     The content holds no answer tag: a block starts at the last opening tag before its closing tag.
     An unclosed tag after a whole block does not hide that block.
@@ -45,7 +45,7 @@ def answer_block(text: str) -> str | ParseFailure:
 
 
 def glue_block(text: str) -> str | ParseFailure:
-    """Content of the last closed ``<glue>…</glue>`` block, found as `answer_block` finds its own.
+    """Return content of the last closed ``<glue>…</glue>`` block, found as `answer_block` finds its own.
 
     Returns:
         The content, which may be empty, or a failure: ``too_long``, ``no_glue``.
@@ -54,7 +54,7 @@ def glue_block(text: str) -> str | ParseFailure:
 
 
 def read_answer(text: str, longest: int = MAX_UNTAGGED) -> str | ParseFailure:
-    """The words that a completion gives as its answer, with or without its tags.
+    """Return the words that a completion gives as its answer, with or without its tags.
 
     What a closed ``<think>`` block holds is no answer. Behind it, the last closed answer block counts; where
     there is none, what follows an opening tag, unless it looks cut off; and where there is no tag at all, the
@@ -77,7 +77,7 @@ def read_glue(text: str) -> str | ParseFailure:
 
 
 def parse_caption(text: str) -> str | ParseFailure:
-    """The words of a completion's answer without their wrapping, or a failure of `CAPTION_FAILURES`.
+    """Return the words of a completion's answer without their wrapping, or a failure of `CAPTION_FAILURES`.
 
     See `read_answer` and `unwrap`; a reply without tags may have any length.
     """
@@ -89,7 +89,7 @@ def parse_caption(text: str) -> str | ParseFailure:
 
 
 def without_tags(text: str) -> str:
-    """The text without tags of blocks, to be put into one."""
+    """Return the text without tags of blocks, to be put into one."""
     return _ANY_TAG.sub(" ", text)  # no empty string, which would join what stood around into a new tag
 
 
@@ -102,7 +102,7 @@ def _closed_block(text: str, tags: re.Pattern[str], missing: str) -> str | Parse
 
 
 def _last_block(text: str, tags: re.Pattern[str]) -> tuple[int, int] | None:
-    """Where the content of the last closed block begins and ends."""
+    """Return where the content of the last closed block begins and ends."""
     block, start = None, None
     for tag in tags.finditer(text):
         if not tag[1]:
@@ -131,14 +131,14 @@ def _read_block(text: str, tags: re.Pattern[str], missing: str, longest: int) ->
 
 
 def _behind_thought(text: str) -> tuple[str, bool]:
-    """What follows the last closing think tag, and whether an open one stands in it."""
+    """Return what follows the last closing think tag, and whether an open one stands in it."""
     thoughts = list(_THINK_TAG.finditer(text))
     end = max((tag.end() for tag in thoughts if tag[1]), default=0)
     return text[end:], any(not tag[1] and tag.start() >= end for tag in thoughts)
 
 
 def _without_glue(text: str) -> str:
-    """The text without its last glue block and without tags."""
+    """Return the text without its last glue block and without tags."""
     block = _last_block(text, _GLUE_TAG)
     if block is not None:
         text = text[: block[0]] + text[block[1] :]
@@ -146,6 +146,6 @@ def _without_glue(text: str) -> str:
 
 
 def _is_cut(words: str) -> bool:
-    """Whether an unclosed block may have lost its end: an open bracket, or a number that may go on."""
+    """Return whether an unclosed block may have lost its end: an open bracket, or a number that may go on."""
     opened = sum(map(words.count, _OPENING)) - sum(map(words.count, _CLOSING))
     return opened > 0 or bool(_CUT_NUMBER.search(words[-40:]))

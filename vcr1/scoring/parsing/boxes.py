@@ -72,7 +72,7 @@ _CORNERS = (
 
 
 def format_boxes(boxes: Tracklet, decimals: int = 3) -> str:
-    """Boxes as answers write them, ``"[[0.100, 0.200, 0.300, 0.400], …]"``, on one line.
+    """Return boxes as answers write them, ``"[[0.100, 0.200, 0.300, 0.400], …]"``, on one line.
 
     `parse_boxes` reads them back within half a unit of the last decimal, where they lie in the frame. A side
     that rounds to nothing is written one unit long, as a box without area earns nothing.
@@ -85,7 +85,7 @@ def format_boxes(boxes: Tracklet, decimals: int = 3) -> str:
 
 
 def _side(low: float, high: float, decimals: int) -> tuple[float, float]:
-    """Two rounded edges, at least a unit of the last decimal apart."""
+    """Return two rounded edges, at least a unit of the last decimal apart."""
     unit = 10.0**-decimals
     low, high = round(low, decimals), round(high, decimals)
     if high - low > unit / 2:
@@ -94,7 +94,7 @@ def _side(low: float, high: float, decimals: int) -> tuple[float, float]:
 
 
 def parse_boxes(text: str, count: int) -> Tracklet | ParseFailure:
-    """The boxes of a completion's answer (see `read_answer`), in the order written.
+    """Return the boxes of a completion's answer (see `read_answer`), in the order written.
 
     A box is four numbers ``x0, y0, x1, y1`` that commas, semicolons or whitespace part:
 
@@ -186,13 +186,13 @@ def _rises(gaps: Sequence[str]) -> bool:
 
 
 def _box(row: Sequence[float]) -> Box:
-    """A box, or one without area where its corners are the wrong way round."""
+    """Return a box, or one without area where its corners are the wrong way round."""
     x0, y0, x1, y1 = row
     return Box(x0, y0, x0, y0) if x0 > x1 or y0 > y1 else Box(x0, y0, x1, y1)
 
 
 def _rows(answer: str, count: int) -> list[list[float]]:
-    """The numbers of each box that an answer writes; a row of other than four numbers is none."""
+    """Return the numbers of each box that an answer writes; a row of other than four numbers is none."""
     rows = [row for row in map(_numbers, _INNERMOST.findall(answer)) if len(row) > 1]
     if rows and all(len(row) == 2 for row in rows) and len(rows) % 2 == 0:
         rows = [first + second for first, second in zip(rows[::2], rows[1::2], strict=True)]
@@ -207,7 +207,7 @@ def _rows(answer: str, count: int) -> list[list[float]]:
 
 
 def _named_rows(answer: str) -> list[list[float]]:
-    """Boxes whose corners have names; a row is empty where the names are not those of two corners."""
+    """Return boxes whose corners have names; a row is empty where the names are not those of two corners."""
     named = [(name.lower().replace("_", ""), value) for name, value in _NAMED.findall(answer)]
     rows = []
     for start in range(0, len(named), 4):
@@ -218,7 +218,7 @@ def _named_rows(answer: str) -> list[list[float]]:
 
 
 def _numbers(content: str) -> list[float]:
-    """The numbers that a bracket's content lists; none where it holds anything else."""
+    """Return the numbers that a bracket's content lists; none where it holds anything else."""
     parts = [part.strip(_QUOTES) for part in _SEPARATOR.split(content)]
     numbers = [part for part in parts if part]
     if not all(len(part) <= MAX_NUMBER_CHARS and _NUMBER.fullmatch(part) for part in numbers):

@@ -96,7 +96,7 @@ _ENDS = " .,;:!?\"'"
 
 
 def parse_letter(text: str, options: int) -> str | ParseFailure:
-    """The option letter, in upper case, of a completion's answer (see `read_answer`).
+    """Return the option letter, in upper case, of a completion's answer (see `read_answer`).
 
     Two tiers; the second is read only where the first finds nothing:
 
@@ -130,7 +130,7 @@ def parse_letter(text: str, options: int) -> str | ParseFailure:
 
 
 def parse_option(text: str, options: Sequence[str]) -> str | ParseFailure:
-    """The option that a completion's answer names (see `read_answer`), by its letter or its own words.
+    """Return the option that a completion's answer names (see `read_answer`), by its letter or its own words.
 
     In this order:
 
@@ -180,7 +180,7 @@ def parse_option(text: str, options: Sequence[str]) -> str | ParseFailure:
 
 
 def _letter(answer: str, options: int) -> str | ParseFailure:
-    """The one letter that an answer's words name."""
+    """Return the one letter that an answer's words name."""
     text = _HAN_JOINS.sub(" and ", _BESIDE_HAN.sub(" ", fold(answer)))
     found = _letters(text, (match for pattern in _MARKED for match in pattern.finditer(text)))
     if not found:
@@ -197,7 +197,7 @@ def _letter(answer: str, options: int) -> str | ParseFailure:
 
 
 def _bare(text: str) -> Iterable[re.Match[str]]:
-    """The capitals that stand alone, but not behind a noun."""
+    """Yield the capitals that stand alone, but not behind a noun."""
     for match in _BARE.finditer(text):
         before = text[max(0, match.start() - 40) : match.start()]
         if match[0].isupper() and (_NOUN.search(before) is None or len(before.strip()) == 1):
@@ -205,7 +205,7 @@ def _bare(text: str) -> Iterable[re.Match[str]]:
 
 
 def _letters(text: str, matches: Iterable[re.Match[str]]) -> set[str]:
-    """The letters in the groups of the first matches, in upper case; none where one is denied."""
+    """Return the letters in the groups of the first matches, in upper case; none where one is denied."""
     letters = set()
     for match in islice(matches, _MOST_LETTERS):
         if match.lastindex is not None:
@@ -219,7 +219,7 @@ def _letters(text: str, matches: Iterable[re.Match[str]]) -> set[str]:
 
 
 def _begun(words: str, names: Sequence[str]) -> int | None:
-    """The place of the longest name that some words begin with, if any."""
+    """Return the place of the longest name that some words begin with, if any."""
     fitting = [name for name in names if re.match(rf"{re.escape(name)}(?!\w)", words) and name]
     return names.index(max(fitting, key=len)) if fitting else None
 

@@ -34,7 +34,7 @@ _COVER = " \0 "
 
 
 def parse_class(text: str, classes: Sequence[str]) -> str | ParseFailure:
-    """The one class that a completion's answer names (see `read_answer`), as ``classes`` spells it.
+    """Return the one class that a completion's answer names (see `read_answer`), as ``classes`` spells it.
 
     A name of several words counts wherever it stands, in any case and with any whitespace, ``_`` or ``-``
     between its words. Longer names are looked for first, and what they cover is no shorter name: "low
@@ -91,5 +91,5 @@ def _is_of_another(text: str, match: re.Match[str]) -> bool:
 
 
 def _own_words(name: str, names: Sequence[str] | dict[str, str]) -> set[str]:
-    """The words of a name that no other name has."""
+    """Return the words of a name that no other name has."""
     return set(name.split()).difference(*(other.split() for other in names if other != name))

@@ -21,7 +21,7 @@ _BOXES = re.compile(rf"\[\s*+{_BOX}(?:{_COMMA}{_BOX})*+\s*+\]")
 
 
 def has_answer_format(text: str, think: bool) -> bool:
-    """Whether the whole text is ``<think>…</think><answer>…</answer>``; without ``think``, the answer alone.
+    """Return whether the text is ``<think>…</think><answer>…</answer>``, or the answer alone.
 
     Whitespace may stand around the text and between the two blocks. Each tag stands exactly once, in
     lower case as the prompts ask for it, and a stray tag in any case spoils the form. This is stricter
@@ -33,7 +33,7 @@ def has_answer_format(text: str, think: bool) -> bool:
 
 
 def has_glue_format(text: str, think: bool) -> bool:
-    """Whether the whole text is ``<think>…</think><answer>…</answer><glue>[(1.0, 2.5), (4.0, 6.5)]</glue>``.
+    """Return whether the text is ``<think>…</think><answer>…</answer><glue>[(1.0, 2.5)]</glue>``.
 
     Without ``think``, the last two alone; as strict as `has_answer_format`, and in this order only. The glue
     is a list of pairs of numbers in round brackets, with any whitespace and any number of decimals. What the
@@ -57,7 +57,7 @@ def has_boxes_format(text: str, think: bool) -> bool:
 
 
 def _is_sequence(text: str, names: list[str], tags: re.Pattern[str]) -> bool:
-    """Whether a text is the named blocks one after another, and ``tags`` finds no tag besides theirs."""
+    """Return whether a text is the named blocks in order, and ``tags`` finds no other tag."""
     if len(text) > MAX_TEXT:
         return False
     body = text.strip()

@@ -41,7 +41,7 @@ _LIST_MARK = re.compile(
 
 
 def format_interval(interval: Interval) -> str:
-    """An interval as answers write it, ``"12.5 to 17.8"``: seconds with one decimal.
+    """Return an interval as answers write it, ``"12.5 to 17.8"``: seconds with one decimal.
 
     `parse_interval` reads it back within 0.05 s per end, for times in 0..`MAX_SECONDS`.
     """
@@ -50,7 +50,7 @@ def format_interval(interval: Interval) -> str:
 
 
 def format_intervals(intervals: Sequence[Interval]) -> str:
-    """Intervals as glue blocks write them, ``"[(1.0, 2.5), (4.0, 6.5)]"``, in the given order.
+    """Return intervals as glue blocks write them, ``"[(1.0, 2.5), (4.0, 6.5)]"``, in the given order.
 
     `parse_intervals` reads one to `MAX_INTERVALS` of them back within 0.05 s per end.
     """
@@ -58,7 +58,7 @@ def format_intervals(intervals: Sequence[Interval]) -> str:
 
 
 def parse_interval(text: str) -> Interval | ParseFailure:
-    """The one time span, in seconds, of a completion's answer (see `read_answer`).
+    """Return the one time span, in seconds, of a completion's answer (see `read_answer`).
 
     The grammar, over words, marks, numbers with or without units, and clock times::
 

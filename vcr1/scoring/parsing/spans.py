@@ -36,17 +36,17 @@ class _Pair(NamedTuple):
 
     @property
     def core(self) -> list[str]:
-        """What stands between the times and is not merely beside one of them."""
+        """Return what stands between the times and is not merely beside one of them."""
         return [text for text in self.gap if text not in _BESIDE and text not in words.BRACKETS]
 
     @property
     def before(self) -> str:
-        """The last text before the times that is not merely beside them."""
+        """Return the last text before the times that is not merely beside them."""
         return next((text for text in reversed(self.head) if text not in _BESIDE and text != "<"), "")
 
 
 def read_spans(tokens: Sequence[Token]) -> tuple[Interval, ...] | ParseFailure:
-    """The spans that tokens name one after another.
+    """Return the spans that tokens name one after another.
 
     Returns:
         One to `MAX_INTERVALS` intervals, or the first failure: ``no_interval``, ``unpaired``, ``too_many``,
@@ -80,12 +80,12 @@ def read_spans(tokens: Sequence[Token]) -> tuple[Interval, ...] | ParseFailure:
 
 
 def times_of(tokens: Sequence[Token]) -> list[int]:
-    """The places of the times, without numbers of another sense: ``Event 1:``, ``confidence: 0.9``."""
+    """Return the places of the times, without numbers of another sense: ``Event 1:``, ``confidence: 0.9``."""
     return [place for place, token in enumerate(tokens) if token.is_time and not _is_label(tokens, place)]
 
 
 def _is_label(tokens: Sequence[Token], place: int) -> bool:
-    """Whether a plain number counts things or scores the answer, rather than being a time."""
+    """Return whether a plain number counts things or scores the answer, rather than being a time."""
     if tokens[place].unit != "":
         return False
     last = [
@@ -99,7 +99,7 @@ def _is_label(tokens: Sequence[Token], place: int) -> bool:
 
 
 def _is_length(tokens: Sequence[Token], begin: int, place: int, span: Interval) -> bool:
-    """Whether a time is the length of the span before it: ``5.0 to 12.0 (7 seconds)``."""
+    """Return whether a time is the length of the span before it: ``5.0 to 12.0 (7 seconds)``."""
     head = [token.text for token in tokens[begin:place]]
     behind = "".join(token.text for token in tokens[place + 1 : place + 2])
     noted = "(" in head and tokens[place].unit in SCALES and behind in (")", "long", "in")
@@ -108,7 +108,7 @@ def _is_length(tokens: Sequence[Token], begin: int, place: int, span: Interval) 
 
 
 def _read_pair(pair: _Pair, last: Sequence[Interval]) -> Interval | ParseFailure:
-    """The span of two times; ``last`` is the span before it, if any."""
+    """Return the span of two times; ``last`` is the span before it, if any."""
     start, end = _same_unit(pair)
     if _labelled(pair, words.ENDS, words.STARTS):
         start, end = end, start
@@ -126,7 +126,7 @@ def _read_pair(pair: _Pair, last: Sequence[Interval]) -> Interval | ParseFailure
 
 
 def _same_unit(pair: _Pair) -> tuple[Token, Token]:
-    """The two times, the first in the second's unit where it has none: ``5 to 12 minutes``.
+    """Return the two times, the first in the second's unit where it has none: ``5 to 12 minutes``.
 
     The reverse, ``5 minutes to 12``, does not say what the second counts.
     """
@@ -139,7 +139,7 @@ def _same_unit(pair: _Pair) -> tuple[Token, Token]:
 
 
 def _joined(pair: _Pair) -> bool:
-    """Whether the texts before and between two times make them one span."""
+    """Return whether the texts before and between two times make them one span."""
     core, before = pair.core, pair.before
     if sum(text in words.JOINS for text in core) == 1 and words.PASSAGE.issuperset(core):
         return True
@@ -150,14 +150,14 @@ def _joined(pair: _Pair) -> bool:
 
 
 def _labelled(pair: _Pair, one: frozenset[str], other: frozenset[str]) -> bool:
-    """Whether the first time bears a label of ``one``, and the second a label of ``other``."""
+    """Return whether the first time bears a label of ``one``, and the second a label of ``other``."""
     label = next((text for text in reversed(pair.head) if text in words.STARTS or text in words.ENDS), "")
     said = [text for text in pair.core if text not in words.GAP and text not in words.ANDS and text != "-"]
     return label in one and len(said) == 1 and said[0] in other
 
 
 def _listed(pair: _Pair, last: Sequence[Interval]) -> bool:
-    """Whether two times that a comma or "and" joins are a span, as nothing else is said around them.
+    """Return whether two times that a comma or "and" joins are a span, as nothing else is said around them.
 
     ``3, 7`` may be a decimal comma. In a flat list, times rise.
     """
@@ -170,7 +170,7 @@ def _listed(pair: _Pair, last: Sequence[Interval]) -> bool:
 
 
 def _is_glued_label(pair: _Pair) -> bool:
-    """Whether a clock time beside a plain number may be a label and a number: ``Event 1:15.0 to 80.0``."""
+    """Return whether a clock time may be a label and a number: ``Event 1:15.0 to 80.0``."""
     one_clock = (pair.one.unit == "clock") != (pair.other.unit == "clock")
     return one_clock and not words.LABELS.isdisjoint(pair.head)
 
@@ -194,7 +194,7 @@ def _counts_other(pair: _Pair) -> bool:
 
 
 def _is_relative(pair: _Pair) -> bool:
-    """Whether two times count from elsewhere than the start of the video: ``the last 5 to 10 seconds``."""
+    """Return whether two times count from elsewhere than the start: ``the last 5 to 10 seconds``."""
     behind = [text for text in pair.behind if text not in words.BRACKETS][:3]
     from_end = behind[:1] == ["from"] and not words.ENDS.isdisjoint(behind)
     of_all = behind[:1] == ["of"] and not words.PARTS_OF.isdisjoint(behind)

@@ -72,12 +72,12 @@ class Token(NamedTuple):
 
     @property
     def is_time(self) -> bool:
-        """Whether this is a time."""
+        """Return whether this is a time."""
         return self.unit is not None
 
 
 def tokens_of(text: str) -> list[Token]:
-    """The tokens of a text; all dashes and arrows read ``-`` or, as signs, `MINUS`.
+    """Return the tokens of a text; all dashes and arrows read ``-`` or, as signs, `MINUS`.
 
     Markdown, LaTeX and quotes leave no token. ``1 min 5 s`` is one time, and so is ``1分5秒``.
     A mark for "about", ``~5.0``, leaves none either, unless it joins two times. A text of more than
@@ -104,7 +104,7 @@ def tokens_of(text: str) -> list[Token]:
 
 
 def _time(match: re.Match[str]) -> Token:
-    """A number with its unit, or a word where something else is glued to it (``2nd``, ``1e5``)."""
+    """Return a number with its unit, or a word where something else is glued to it (``2nd``, ``1e5``)."""
     if match["junk"]:
         return Token(match[0])
     digits = match["time"].replace(",", ".")
@@ -116,7 +116,7 @@ def _time(match: re.Match[str]) -> Token:
 
 
 def _clock(fields: list[str]) -> float:
-    """Seconds of ``M:S.f`` or ``H:M:S.f``."""
+    """Return seconds of ``M:S.f`` or ``H:M:S.f``."""
     if len(fields) > 3 or sum(map(len, fields)) > MAX_TIME_CHARS:
         return math.nan
     values = [float(field) for field in fields]
@@ -140,6 +140,6 @@ def _merge(tokens: list[Token]) -> None:
 
 
 def _ends_in_time(tokens: list[Token]) -> bool:
-    """Whether the last token is a time, or a bracket that closes behind one."""
+    """Return whether the last token is a time, or a bracket that closes behind one."""
     closed = 1 if tokens and tokens[-1].text in (")", "]", ">") else 0
     return len(tokens) > closed and tokens[-1 - closed].is_time

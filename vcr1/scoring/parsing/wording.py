@@ -110,12 +110,12 @@ def is_signed(answer: str, name: str) -> bool:
 
 
 def words_of(*groups: str) -> frozenset[str]:
-    """The words of some lists, each a string with spaces between its words."""
+    """Return the words of some lists, each a string with spaces between its words."""
     return frozenset(word for group in groups for word in group.split())
 
 
 def fold(text: str) -> str:
-    """The text with full-width letters, digits and marks, and curly quotes, as their ASCII twins.
+    """Return the text with full-width letters, digits and marks, and curly quotes, as their ASCII twins.
 
     This is the part of Unicode's NFKC that keeps the value of every number: NFKC itself makes 32 out of
     a 3 with a raised 2. The length does not change.
@@ -159,7 +159,7 @@ def phrase(words: str) -> re.Pattern[str]:
 
 
 def is_denied(text: str, begin: int, end: int) -> bool:
-    """Whether a part of a text stands right behind "not" or another denial, or right before "is wrong"."""
+    """Return whether a part of a text stands right behind a denial, or right before "is wrong"."""
     before, behind = text[max(0, begin - 40) : begin], text[end : end + 40]
     return _DENIED.search(before) is not None or _REFUTED.match(behind) is not None
 

@@ -1,0 +1,65 @@
+"""Entry points: from a command line to a composed config, and from errors to exit statuses."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from vcr1.config.choices import check_choices, conf_dir, expand_choices
+from vcr1.distributed import ranks
+from vcr1.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def load_config(overrides: Sequence[str] = (), run_dir: str | Path = "runs/notebook") -> DictConfig:
+    """Compose the training config as the command line does, for notebooks and scripts.
+
+    Args:
+        overrides: as on the command line, e.g. ``["experiment=demo", "trainer.max_steps=10"]``.
+        run_dir: the run's folder, which Hydra would choose otherwise.
+    """
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        paths = [f"run_dir={Path(run_dir).absolute()}"]
+        return compose("train", overrides=[*expand_choices(overrides), *paths])
+
+
+def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], None]:
+    """The main function of an entry point: ``task=a+b`` is written as Hydra wants it, then Hydra takes over.
+
+    Args:
+        job: what is called with the composed config, once or for each job of a sweep.
+        config: name of the primary config.
+    """
+    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(job)
+
+    def main() -> None:
+        with exit_on_user_error():
+            sys.argv[1:] = expand_choices(sys.argv[1:])
+            check_choices(sys.argv[1:])
+            ranks.check_launcher(sys.argv[1:])
+        run()
+
+    return main
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Within, say what is wrong in a sentence and end with exit status 2, without a stack."""
+    try:
+        yield
+    except UserError as error:
+        print(f"vcr1: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except OmegaConfBaseException as error:  # such as a value that must be given
+        print(f"vcr1: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+        sys.exit(2)
