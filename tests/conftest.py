@@ -8,8 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from vcr1.video import build_world
+
+# Under load an example may take any time.
+settings.register_profile("vcr1", deadline=None)
+settings.load_profile("vcr1")
 
 TRAIN_CLIPS, VAL_CLIPS = 12, 6
 

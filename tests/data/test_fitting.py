@@ -1,7 +1,7 @@
 """Which annotations do not fit their video, with the tolerance worked out by hand."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vcr1.data import TOLERANCE, misfit, oddities
@@ -63,7 +63,6 @@ def test_what_is_odd_is_counted() -> None:
     assert other.startswith("durations in the annotation that differ by more than 2 s")
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1e4), st.floats(0, 1e4), st.floats(0.01, 1e4))
 def test_a_span_is_refused_where_and_only_where_it_leaves_the_video(
     start: float, length: float, duration: float

@@ -93,7 +93,7 @@ def test_weights_count_as_they_are_written() -> None:
     assert order_of(10, 10, weights=(1.3, 0.7), batch_size=3).batches == {"grounding": 4, "qa": 2}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     size=st.integers(1, 12),
     weight=st.sampled_from([0.3, 0.5, 1.0, 1.3, 2.0, 2.5]),

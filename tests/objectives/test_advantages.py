@@ -5,7 +5,7 @@ from statistics import fmean, stdev
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vcr1.objectives import (
@@ -87,7 +87,6 @@ def test_variance_is_looked_for_among_the_judged():
     assert zero_variance(rewards).tolist() == [True, False, True]
 
 
-@settings(deadline=None)
 @given(
     rewards=st.lists(st.floats(0, 4), min_size=2, max_size=8),
     unjudged=st.lists(st.integers(0, 8), max_size=4),
@@ -202,7 +201,6 @@ rewards_or_nothing = st.one_of(st.floats(0, 4, width=16), st.just(NAN))
 
 
 @pytest.mark.parametrize("name", ADVANTAGES)
-@settings(deadline=None)
 @given(data=st.data())
 def test_estimators_are_the_formulas_of_their_papers(name: str, data: st.DataObject):
     size = data.draw(st.integers(2, 5))

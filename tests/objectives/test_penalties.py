@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vcr1.objectives import KL_ESTIMATORS, k1, k2, k3, kl_penalty, overlong_penalty
@@ -27,7 +27,6 @@ def test_k3_by_hand():
     assert found == pytest.approx([1 - LN2, 0.0, LN2 - 0.5])
 
 
-@settings(deadline=None)
 @given(difference=log_ratios)
 def test_k3_is_never_negative(difference: float):
     found = k3(torch.tensor([0.0], dtype=torch.float64), torch.tensor([difference], dtype=torch.float64))
@@ -122,7 +121,6 @@ def test_without_a_buffer_no_completion_is_too_long():
     assert (found.tolist(), found.dtype) == ([0.0, 0.0], torch.float32)
 
 
-@settings(deadline=None)
 @given(length=st.integers(1, 300), limit=st.integers(1, 200), share=st.floats(0.01, 1))
 def test_the_penalty_is_equation_13_of_dapo(length: int, limit: int, share: float):
     buffer = max(1, round(share * limit))

@@ -402,7 +402,7 @@ def one_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(rectangle=st.lists(st.floats() | st.floats(-1.5, 1.5), min_size=4, max_size=4), pixels=st.booleans())
 def test_whatever_the_numbers_a_kept_box_has_an_area_in_the_frame(
     one_video: Path, rectangle: list[float], pixels: bool

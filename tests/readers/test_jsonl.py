@@ -315,7 +315,7 @@ def test_blank_lines_and_limits(videos: Path) -> None:
 
 # --------------------------------------------------------------------------------------------- properties
 
-SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(
     lambda text: text.strip() == text
 )

@@ -357,7 +357,7 @@ def one_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 times = st.floats() | st.floats(-1, 12) | st.integers(-1, 12)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(glue=st.lists(st.tuples(times, times), max_size=6), duration=times)
 def test_whatever_the_spans_a_kept_row_has_some_in_order_within_its_video(
     one_video: Path, glue: list[tuple[float, float]], duration: float

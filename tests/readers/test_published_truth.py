@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vcr1.config.choices import conf_dir
@@ -74,7 +74,6 @@ def test_charades_keeps_its_spans(tmp_path: Path, purpose: Purpose) -> None:
 
 
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), st.one_of(st.none(), st.floats(0.1, 500)))
-@settings(deadline=None)
 def test_a_kept_span_is_the_files(start: float, end: float, duration: float | None) -> None:
     for purpose in KEEPING:
         account = Annotations("row")

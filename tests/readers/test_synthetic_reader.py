@@ -147,7 +147,7 @@ def test_parts_are_drawn_anew_for_each_draw(folder: str) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=seeds)
 def test_every_true_answer_earns_all_rewards(task: str, seed: int) -> None:
     judge = TASKS[task]
@@ -198,7 +198,6 @@ def test_tracking_asks_where_the_shape_is_in_eight_frames() -> None:
 
 
 @given(seed=seeds)
-@settings(deadline=None)
 def test_a_careless_annotator_of_boxes_moves_the_same_edges_outwards(seed: int) -> None:
     spec = WORLDS["motion"](random.Random(seed))
     (exact,), (loose,) = (ask(spec, "tracking", "motion", seed, loosen) for loosen in (0.0, 0.1))

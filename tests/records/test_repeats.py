@@ -3,7 +3,7 @@
 from itertools import islice
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vcr1.data import MixedDataset, MixtureSampler, Order, VideoDataset
@@ -46,7 +46,6 @@ def test_a_resume_within_a_cycle_samples_anew_and_repeats_what_remains() -> None
     assert list(Repeats(3, 2).places(1, 6)) == [(1, new), (0, new), (1, old), (0, old), (1, old), (2, new)]
 
 
-@settings(deadline=None)
 @given(updates=st.integers(1, 4), block=st.integers(1, 4), start=st.integers(0, 40), count=st.integers(0, 40))
 def test_a_queue_of_one_update_holds_what_comes_again(
     updates: int, block: int, start: int, count: int

@@ -5,6 +5,8 @@ import os
 import re
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import lightning as L
 import pytest
@@ -17,7 +19,9 @@ from vcr1.config.entry import load_config
 from vcr1.config.preflight import preflight
 from vcr1.config.sources import build_data
 from vcr1.module import PolicyModule
-from vcr1.reporting.callbacks import HuggingFaceExport, ProgressBar
+from vcr1.module.update_log import UpdateLog
+from vcr1.reporting.callbacks import HuggingFaceExport, ProgressBar, task_metrics
+from vcr1.tasks import GroundingTask, Task, TrackingTask
 
 SHOWN = {"reward": "train/reward", "IoU": "train/grounding/iou", "loss": "train/loss"}
 
@@ -60,6 +64,34 @@ def test_the_bar_leaves_out_what_a_run_does_not_log() -> None:
     trainer.callback_metrics["train/grounding/iou"] = torch.tensor(0.25)
     trainer.callback_metrics["train/kl"] = torch.tensor(1.0)
     assert bar.get_metrics(trainer, L.LightningModule()) == {"step": 0, "IoU": "0.250"}
+
+
+def test_each_task_says_what_the_bar_shows_of_it() -> None:
+    class Twin(GroundingTask):
+        name = "twin"
+
+    class Count(GroundingTask):
+        name, metric_names, shown = "count", ("closeness", "iou"), {}
+
+    def mixture(*tasks: Task) -> Any:
+        return SimpleNamespace(parts={task.name: SimpleNamespace(task=task) for task in tasks})
+
+    assert task_metrics(None) == {}
+    assert task_metrics(mixture(GroundingTask(), TrackingTask(), Count())) == {
+        "IoU": "train/grounding/iou",
+        "overlap": "train/tracking/iou",
+        "closeness": "train/count/closeness",
+    }
+    both = {"grounding IoU": "train/grounding/iou", "twin IoU": "train/twin/iou"}
+    assert task_metrics(mixture(GroundingTask(), Twin())) == both
+
+
+def test_a_task_that_had_no_turn_in_an_update_shows_no_older_number() -> None:
+    bar, trainer = ProgressBar({"IoU": "train/grounding/iou"}), L.Trainer(logger=False, accelerator="cpu")
+    module: Any = L.LightningModule()
+    module.update_log = UpdateLog()
+    trainer.callback_metrics["train/grounding/iou"] = torch.tensor(0.25)  # Lightning's, of an earlier update
+    assert bar.get_metrics(trainer, module) == {"step": 0}
 
 
 def test_the_export_is_the_policy_as_trained(small: list[str], tmp_path: Path) -> None:

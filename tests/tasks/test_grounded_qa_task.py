@@ -1,7 +1,7 @@
 """The grounded question answering task: what it asks, reads, rewards and reports, by hand."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vcr1.errors import UserError
@@ -53,7 +53,6 @@ def test_the_example_of_the_prompt_earns_the_format_reward() -> None:
 tenths = st.integers(0, 9_000).map(lambda value: value / 10)
 
 
-@settings(deadline=None)
 @given(
     letter=st.sampled_from("ABC"),
     spans=st.lists(st.tuples(tenths, st.integers(1, 300)), min_size=1, max_size=64),

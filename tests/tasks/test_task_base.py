@@ -214,7 +214,7 @@ PIECES = st.sampled_from(TAGS + WORDS + MARKS)
 
 
 @every_task
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pieces=st.lists(PIECES | st.text(max_size=5), max_size=30))
 def test_any_text_has_rewards_within_bounds(name: str, pieces: list[str]) -> None:
     make, sample = TASKS[name]

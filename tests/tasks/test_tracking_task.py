@@ -1,7 +1,7 @@
 """The tracking task: what it asks, reads, rewards and reports, by hand."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vcr1.errors import UserError
@@ -71,7 +71,6 @@ def boxes(draw: st.DrawFn) -> Box:
     return Box(x0, y0, x1, y1)
 
 
-@settings(deadline=None)
 @given(st.lists(boxes(), min_size=2, max_size=6), st.sampled_from([1, 2, 3]), st.booleans())
 def test_an_answer_reads_back_as_its_target(target: list[Box], decimals: int, think: bool) -> None:
     task = TrackingTask(boxes=len(target), decimals=decimals, think=think)

@@ -1,7 +1,7 @@
 """Where decoding an H.264 stream may begin, by the bits of the stream (ITU-T H.264, 7.3.2.3, D.1.8)."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vcr1.video.access import h264_starts_afresh
@@ -40,7 +40,6 @@ def test_the_bits_decide(units: tuple[bytes, ...], fresh: bool) -> None:
     assert h264_starts_afresh(by_code(*units), 0) is fresh
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([0, 1, 2, 4]))
 def test_rubbish_is_answered(content: bytes, width: int) -> None:
     assert h264_starts_afresh(content, width) in (True, False)

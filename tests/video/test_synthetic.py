@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vcr1.video import FrameBudget, PatchGrid, read_clip
@@ -56,7 +56,6 @@ def test_a_shape_bounces_off_the_wall() -> None:
     assert event.box(1.0) == pytest.approx((71 / 112, 36 / 112, 111 / 112, 76 / 112))
 
 
-@settings(deadline=None)
 @given(seed=seeds)
 def test_a_spec_survives_json(seed: int) -> None:
     spec = draw_spec(random.Random(seed))

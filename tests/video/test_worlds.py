@@ -166,7 +166,7 @@ def test_degradations_differ_and_an_unknown_one_is_named() -> None:
         render(spec_seen("foggy"))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=seeds)
 def test_a_degradation_survives_json(seed: int) -> None:
     spec = draw_quality(random.Random(seed))

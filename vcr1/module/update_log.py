@@ -23,6 +23,7 @@ class UpdateLog:
         counts: this rank's counts of :data:`COUNTS`.
         totals: counts of all ranks at the last update.
         update: number of the last logged update.
+        numbers: of that update.
         lr: learning rate of the current update.
     """
 
@@ -32,6 +33,7 @@ class UpdateLog:
         self.counts = dict.fromkeys(COUNTS, 0)
         self.totals = dict.fromkeys(COUNTS, 0.0)
         self.update = 0
+        self.numbers: dict[str, float] = {}
         self.lr = 0.0
         self._micro_batches: list[dict[str, float]] = []
 
@@ -52,7 +54,8 @@ class UpdateLog:
         means = mean_over_ranks(means, strategy)
         self.totals = {name: means[name] * ranks for name in COUNTS}
         self._micro_batches, self.update = [], update
-        return {name: value for name, value in (means | self.totals).items() if not math.isnan(value)}
+        self.numbers = {name: value for name, value in (means | self.totals).items() if not math.isnan(value)}
+        return self.numbers
 
     def restore(self, totals: Mapping[str, float], first_rank: bool) -> None:
         """Go on from the counts of a checkpoint; the first rank goes on for all."""

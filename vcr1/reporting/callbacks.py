@@ -20,7 +20,8 @@ class ProgressBar(TQDMProgressBar):
     """A progress bar with few, chosen numbers.
 
     Args:
-        shown: label -> logged metric; a metric that a run does not log is left out.
+        shown: label -> logged metric. Each task of the run adds its own. A metric that the last update did
+            not log is left out.
         refresh_rate: updates between two redraws.
     """
 
@@ -30,12 +31,29 @@ class ProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Return the chosen numbers, with the update that they belong to."""
-        logged = trainer.callback_metrics
-        numbers = {
-            label: f"{float(logged[name]):.3f}" for label, name in self.shown.items() if name in logged
-        }
         log: Any = getattr(pl_module, "update_log", None)
+        # Lightning keeps the last value of a task that had no turn since.
+        logged = dict(trainer.callback_metrics)
+        if log is not None:
+            logged = {name: value for name, value in logged.items() if not name.startswith("train/")}
+        logged |= {f"train/{name}": value for name, value in log.numbers.items()} if log else {}
+        shown = self.shown | task_metrics(getattr(trainer, "datamodule", None))
+        numbers = {label: f"{float(logged[name]):.3f}" for label, name in shown.items() if name in logged}
         return {"step": trainer.global_step if log is None else log.update} | numbers
+
+
+def task_metrics(data: Any) -> dict[str, str]:
+    """Return label -> logged metric of the tasks of a mixture; a label of two tasks bears their names."""
+    tasks = [part.task for part in getattr(data, "parts", {}).values()]
+    shown = [
+        (task.name, task.shown or {metric: metric for metric in task.metric_names[:1]}) for task in tasks
+    ]
+    labels = [label for _, own in shown for label in own]
+    return {
+        label if labels.count(label) == 1 else f"{name} {label}": f"train/{name}/{metric}"
+        for name, own in shown
+        for label, metric in own.items()
+    }
 
 
 class HuggingFaceExport(Callback):

@@ -55,6 +55,7 @@ class Task(ABC):
         needs: what a question must state beside its video.
         row_fields: fields of its lines of JSON, besides those of every task (`vcr1.readers.jsonl`); none
             where it reads no lines.
+        shown: label on the progress bar -> metric of a completion; the first of its metrics where empty.
         truth_fields: those of them that state the truth.
         published: ending of an annotation file as it is published -> dotted path of its reader.
         needs_judge: whether a judge scores the answers; prediction does without it.
@@ -80,6 +81,7 @@ class Task(ABC):
     needs_judge: bool = False
     row_fields: tuple[str, ...] = ()
     truth_fields: tuple[str, ...] = ()
+    shown: ClassVar[Mapping[str, str]] = {}
     published: ClassVar[Mapping[str, str]] = {}
 
     def __init__(

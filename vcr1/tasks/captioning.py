@@ -42,6 +42,7 @@ class CaptioningTask(Task):
     """
 
     name = "captioning"
+    shown: ClassVar[Mapping[str, str]] = {"recall": "event_recall"}
     metric_names = ("event_recall", "event_precision", "event_f1")
     failure_reasons = CAPTION_FAILURES
     row_fields = ("query", "caption", "events")

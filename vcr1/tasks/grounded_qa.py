@@ -41,6 +41,7 @@ class GroundedQATask(Task):
     """
 
     name = "grounded_qa"
+    shown: ClassVar[Mapping[str, str]] = {"GQA": "accuracy"}
     metric_names = ("accuracy", "iou", "iop", "union_iou", "union_iop")
     failure_reasons = tuple(dict.fromkeys([*LETTER_FAILURES, *GLUE_FAILURES]))
     needs = QuestionNeeds(options=2)

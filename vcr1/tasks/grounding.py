@@ -32,6 +32,7 @@ class GroundingTask(Task):
     """
 
     name = "grounding"
+    shown: ClassVar[Mapping[str, str]] = {"IoU": "iou"}
     metric_names = ("iou",)
     failure_reasons = INTERVAL_FAILURES
     published: ClassVar[Mapping[str, str]] = {

@@ -16,6 +16,7 @@ class QATask(ChoiceTask):
     """Multiple-choice question answering, 2 to 26 options; the answer is a letter."""
 
     name = "qa"
+    shown: ClassVar[Mapping[str, str]] = {"QA": "accuracy"}
     published: ClassVar[Mapping[str, str]] = {
         ".json": "vcr1.readers.read_perception_test",
         ".parquet": "vcr1.readers.read_video_mme",

@@ -20,6 +20,7 @@ class QualityTask(ChoiceTask):
     """Classification by name, such as ``low quality``; a sample's options are the names."""
 
     name = "quality"
+    shown: ClassVar[Mapping[str, str]] = {"quality": "accuracy"}
     published: ClassVar[Mapping[str, str]] = {".json": "vcr1.readers.read_vidtab_quality"}
     failure_reasons = CLASS_FAILURES
 

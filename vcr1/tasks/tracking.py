@@ -52,6 +52,7 @@ class TrackingTask(Task):
     """
 
     name = "tracking"
+    shown: ClassVar[Mapping[str, str]] = {"overlap": "iou"}
     metric_names = ("iou", "overlap", "success@0.5", "success@0.75")
     failure_reasons = BOX_FAILURES
     row_fields = ("query", "boxes", "xywh", "width", "height", "box_times")

@@ -101,7 +101,7 @@ PIECES = [
 grammatical = st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.one_of(st.text(), grammatical, st.one_of(st.text(), grammatical).map("<answer>{}</answer>".format)),
     st.integers(0, 3),

@@ -180,7 +180,7 @@ grammatical = st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
 wrapped = st.one_of(st.text(), grammatical).map("<answer>{}</answer>".format)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.one_of(st.text(), grammatical, wrapped), st.integers(1, 26))
 def test_any_text_gives_an_option_a_class_or_a_known_reason(text, options):
     letter = parse_letter(text, options)

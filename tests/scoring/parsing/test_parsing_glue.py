@@ -154,7 +154,7 @@ PIECES = [
 grammatical = st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.one_of(st.text(), grammatical, st.one_of(st.text(), grammatical).map("<glue>{}</glue>".format)))
 def test_any_text_gives_spans_or_a_known_reason(text):
     value = parse_intervals(text)

@@ -217,7 +217,7 @@ PIECES = [
 grammatical = st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.one_of(st.text(), grammatical, st.one_of(st.text(), grammatical).map("<answer>{}</answer>".format)))
 def test_any_text_gives_an_interval_or_a_known_reason(text):
     value = parse_interval(text)

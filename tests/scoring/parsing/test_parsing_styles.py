@@ -57,7 +57,7 @@ PROSE = st.lists(WORDS, min_size=1, max_size=8).map(" ".join)
 tenths = st.integers(0, 35_990).map(lambda value: value / 10)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(tenths, tenths, st.sampled_from(TIMES), st.sampled_from(SPANS), st.sampled_from(BLOCKS))
 def test_a_span_is_read_in_every_style(one, other, style, span, block):
     start, end = min(one, other), max(one, other)
@@ -66,7 +66,6 @@ def test_a_span_is_read_in_every_style(one, other, style, span, block):
     assert (read.start, read.end) == pytest.approx((start, end), abs=0.001)
 
 
-@settings(deadline=None)
 @given(tenths, tenths, PROSE, PROSE, st.sampled_from(["{} to {}", "from {} s to {} s", "[{}, {}]"]))
 def test_prose_around_a_span_does_not_change_it(one, other, before, behind, span):
     start, end = min(one, other), max(one, other)
@@ -74,7 +73,6 @@ def test_prose_around_a_span_does_not_change_it(one, other, before, behind, span
     assert parse_interval(text) == Interval(start, end)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(tenths, tenths), min_size=1, max_size=5),
     st.sampled_from(TIMES),
@@ -95,7 +93,6 @@ BOXES = ["[{}, {}, {}, {}]", "({}, {}, {}, {})", "({},{}),({},{})", '{{"bbox_2d"
 hundredths = st.integers(0, 49).map(lambda value: value / 100)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(hundredths, hundredths), min_size=2, max_size=8),
     st.sampled_from(BOXES),
@@ -114,7 +111,6 @@ LETTERS = ["{0}", "({0})", "{0}.", "**{0}**", "{0}. {1}", "({0}) {1}", "{0} {1}"
            "（{0}）"]  # fmt: skip
 
 
-@settings(deadline=None)
 @given(st.integers(0, 3), st.sampled_from(LETTERS), st.sampled_from(BLOCKS[:3]))
 def test_an_option_is_read_in_every_style(place, style, block):
     text = block.format(style.format(ascii_uppercase[place], OPTIONS[place]))
@@ -134,7 +130,6 @@ NAMED = [
 ]
 
 
-@settings(deadline=None)
 @given(st.sampled_from(CLASSES), st.sampled_from(NAMED), st.sampled_from([str.upper, str.title, str]))
 def test_a_class_is_read_in_every_style(name, style, case):
     spelt = case(name).replace(" ", "_") if style == "`{}`" else case(name)
@@ -144,7 +139,7 @@ def test_a_class_is_read_in_every_style(name, style, case):
 # ----------------------------------------------------------------------------------------------- no value
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.one_of(WORDS, st.sampled_from(["low", "high", "quality", "from", "to", "5", "frames", "%", "20"])),
@@ -159,7 +154,6 @@ def test_prose_has_no_span_unless_two_numbers_are_joined(words):
         assert not {"frames", "%"} & set(words)
 
 
-@settings(deadline=None)
 @given(PROSE)
 def test_prose_has_no_other_value_either(text):
     for words in (text, f"<answer>{text}</answer>"):
@@ -169,7 +163,6 @@ def test_prose_has_no_other_value_either(text):
         assert isinstance(parse_option(words, ("running", "swimming")), ParseFailure)
 
 
-@settings(deadline=None)
 @given(st.text(), st.sampled_from(["", "<answer>", "</answer>", "<glue>[(1, 2)]</glue>"]))
 def test_what_only_thought_holds_is_no_answer(text, tag):
     thought = text.replace("<", "").replace(">", "")
