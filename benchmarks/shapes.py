@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vcr1.policy import correct_positions
+from vcr1.policy.families import FAMILIES
 from vcr1.records import PromptInputs
 
 PADDING, END, VIDEO_START, VIDEO_END, IMAGE, VIDEO = range(6)
@@ -200,8 +202,13 @@ class NoiseEncoder:
     The end of a turn is never sampled, so that every completion has the full length.
     """
 
-    end_of_turn = END
+    family = FAMILIES["qwen2_5_vl"]
+    end_of_turn, stops = END, (END,)
     padding = PADDING
+
+    def ends(self, ids: Tensor) -> Tensor:
+        """Return where ids are the end of a turn."""
+        return ids == END
 
     def never_sampled(self, vocabulary: int) -> list[int]:
         """The tokens that are no words."""
