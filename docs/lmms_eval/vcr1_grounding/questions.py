@@ -57,5 +57,5 @@ def target(line: dict[str, Any]) -> str:
 def scores(line: dict[str, Any], texts: list[str]) -> dict[str, Any]:
     """Metrics of one answer. Id and text go into the log too, which ``vcr1.score`` reads as it is."""
     sample, (text,) = sample_of(line), texts
-    (judgement,) = TASK.judge([text], [sample])()
+    (judgement,) = TASK.judge([text], [sample]).result()
     return TASK.summarise([judgement]) | {"id": sample.id, "completion": text}
