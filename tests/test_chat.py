@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from vcr1.chat import check_page, own_folder, run_job
-from vcr1.config.building import build, conf_dir
+from vcr1.config.building import build
+from vcr1.config.choices import conf_dir
 from vcr1.config.sources import build_budget, build_task
 from vcr1.errors import UserError
 

@@ -14,8 +14,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
 
-from vcr1.check import check, run_job, show, spread
-from vcr1.config.building import conf_dir
+from vcr1.check import check, run_job, show_check, spread
+from vcr1.config.choices import conf_dir
 from vcr1.config.sources import build_task, read_annotations
 from vcr1.errors import UserError
 from vcr1.policy import load_encoder
@@ -203,7 +203,7 @@ def test_the_table_shows_every_split(data: Path, tmp_path: Path) -> None:
     report["bad"]["unreadable"] *= 2
     report["bad"]["unreadable"][0]["message"] = "[red]odd[/].mp4: the file is empty"
     console = Console(width=160, record=True, markup=False, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    show(report, console)
+    show_check(report, console)
     text = console.export_text()
     rows = {line.split("│")[1].strip(): line.split("│")[2:4] for line in text.splitlines() if "│" in line}
     shown = {name: [cell.strip() for cell in cells] for name, cells in rows.items()}

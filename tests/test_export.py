@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
-from vcr1.config.building import build, conf_dir
+from vcr1.config.building import build
+from vcr1.config.choices import conf_dir
 from vcr1.config.entry import load_config
 from vcr1.config.preflight import preflight
 from vcr1.config.sources import build_data

@@ -16,7 +16,7 @@ from evaluations import TINY, evaluated, rows
 from hydra import compose, initialize_config_dir
 
 from vcr1.check import check
-from vcr1.config.building import conf_dir
+from vcr1.config.choices import conf_dir
 from vcr1.config.entry import load_config
 from vcr1.predict import predict
 from vcr1.records import VideoClip, VideoSource

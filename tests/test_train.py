@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback, LambdaCallback
 from omegaconf import OmegaConf
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vcr1.config.building import conf_dir
+from vcr1.config.choices import conf_dir
 from vcr1.config.entry import load_config
 from vcr1.evaluation import by_benchmark, read_answers
 from vcr1.policy import load_policy

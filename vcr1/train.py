@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
-    """Train as configured; evaluate_held_out before and after as ``report`` says.
+    """Train as configured; evaluate before and after as ``report`` says.
 
     Args:
         cfg: the composed config.

@@ -15,8 +15,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
-from vcr1.config.building import build, build_all, conf_dir, expand_choices
-from vcr1.config.choices import check_choices
+from vcr1.config.building import build, build_all
+from vcr1.config.choices import check_choices, conf_dir, expand_choices
 from vcr1.config.entry import command_line, load_config
 from vcr1.config.sources import (
     build_budget,

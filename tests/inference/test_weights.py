@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from vcr1.config.building import build, conf_dir
+from vcr1.config.building import build
+from vcr1.config.choices import conf_dir
 from vcr1.config.entry import load_config
 from vcr1.errors import UserError
 from vcr1.evaluate import evaluate

@@ -246,7 +246,7 @@ def test_all_that_is_promised_is_logged(policy: VideoPolicy, samples: list[Sampl
         "loss kl clip_fraction clip_fraction_low clip_fraction_high ratio_max entropy reward reward_std "
         "advantage_spread zero_variance_groups resampled_groups left_out_groups overlong_penalty "
         "completion_tokens truncated sampler_mismatch sampler_mismatch_max lost_samples unjudged "
-        "skipped_micro_batches lr"
+        "skipped_micro_batches skipped_updates grad_norm grad_clipped lr"
     )
     expected = {f"train/{name}" for name in plain.split()}
     expected |= {f"train/grounding/{name}" for name in parts}
@@ -409,7 +409,13 @@ def test_a_lost_batch_sends_the_same_numbers_to_the_other_ranks(
         sent.append(keys)
         logged.append(set(row))
     assert sent[0] == sent[1]  # in order, too: the mean over the ranks is taken position by position
-    known = {"lr", *COUNTS, *(f"seconds/{name}" for name in logged_phases(logged[1]))}
+    known = {
+        "lr",
+        "grad_norm",
+        "grad_clipped",
+        *COUNTS,
+        *(f"seconds/{name}" for name in logged_phases(logged[1])),
+    }
     assert logged[1] - {"epoch"} == {f"train/{name}" for name in known}
     assert {"train/loss", "train/reward", "train/grounding/iou"} <= logged[0]
 

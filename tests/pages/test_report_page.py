@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from vcr1.config.building import conf_dir
+from vcr1.config.choices import conf_dir
 from vcr1.evaluate import evaluate
 from vcr1.evaluation import AnswerRecord, Benchmark, write_evaluation_report
 from vcr1.evaluation.output import number, write_results

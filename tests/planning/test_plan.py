@@ -192,7 +192,7 @@ def test_a_run_on_a_cpu_is_held_against_nothing() -> None:
     ("override", "problem"),
     [
         ("plan.gpu_gb=0", r"plan\.gpu_gb=0: must be a positive number"),
-        ("+plan.gpus=2", r"plan\.gpus does not exist; it knows show_plan, gpu_gb"),
+        ("+plan.gpus=2", r"plan\.gpus does not exist; it knows show, gpu_gb"),
         ("model.path=no/such-model", r"model\.path=no/such-model: no model found"),
         ("model=tiny_scratch", r"vcr1\.tiny\.build_policy has no model\.path"),
         ("model.freeze=[eyes]", r"model\.freeze names eyes"),

@@ -5,7 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from vcr1.config.building import build, conf_dir
+from vcr1.config.building import build
+from vcr1.config.choices import conf_dir
 from vcr1.config.entry import load_config
 from vcr1.config.sources import selected_tasks
 from vcr1.module import GRPOModule, SFTModule

@@ -7,17 +7,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 
 from vcr1.errors import UserError
+from vcr1.module.finite import FiniteGuard, check_weights_are_finite, gradient_norm
 from vcr1.module.randomness import seed_of, seed_process
-from vcr1.module.rollouts import lost_judgement
 from vcr1.module.schedule import SCHEDULES, lr_factor
-from vcr1.module.update_log import UpdateLog, nan_mean
+from vcr1.module.update_log import Metrics, UpdateLog, judged_mean
+from vcr1.module.validation import ValidatedModule
 from vcr1.policy import Sampling, VideoPolicy
-from vcr1.records import Batch, Judgement, PromptInputs, RolloutGroups, Scorer
+from vcr1.records import Batch, Judgement, RolloutGroups, Scorer
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ POSITION_RULE = "text_after_video"
 """Key in a checkpoint, and in a model's config, of the rule for the position of text behind a video."""
 
 
-class PolicyModule(L.LightningModule):
+class PolicyModule(ValidatedModule):
     """Base of the training modules: optimizer, evaluation, logging.
 
     Args:
@@ -38,11 +38,8 @@ class PolicyModule(L.LightningModule):
         final_lr: share of the peak that a schedule ends with.
         sampling: how completions are drawn; evaluation keeps the length limit and is greedy.
         seed: source of all sampling.
-
-    Attributes:
-        judgements: task's name -> sample id -> judgement of the last evaluation, over all ranks.
-        validated: task's name -> task of that evaluation.
-        evaluation: first part of the keys under which an evaluation is logged.
+        on_nonfinite: what an update is worth whose numbers are not finite, see
+            :class:`~vcr1.module.finite.FiniteGuard`.
     """
 
     def __init__(
@@ -57,29 +54,25 @@ class PolicyModule(L.LightningModule):
         final_lr: float = 0.0,
         sampling: Sampling | None = None,
         seed: int = 0,
+        on_nonfinite: str = "skip",
     ) -> None:
-        super().__init__()
+        super().__init__(policy, sampling or Sampling())
         if not isinstance(lr, float | int) or not 0 < lr < math.inf:
             raise UserError(f"algorithm.lr={lr} is no positive number")
         if not any(parameter.requires_grad for parameter in policy.parameters()):
             raise UserError("model.freeze leaves nothing of the model to train")
         if schedule not in SCHEDULES:
             raise UserError(f"algorithm.schedule={schedule}; choose from {', '.join(SCHEDULES)}")
-        self.policy = policy
         self.lr = lr
         self.betas = (betas[0], betas[1])
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.schedule = schedule
         self.final_lr = final_lr
-        self.sampling = sampling or Sampling()
-        self.eval_sampling = Sampling(max_new_tokens=self.sampling.max_new_tokens, temperature=0.0)
         self.seed = seed
+        self.guard = FiniteGuard(on_nonfinite)
         self.update_log = UpdateLog()
         self.phase = self.update_log.phase
-        self.judgements: dict[str, dict[str, Judgement]] = {}
-        self.validated: dict[str, Scorer] = {}
-        self.evaluation = "val"
         self.groups: RolloutGroups | None = None  # that the current micro-batch learns from
         self._updates = False
 
@@ -134,22 +127,18 @@ class PolicyModule(L.LightningModule):
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         return torch.stack([parameter.flatten()[:1].sum().float() for parameter in trained]).sum() * 0.0
 
-    def present_inputs(self, batch: Batch) -> list[PromptInputs]:
-        """The inputs of a batch; dummy inputs where all samples are lost and other ranks may have theirs."""
-        return batch.inputs if batch.samples else self.policy.dummy_inputs()
-
-    def task_metrics(self, task: Scorer, judgements: Sequence[Judgement]) -> dict[str, float]:
+    def task_metrics(self, task: Scorer, judgements: Sequence[Judgement]) -> Metrics:
         """Means over completions of rewards, metrics and failures, under the task's name; always all keys."""
         self.update_log.counts["unjudged"] += sum(judgement.unjudged for judgement in judgements)
-        reward = nan_mean([judgement.total for judgement in judgements])
-        metrics = {"reward": reward, f"{task.name}/reward/total": reward}
+        reward = judged_mean([judgement.total for judgement in judgements])
+        metrics: Metrics = {"reward": reward, f"{task.name}/reward/total": reward}
         for name in task.reward_names:
-            metrics[f"{task.name}/reward/{name}"] = nan_mean([j.rewards[name] for j in judgements])
+            metrics[f"{task.name}/reward/{name}"] = judged_mean([j.rewards[name] for j in judgements])
         for name in task.metric_names:
-            metrics[f"{task.name}/{name}"] = nan_mean([j.metrics[name] for j in judgements])
+            metrics[f"{task.name}/{name}"] = judged_mean([j.metrics[name] for j in judgements])
         for reason in task.failure_reasons:
             failed = [float(judgement.failure == reason) for judgement in judgements]
-            metrics[f"{task.name}/failed/{reason}"] = nan_mean(failed)
+            metrics[f"{task.name}/failed/{reason}"] = judged_mean(failed)
         return metrics
 
     def on_fit_start(self) -> None:
@@ -157,7 +146,8 @@ class PolicyModule(L.LightningModule):
         self.policy.train()
 
     def on_train_start(self) -> None:
-        """Waiting for data is counted from here."""
+        """Refuse weights that are not finite; waiting for data is counted from here."""
+        check_weights_are_finite(self.policy, self.trainer.strategy, "before the first update")
         self.phase.mark()
 
     def on_validation_end(self) -> None:
@@ -198,8 +188,17 @@ class PolicyModule(L.LightningModule):
         self.phase.charge("policy")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """This micro-batch completes an update."""
+        """Leave out an update whose numbers are not finite; log the gradient's norm and its clipped share."""
         self._updates = True
+        norm = gradient_norm(self.policy.parameters())
+        # A scaler skips overflows by itself: they are how it finds its scale.
+        scaled = self.trainer.precision == "16-mixed"
+        shown, limit = norm.item(), self.trainer.gradient_clip_val or math.inf
+        self.update_log.of_update = {"grad_norm": shown, "grad_clipped": max(0.0, 1 - limit / (shown or 1.0))}
+        update = self.trainer.global_step + 1
+        if self.guard.refuses(torch.zeros(()) if scaled else norm, update, self.trainer.strategy):
+            self.policy.zero_grad(set_to_none=True)
+            self.update_log.counts["skipped_updates"] += self.global_rank == 0
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log an update once its last micro-batch is through: the same keys on every rank."""
@@ -210,6 +209,7 @@ class PolicyModule(L.LightningModule):
             log.warning("sample %s is lost: %s", lost.sample_id, lost.reason)
         if self._updates:
             self._log_update()
+            check_weights_are_finite(self.policy, self.trainer.strategy, f"update {self.trainer.global_step}")
         self.phase.mark()
 
     def _log_update(self) -> None:
@@ -253,45 +253,3 @@ class PolicyModule(L.LightningModule):
             return {}
         state = self.policy.state_dict(prefix="policy.", keep_vars=True)
         return {name: weight.detach() for name, weight in state.items() if not weight.requires_grad}
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget the judgements of the evaluation before."""
-        self.judgements = {}
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Greedy answers, judged by the batch's own task."""
-        self.validated[batch.task.name] = batch.task
-        judgements = self.judgements.setdefault(batch.task.name, {})
-        judgements |= {judgement.sample_id: judgement for judgement in self.answer(batch)}
-
-    def on_validation_epoch_end(self) -> None:
-        """Metrics over all ranks; a sample that padding gave to two ranks counts once."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            ranks: list[dict[str, dict[str, Judgement]]] = [{} for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(ranks, self.judgements)
-            names = sorted({name for rank in ranks for name in rank})
-            self.judgements = {
-                name: {id_: j for rank in ranks for id_, j in rank.get(name, {}).items()} for name in names
-            }
-        for name, scores in self.summaries().items():
-            # The ranks agree already; sync_dist only tells Lightning so.
-            logged = {f"{self.evaluation}/{name}/{metric}": value for metric, value in scores.items()}
-            self.log_dict(logged, sync_dist=True, batch_size=len(self.judgements[name]))
-
-    def summaries(self) -> dict[str, dict[str, float]]:
-        """Return task's name -> its metrics over the last evaluation's judgements."""
-        return {
-            name: self.validated[name].summarise([judgements[id_] for id_ in sorted(judgements)])
-            for name, judgements in self.judgements.items()
-        }
-
-    @torch.no_grad()
-    def answer(self, batch: Batch) -> list[Judgement]:
-        """Return one greedy completion per prompt, judged; a sample whose video was lost scores 0."""
-        judgements = [lost_judgement(batch.task, lost) for lost in batch.lost]
-        if batch.samples or self.policy.sharding is not None:
-            inputs = self.present_inputs(batch)
-            groups = self.policy.rollout(inputs, self.policy.vision(inputs), 1, self.eval_sampling)
-        if batch.samples:
-            judgements += batch.task.judge([texts[0] for texts in groups.texts], batch.samples).result()
-        return judgements

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from vcr1.module.rollouts import (
     sample_groups,
     total_rewards,
 )
+from vcr1.module.update_log import Metrics, known
 from vcr1.objectives import (
     Objective,
     PolicyLoss,
@@ -102,7 +102,7 @@ class GRPOModule(ReferencedModule):
         chosen = objective or Objective()
         super().__init__(policy, kl_weight=chosen.kl_weight, reference_refresh=reference_refresh, **common)
         self.objective = chosen
-        self.engine: RolloutEngine = policy if engine is None else engine
+        self._engine = engine  # not the policy itself: its weights would have two names
         self.num_generations = num_generations
         self.updates_per_rollout = updates_per_rollout
         self.old_logprobs = old_logprobs
@@ -110,6 +110,11 @@ class GRPOModule(ReferencedModule):
         self.overlong_buffer = overlong_buffer
         self._check()
         self._rollouts: deque[Rollout | None] = deque()
+
+    @property
+    def engine(self) -> RolloutEngine:
+        """Return what samples completions."""
+        return self._engine or self.policy
 
     def _check(self) -> None:
         """Refuse settings that cannot be."""
@@ -150,7 +155,9 @@ class GRPOModule(ReferencedModule):
         entropy = masked_mean(scores.entropy, rollout.groups.completion_mask)
         low, high = result.clip_fraction_low, result.clip_fraction_high
         values = (result.loss, result.kl, low + high, low, high, result.ratio_max, entropy)
-        self.update_log.metrics = rollout.metrics | numbers(dict(zip(UPDATE_METRICS, values, strict=True)))
+        self.guard.look("loss", result.loss)
+        updated: Metrics = {**numbers(dict(zip(UPDATE_METRICS, values, strict=True)))}
+        self.update_log.metrics = rollout.metrics | updated
         return result.loss
 
     def _policy_loss(self, rollout: Rollout, scores: TokenScores) -> PolicyLoss:
@@ -245,6 +252,10 @@ class GRPOModule(ReferencedModule):
     ) -> Rollout:
         """Compute rewards, penalties and advantages, and find the groups that are left out."""
         rewards = total_rewards(judgements, self.device)
+        self.guard.look("reward", rewards, missing=True)
+        self.guard.look("sampled log-probs", groups.logprobs)
+        self.guard.look("reference log-probs", reference)
+        self.guard.look("log-probs", logprobs)
         limit = self.sampling.max_new_tokens
         overlong = overlong_penalty(groups.lengths, limit, round(self.overlong_buffer * limit))
         shaped = rewards + overlong
@@ -284,7 +295,7 @@ class GRPOModule(ReferencedModule):
 
     def _metrics(
         self, batch: Batch, judgements: Sequence[Judgement], tensors: Mapping[str, Tensor]
-    ) -> dict[str, float]:
-        """Return all metrics of a step; NaN where this rank has no value yet."""
-        missing = dict.fromkeys((*UPDATE_METRICS, *ROLLOUT_METRICS), math.nan)
-        return self.task_metrics(batch.task, judgements) | missing | numbers(tensors)
+    ) -> Metrics:
+        """Return all metrics of a step; None where this rank has no value yet."""
+        missing: Metrics = dict.fromkeys((*UPDATE_METRICS, *ROLLOUT_METRICS))
+        return self.task_metrics(batch.task, judgements) | missing | known(numbers(tensors))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from vcr1.module.update_log import Metrics
 from vcr1.objectives import group_deviations, masked_mean, zero_variance
 from vcr1.records import Batch, Completion, Judgement, LostSample, ParseFailure, RolloutGroups, Scorer
 from vcr1.records.futures import after, finished
@@ -39,7 +40,7 @@ class Rollout:
     advantages: Tensor
     reference: Tensor | None
     old_logprobs: Tensor
-    metrics: dict[str, float]
+    metrics: Metrics
 
 
 def judge_groups(batch: Batch, groups: RolloutGroups) -> PendingGroups:

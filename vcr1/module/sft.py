@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,11 +44,12 @@ class SFTModule(PolicyModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return cross-entropy of the answers' tokens."""
         if not batch.samples:
-            self.update_log.metrics = dict.fromkeys(SFT_METRICS, math.nan)
+            self.update_log.metrics = dict.fromkeys(SFT_METRICS)
             return self.zero_loss() if self.policy.sharding is None else self._join_collectives()
         answers = [batch.task.answer(sample) for sample in batch.samples]
         groups = self.policy.teacher_groups(batch.inputs, answers)
         values = self._learn(batch, groups)
+        self.guard.look("loss", values[0])
         self.update_log.metrics = dict(zip(SFT_METRICS, torch.stack(values).tolist(), strict=True))
         self.groups = groups
         return values[0]

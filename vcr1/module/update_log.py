@@ -10,8 +10,11 @@ from lightning.pytorch.strategies import Strategy
 
 from vcr1.module.phases import PhaseTimer
 
-COUNTS = ("lost_samples", "unjudged", "skipped_micro_batches")
+COUNTS = ("lost_samples", "unjudged", "skipped_micro_batches", "skipped_updates")
 """Numbers that are added up from the beginning of a run, over all ranks."""
+
+Metrics = dict[str, float | None]
+"""Name -> number, which may be NaN or infinite; None where there is no value."""
 
 
 class UpdateLog:
@@ -20,6 +23,7 @@ class UpdateLog:
     Attributes:
         phase: seconds by phase.
         metrics: of the current micro-batch.
+        of_update: of the current update, the same on all ranks.
         counts: this rank's counts of :data:`COUNTS`.
         totals: counts of all ranks at the last update.
         update: number of the last logged update.
@@ -29,13 +33,14 @@ class UpdateLog:
 
     def __init__(self) -> None:
         self.phase = PhaseTimer()
-        self.metrics: dict[str, float] = {}
+        self.metrics: Metrics = {}
+        self.of_update: dict[str, float] = {}
         self.counts = dict.fromkeys(COUNTS, 0)
         self.totals = dict.fromkeys(COUNTS, 0.0)
         self.update = 0
         self.numbers: dict[str, float] = {}
         self.lr = 0.0
-        self._micro_batches: list[dict[str, float]] = []
+        self._micro_batches: list[Metrics] = []
 
     def end_micro_batch(self) -> None:
         """Keep the metrics of the current micro-batch for the update's means."""
@@ -44,17 +49,17 @@ class UpdateLog:
     def end_update(self, update: int, strategy: Strategy, ranks: int) -> dict[str, float]:
         """Return the numbers of an update; every rank calls it, and all have the same keys.
 
-        Means leave out NaN; seconds are sums over the micro-batches; counts are sums over the ranks.
+        Means leave out what has no value; seconds are sums over micro-batches; counts are sums over ranks.
         """
         # A micro-batch has the keys of its own task; all ranks have the same tasks in the same order.
         names = dict.fromkeys(name for metrics in self._micro_batches for name in metrics)
-        means = {name: nan_mean([m.get(name, math.nan) for m in self._micro_batches]) for name in names}
+        means: Metrics = {name: known_mean([m.get(name) for m in self._micro_batches]) for name in names}
         means |= {f"seconds/{name}": seconds for name, seconds in self.phase.take().items()}
-        means |= {"lr": self.lr} | {name: float(count) for name, count in self.counts.items()}
-        means = mean_over_ranks(means, strategy)
-        self.totals = {name: means[name] * ranks for name in COUNTS}
-        self._micro_batches, self.update = [], update
-        self.numbers = {name: value for name, value in (means | self.totals).items() if not math.isnan(value)}
+        means |= {name: float(count) for name, count in self.counts.items()}
+        numbers = mean_over_ranks(means, strategy)
+        self.totals = {name: numbers[name] * ranks for name in COUNTS}
+        self.numbers = numbers | {"lr": self.lr} | self.of_update | self.totals
+        self._micro_batches, self.of_update, self.update = [], {}, update
         return self.numbers
 
     def restore(self, totals: Mapping[str, float], first_rank: bool) -> None:
@@ -64,15 +69,27 @@ class UpdateLog:
             self.counts = {name: round(count) for name, count in self.totals.items()}
 
 
-def mean_over_ranks(metrics: Mapping[str, float], strategy: Strategy) -> dict[str, float]:
-    """Return the mean of each metric over the ranks where it is a number; one message for all of them."""
-    values = torch.tensor([list(metrics.values())], dtype=torch.float32)
-    sums = torch.cat([values.nan_to_num(0.0), (~values.isnan()).to(values.dtype)]).to(strategy.root_device)
-    sums = strategy.reduce(sums, reduce_op="sum")
-    return dict(zip(metrics, (sums[0] / sums[1]).tolist(), strict=True))
+def mean_over_ranks(metrics: Metrics, strategy: Strategy) -> dict[str, float]:
+    """Return the mean of each metric over the ranks that have a value; one message for all of them."""
+    values = torch.tensor([[0.0 if value is None else value for value in metrics.values()]])
+    known = torch.tensor([[float(value is not None) for value in metrics.values()]])
+    sums = torch.cat([values, known]).float().to(strategy.root_device)
+    totals, counts = strategy.reduce(sums, reduce_op="sum").tolist()
+    columns = zip(metrics, totals, counts, strict=True)
+    return {name: total / count for name, total, count in columns if count}
 
 
-def nan_mean(values: Sequence[float]) -> float:
-    """Return the mean of the values that are numbers; NaN where none is."""
-    numbers = [value for value in values if not math.isnan(value)]
-    return sum(numbers) / len(numbers) if numbers else math.nan
+def known_mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that there are; None where there are none."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def judged_mean(values: Sequence[float]) -> float | None:
+    """Return the mean of the values that are numbers: NaN says that a judge has failed."""
+    return known_mean([None if math.isnan(value) else value for value in values])
+
+
+def known(values: Mapping[str, float]) -> Metrics:
+    """Return numbers with None for NaN, where NaN says that a judge has failed."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

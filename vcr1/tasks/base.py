@@ -205,9 +205,24 @@ class Task(ABC):
             lambda completions: [self.score(*pair) for pair in zip(completions, samples, strict=True)],
         )
 
+    def _number(self, part: str, completion: Completion, sample: Sample) -> float:
+        """Return the value of a reward part.
+
+        Raises:
+            UserError: the part's function returned something else than a number.
+        """
+        value = self.rewards[part](completion, sample)
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"tasks.{self.name}.rewards.{part} returned {value!r} for sample {sample.id}: a reward is a "
+                f"number, and NaN where there is none"
+            ) from error
+
     def score(self, completion: Completion, sample: Sample) -> Judgement:
         """Return rewards and metrics of one completion."""
-        parts = {name: reward(completion, sample) for name, reward in self.rewards.items()}
+        parts = {name: self._number(name, completion, sample) for name in self.rewards}
         return Judgement(
             sample_id=sample.id,
             completion=completion,

@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from vcr1.policy.families import FAMILIES
 from vcr1.policy.prompts.encoding import PromptEncoder
+from vcr1.policy.weights.finite import check_finite
 from vcr1.policy.weights.lora import is_adapted, merged_state
 from vcr1.policy.weights.versions import write_older_files
 
@@ -42,6 +43,7 @@ def save_folder(
         files: name -> text of further files, such as a model card.
     """
     state = merged_state(model)
+    check_finite(state.items(), f"{folder} is not written")
     if dtype is not None:
         state = cast(state, dtype)
     with _replacing(folder) as scratch:
@@ -85,6 +87,7 @@ def save_adapter(
     # Without the embeddings: whether they were changed, peft would ask the hub.
     state = get_peft_model_state_dict(model, adapter_name="default", save_embedding_layers=False)
     state = {f"base_model.model.{name}": tensor.to(dtype).contiguous() for name, tensor in state.items()}
+    check_finite(state.items(), f"{folder} is not written")
     with _replacing(folder) as scratch:
         save_file(state, scratch / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
         config.save_pretrained(str(scratch))
