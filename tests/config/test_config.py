@@ -567,3 +567,8 @@ def test_a_weight_that_cannot_be_is_named(small: list[str]) -> None:
 def test_a_target_that_has_moved_is_named() -> None:
     with pytest.raises(UserError, match=r"; vcr1\.rewards is vcr1\.scoring\.rewards now$"):
         build({"_target_": "vcr1.rewards.answer_format", "_partial_": True})
+
+
+def test_a_command_without_arguments_has_no_choices_to_check() -> None:
+    check_choices([])
+    check_choices(["--config-dir"])

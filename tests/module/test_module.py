@@ -707,6 +707,17 @@ def test_a_checkpoint_leaves_the_reference_out_and_loads_back(
             {"reference_refresh": 5, "objective": Objective(kl_weight=0)},
             r"algorithm\.reference_refresh=5, but .*kl_weight=0",
         ),
+        (
+            {"warmup_steps": 2.5},
+            r"algorithm\.warmup_steps=2\.5 must be a whole number of updates, or a share",
+        ),
+        ({"warmup_steps": -3}, r"algorithm\.warmup_steps=-3 must be"),
+        ({"warmup_steps": None}, r"algorithm\.warmup_steps=None must be"),
+        ({"final_lr": -1}, r"algorithm\.final_lr=-1 must be a share"),
+        ({"betas": [0.9]}, r"algorithm\.betas=\[0\.9\] must be two numbers"),
+        ({"betas": [0.9, 1.0]}, r"algorithm\.betas=\[0\.9, 1\.0\] must be two numbers"),
+        ({"weight_decay": -0.1}, r"algorithm\.weight_decay=-0\.1 must be"),
+        ({"weight_decay": math.nan}, r"algorithm\.weight_decay=nan must be"),
         ({"schedule": "step"}, r"algorithm\.schedule=step; choose from constant, linear, cosine"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def check_choices(arguments: Sequence[str]) -> None:
 
 def _config_dirs(arguments: Sequence[str]) -> Iterator[Path]:
     """Yield the folders of one's own configs."""
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, value in zip_longest(arguments, arguments[1:], fillvalue=""):
         if flag in ("--config-dir", "-cd"):
             yield Path(value)
         elif flag.startswith("--config-dir="):

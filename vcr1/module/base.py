@@ -13,7 +13,7 @@ from torch import Tensor
 from vcr1.errors import UserError
 from vcr1.module.finite import FiniteGuard, check_weights_are_finite, gradient_norm
 from vcr1.module.randomness import seed_of, seed_process
-from vcr1.module.schedule import SCHEDULES, lr_factor
+from vcr1.module.schedule import check_optimizer, lr_factor, warmup_updates
 from vcr1.module.update_log import Metrics, UpdateLog, judged_mean
 from vcr1.module.validation import ValidatedModule
 from vcr1.policy import Sampling, VideoPolicy
@@ -33,7 +33,7 @@ class PolicyModule(ValidatedModule):
         lr: peak learning rate of AdamW.
         betas: of AdamW.
         weight_decay: of AdamW.
-        warmup_steps: updates over which the learning rate rises from 0.
+        warmup_steps: updates over which the learning rate rises from 0; below 1, a share of the run.
         schedule: ``constant``, ``linear`` or ``cosine`` after the warm-up.
         final_lr: share of the peak that a schedule ends with.
         sampling: how completions are drawn; evaluation keeps the length limit and is greedy.
@@ -49,7 +49,7 @@ class PolicyModule(ValidatedModule):
         lr: float = 1e-6,
         betas: Sequence[float] = (0.9, 0.999),
         weight_decay: float = 0.0,
-        warmup_steps: int = 0,
+        warmup_steps: float = 0,
         schedule: str = "constant",
         final_lr: float = 0.0,
         sampling: Sampling | None = None,
@@ -61,10 +61,9 @@ class PolicyModule(ValidatedModule):
             raise UserError(f"algorithm.lr={lr} is no positive number")
         if not any(parameter.requires_grad for parameter in policy.parameters()):
             raise UserError("model.freeze leaves nothing of the model to train")
-        if schedule not in SCHEDULES:
-            raise UserError(f"algorithm.schedule={schedule}; choose from {', '.join(SCHEDULES)}")
+        check_optimizer(betas, weight_decay, warmup_steps, schedule, final_lr)
         self.lr = lr
-        self.betas = (betas[0], betas[1])
+        self.betas = (float(betas[0]), float(betas[1]))
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.schedule = schedule
@@ -102,8 +101,10 @@ class PolicyModule(ValidatedModule):
             )
         total = self.trainer.estimated_stepping_batches
 
+        warmup = warmup_updates(self.warmup_steps, total)
+
         def factor(update: int) -> float:
-            return lr_factor(update, self.warmup_steps, total, self.schedule, self.final_lr)
+            return lr_factor(update, warmup, total, self.schedule, self.final_lr)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
