@@ -704,6 +704,20 @@ def test_a_sweep_of_jobs_with_two_processes_each(
     assert [path.name for path in tmp_path.iterdir() if path.name == "runs"] == []
 
 
+def test_a_job_that_fails_is_named_at_the_end_and_does_not_stop_the_sweep(
+    small: list[str], tmp_path: Path, command_line: CommandLine
+) -> None:
+    settings = ["trainer.max_steps=1", "logger=csv", *NO_REPORT, f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = command_line(tmp_path, "-m", *small, *TWO_STEPS[::2], *settings, "algorithm.lr=-1,1e-4")
+    assert done.returncode == 2
+    assert len(updates(tmp_path / "sweep" / "1")) == 1  # the second job was trained
+    last = done.stderr.strip().splitlines()[-2:]
+    assert last[0] == "vcr1: 1 of the sweep's jobs failed:"
+    assert last[1].startswith("  job 0 (")
+    assert last[1].endswith("): algorithm.lr=-1 is no positive number")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The command line in this process, which Hydra leaves as it was."""

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from vcr1.checkpoints import BEFORE, Checkpoints, Resumed, check_same_run, find_resumed, prepare_folder
 from vcr1.config.building import arguments_of, build, build_all
-from vcr1.config.entry import command_line
+from vcr1.config.entry import command_line, note_failed_job
 from vcr1.config.preflight import preflight
 from vcr1.config.sources import build_data
 from vcr1.data import MixtureDataModule
@@ -192,7 +192,8 @@ def run_job(cfg: DictConfig) -> Any:
     """Return one Hydra job: train, say what is wrong without a stack, leave nothing open for the next job."""
     quiet()
     environment = dict(os.environ)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweeping:
         own_command_line()
         cfg.group = cfg.group or Path(HydraConfig.get().sweep.dir).name
     failed = True
@@ -211,9 +212,12 @@ def run_job(cfg: DictConfig) -> Any:
             print(f"vcr1: {error}", file=sys.stderr, flush=True)
         if watchdog is not None:
             watchdog.report(error)
-        if isinstance(error, UserError):
+        if not isinstance(error, UserError):
+            raise
+        if not sweeping:
             sys.exit(2)
-        raise
+        note_failed_job(error)
+        return None
     finally:
         wandb.finish(exit_code=int(failed))
         if watchdog is not None:

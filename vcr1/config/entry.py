@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,6 +20,9 @@ from vcr1.distributed import ranks
 from vcr1.errors import UserError
 
 log = logging.getLogger(__name__)
+
+FAILED_JOBS: list[str] = []
+"""Jobs of this process's sweep that the user has to mend, each as a line; the sweep goes on without them."""
 
 
 def load_config(overrides: Sequence[str] = (), run_dir: str | Path = "runs/notebook") -> DictConfig:
@@ -47,9 +51,22 @@ def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], 
             sys.argv[1:] = expand_choices(sys.argv[1:])
             check_choices(sys.argv[1:])
             ranks.check_launcher(sys.argv[1:])
+        FAILED_JOBS.clear()
         run()
+        if FAILED_JOBS:
+            print(
+                "\n".join([f"vcr1: {len(FAILED_JOBS)} of the sweep's jobs failed:", *FAILED_JOBS]),
+                file=sys.stderr,
+            )
+            sys.exit(2)
 
     return main
+
+
+def note_failed_job(error: UserError) -> None:
+    """Keep a job's failure for the end of the sweep."""
+    job = HydraConfig.get().job
+    FAILED_JOBS.append(f"  job {job.num} ({job.override_dirname}): {str(error).splitlines()[0]}")
 
 
 @contextmanager
