@@ -121,7 +121,8 @@ class GRPOModule(ReferencedModule):
         least = 1 if self.objective.advantage == "batch" else 2
         if not isinstance(self.num_generations, int) or self.num_generations < least:
             raise UserError(
-                f"algorithm.num_generations={self.num_generations}: a group needs at least {least} completions"
+                f"algorithm.num_generations={self.num_generations}: a group needs at least {least} "
+                f"completions"
             )
         if self.sampling.temperature == 0:
             raise UserError(
