@@ -247,13 +247,14 @@ def test_groups_of_equal_rewards_are_sampled_again(policy: VideoPolicy, samples:
 
 
 def test_groups_that_stay_equal_are_left_out(policy: VideoPolicy, samples: list[Sample]) -> None:
-    rollouts, before = spied(policy), state(policy)
+    rollouts = spied(policy)
     # Even a KL penalty and punished lengths do not move the policy by a group that is left out.
     settings = {
         "objective": Objective(kl="k1", kl_place="reward", average="token"),
         "overlong_buffer": 1.0,
     }
     module = GRPOModule(policy, num_generations=4, sampling=SHORT, lr=1e-3, max_resamples=2, **settings)
+    before = state(disturbed(policy))  # away from the reference, so that the penalties differ
     (row,) = fit(module, part(only(lambda completion, sample: 1.0), policy, samples[:2], 2))
     assert len(rollouts) == 3  # and no more
     assert (row["train/resampled_groups"], row["train/left_out_groups"]) == (4, 2)
