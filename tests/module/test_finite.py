@@ -18,6 +18,7 @@ from vcr1.errors import UserError
 from vcr1.module import GRPOModule, SFTModule
 from vcr1.module.base import PolicyModule
 from vcr1.module.finite import MOST_SKIPPED, FiniteGuard, gradient_norm
+from vcr1.module.update_log import mean_over_ranks
 from vcr1.policy import VideoPolicy
 from vcr1.records import Sample
 from vcr1.tasks import GroundingTask
@@ -133,7 +134,10 @@ def test_weights_that_an_update_destroys_are_never_saved(
     with pytest.raises(UserError, match=r"model is not written: .* holds numbers that are not finite"):
         policy.save(tmp_path / "model")
     assert not (tmp_path / "model").exists()
-    with pytest.raises(UserError, match=r"^before the first update: model\."):
+    with pytest.raises(
+        UserError,
+        match=r"^model\..* that are not finite before anything was trained: take another",
+    ):
         fit(module_of(SFTModule, policy), source)
 
 
@@ -178,6 +182,29 @@ def test_the_gradients_norm_and_its_clipped_share_are_logged(
     assert row["train/grad_norm"] == pytest.approx(norm, rel=1e-5)
     share = {None: 0.0, 1e-3: 1 - 1e-3 / norm, 1e6: 0.0}[clip]
     assert row["train/grad_clipped"] == pytest.approx(share, abs=1e-5)
+
+
+def test_clipping_by_value_is_no_share_of_the_norm(policy: VideoPolicy, samples: list[Sample]) -> None:
+    settings = {"gradient_clip_val": 1e-6, "gradient_clip_algorithm": "value"}
+    (row,) = fit(module_of(SFTModule, policy), data(policy, samples[:1], 1), **settings)
+    assert row["train/grad_norm"] > 1e-6
+    assert row["train/grad_clipped"] == 0
+
+
+def test_means_and_counts_are_exact_in_half_precision_runs() -> None:
+    strategy: Any = trainer().strategy
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)  # as Lightning does for trainer.precision=bf16-true
+    try:
+        found = mean_over_ranks(
+            {"count": 70_001.0, "loss": 0.123456, "nothing": None, "bad": math.nan}, strategy
+        )
+    finally:
+        torch.set_default_dtype(default)
+    assert found["count"] == 70_001
+    assert found["loss"] == pytest.approx(0.123456, rel=1e-6)
+    assert math.isnan(found["bad"])
+    assert "nothing" not in found
 
 
 def test_without_gradients_the_norm_is_0() -> None:

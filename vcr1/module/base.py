@@ -74,6 +74,7 @@ class PolicyModule(ValidatedModule):
         self.phase = self.update_log.phase
         self.groups: RolloutGroups | None = None  # that the current micro-batch learns from
         self._updates = False
+        self._gathered = 0  # micro-batches whose gradients the update has so far
 
     def policies(self) -> list[VideoPolicy]:
         """Return the models of this module, which a strategy may spread over ranks."""
@@ -100,7 +101,6 @@ class PolicyModule(ValidatedModule):
                 self.lr,
             )
         total = self.trainer.estimated_stepping_batches
-
         warmup = warmup_updates(self.warmup_steps, total)
 
         def factor(update: int) -> float:
@@ -148,7 +148,7 @@ class PolicyModule(ValidatedModule):
 
     def on_train_start(self) -> None:
         """Refuse weights that are not finite; waiting for data is counted from here."""
-        check_weights_are_finite(self.policy, self.trainer.strategy, "before the first update")
+        check_weights_are_finite(self.policy, self.trainer.strategy, 0)
         self.phase.mark()
 
     def on_validation_end(self) -> None:
@@ -171,6 +171,7 @@ class PolicyModule(ValidatedModule):
         """
         try:
             loss.backward(*args, **kwargs)
+            self._gathered += 1
             return
         except torch.OutOfMemoryError:
             # Other ranks would wait for what this one has begun to send; a scaler wants gradients to scale.
@@ -178,7 +179,8 @@ class PolicyModule(ValidatedModule):
                 raise
         self.policy.halve_token_budget(self.groups)
         self.policy.zero_grad(set_to_none=True)
-        self.update_log.counts["skipped_micro_batches"] += 1
+        self.update_log.counts["skipped_micro_batches"] += 1 + self._gathered
+        self._gathered = 0
 
     def on_before_backward(self, loss: Tensor) -> None:
         """The backward pass belongs to the policy phase."""
@@ -190,11 +192,12 @@ class PolicyModule(ValidatedModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Leave out an update whose numbers are not finite; log the gradient's norm and its clipped share."""
-        self._updates = True
+        self._updates, self._gathered = True, 0
         norm = gradient_norm(self.policy.parameters())
         # A scaler skips overflows by itself: they are how it finds its scale.
         scaled = self.trainer.precision == "16-mixed"
-        shown, limit = norm.item(), self.trainer.gradient_clip_val or math.inf
+        by_norm = self.trainer.gradient_clip_algorithm != "value"
+        shown, limit = norm.item(), (by_norm and self.trainer.gradient_clip_val) or math.inf
         self.update_log.of_update = {"grad_norm": shown, "grad_clipped": max(0.0, 1 - limit / (shown or 1.0))}
         update = self.trainer.global_step + 1
         if self.guard.refuses(torch.zeros(()) if scaled else norm, update, self.trainer.strategy):
@@ -210,7 +213,7 @@ class PolicyModule(ValidatedModule):
             log.warning("sample %s is lost: %s", lost.sample_id, lost.reason)
         if self._updates:
             self._log_update()
-            check_weights_are_finite(self.policy, self.trainer.strategy, f"update {self.trainer.global_step}")
+            check_weights_are_finite(self.policy, self.trainer.strategy, self.trainer.global_step)
         self.phase.mark()
 
     def _log_update(self) -> None:

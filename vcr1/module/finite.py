@@ -105,20 +105,24 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def check_weights_are_finite(model: nn.Module, strategy: Strategy, what: str) -> None:
+def check_weights_are_finite(model: nn.Module, strategy: Strategy, update: int) -> None:
     """Refuse to go on with weights that are not finite; every rank calls it.
 
     Args:
         model: whose weights are looked at.
         strategy: of the run.
-        what: begins the message, such as ``update 7``.
+        update: number of the update that has just been made; 0 before the first one.
 
     Raises:
         UserError: they are not, on any rank.
     """
     name = first_nonfinite([*model.named_parameters(), *model.named_buffers()])
-    if not strategy.reduce_boolean_decision(name is None, all=True):
-        raise UserError(
-            f"{what}: {name or 'a weight of another rank'} holds numbers that are not finite; nothing is "
-            f"saved of them. Go on from the last checkpoint (ckpt_path=auto): {ADVICE}"
-        )
+    if strategy.reduce_boolean_decision(name is None, all=True):
+        return
+    found = f"{name or 'a weight of another rank'} holds numbers that are not finite"
+    if update == 0:
+        raise UserError(f"{found} before anything was trained: take another model.path or checkpoint")
+    raise UserError(
+        f"update {update}: {found}; nothing is saved of them. Go on from the last checkpoint "
+        f"(ckpt_path=auto): {ADVICE}"
+    )

@@ -114,16 +114,14 @@ class GRPOModule(ReferencedModule):
     @property
     def engine(self) -> RolloutEngine:
         """Return what samples completions."""
-        return self._engine or self.policy
+        return self.policy if self._engine is None else self._engine
 
     def _check(self) -> None:
         """Refuse settings that cannot be."""
         least = 1 if self.objective.advantage == "batch" else 2
         if not isinstance(self.num_generations, int) or self.num_generations < least:
-            raise UserError(
-                f"algorithm.num_generations={self.num_generations}: a group needs at least {least} "
-                f"completions"
-            )
+            size = f"algorithm.num_generations={self.num_generations}"
+            raise UserError(f"{size}: a group needs at least {least} completions")
         if self.sampling.temperature == 0:
             raise UserError(
                 "rollout.temperature=0 makes all completions of a group equal: nothing to learn from"

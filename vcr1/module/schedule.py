@@ -61,8 +61,9 @@ def check_optimizer(
         raise UserError(f"algorithm.final_lr={final_lr} must be a share of algorithm.lr, 0..1")
     if not _is_number(weight_decay) or weight_decay < 0:
         raise UserError(f"algorithm.weight_decay={weight_decay} must be a number, 0 or more")
-    if len(betas) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in betas):
-        raise UserError(f"algorithm.betas={list(betas)} must be two numbers of at least 0 and below 1")
+    pair = list(betas) if isinstance(betas, Sequence) else []
+    if len(pair) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in pair):
+        raise UserError(f"algorithm.betas={betas} must be two numbers of at least 0 and below 1")
 
 
 def _is_number(value: Any) -> bool:

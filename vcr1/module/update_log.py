@@ -13,6 +13,9 @@ from vcr1.module.phases import PhaseTimer
 COUNTS = ("lost_samples", "unjudged", "skipped_micro_batches", "skipped_updates")
 """Numbers that are added up from the beginning of a run, over all ranks."""
 
+FLOAT = torch.float32
+"""Named, as half-precision training changes the default type: it would cut counts and means."""
+
 Metrics = dict[str, float | None]
 """Name -> number, which may be NaN or infinite; None where there is no value."""
 
@@ -71,9 +74,9 @@ class UpdateLog:
 
 def mean_over_ranks(metrics: Metrics, strategy: Strategy) -> dict[str, float]:
     """Return the mean of each metric over the ranks that have a value; one message for all of them."""
-    values = torch.tensor([[0.0 if value is None else value for value in metrics.values()]])
-    known = torch.tensor([[float(value is not None) for value in metrics.values()]])
-    sums = torch.cat([values, known]).float().to(strategy.root_device)
+    values = torch.tensor([[0.0 if value is None else value for value in metrics.values()]], dtype=FLOAT)
+    known = torch.tensor([[float(value is not None) for value in metrics.values()]], dtype=FLOAT)
+    sums = torch.cat([values, known]).to(strategy.root_device)
     totals, counts = strategy.reduce(sums, reduce_op="sum").tolist()
     columns = zip(metrics, totals, counts, strict=True)
     return {name: total / count for name, total, count in columns if count}

@@ -1,4 +1,4 @@
-"""What happens when a device has no memory left: the work is halved, once, and done again."""
+"""Ways on where a device has no memory left: smaller parts, from then on."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,9 +178,12 @@ def column_of(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], 
 
 
 def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
-    """Return exponential moving average, corrected for its start."""
+    """Return the exponential moving average, corrected for its start; a value that is not finite is a gap."""
     smoothed, total, mass = [], 0.0, 0.0
     for value in values:
+        if not math.isfinite(value):
+            smoothed.append(math.nan)
+            continue
         total = weight * total + (1 - weight) * value
         mass = weight * mass + (1 - weight)
         smoothed.append(total / mass)

@@ -19,11 +19,13 @@ def first_nonfinite(named: Iterable[tuple[str, Tensor]]) -> str | None:
     """
     local = [(name, tensor.to_local() if isinstance(tensor, DTensor) else tensor) for name, tensor in named]
     tensors = [(name, tensor) for name, tensor in local if tensor.is_floating_point() and tensor.numel()]
-    # The largest |x| is finite only where all are: one number for each tensor, and one wait for all.
-    largest = [torch.linalg.vector_norm(tensor.detach(), torch.inf).float() for _, tensor in tensors]
-    bad = ~torch.stack(largest).isfinite() if largest else torch.zeros(0, dtype=torch.bool)
-    places = bad.nonzero().flatten().tolist()
-    return tensors[places[0]][0] if places else None
+    # The largest |x| is finite only where all are: one number for each tensor, and one wait for a device.
+    largest: dict[torch.device, list[Tensor]] = {}
+    for _, tensor in tensors:
+        norm = torch.linalg.vector_norm(tensor.detach(), torch.inf)
+        largest.setdefault(tensor.device, []).append(norm.float())
+    finite = {device: iter(torch.stack(norms).isfinite().tolist()) for device, norms in largest.items()}
+    return next((name for name, tensor in tensors if not next(finite[tensor.device])), None)
 
 
 def check_finite(state: Iterable[tuple[str, Tensor]], what: str) -> None:
