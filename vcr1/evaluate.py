@@ -159,7 +159,8 @@ def answer(cfg: DictConfig, asked: Asked, trainer: L.Trainer, reader: GuardedRea
     begin = time.perf_counter()
     if waiting or unread:
         policy: VideoPolicy = build(cfg.model)
-        module = Answering(policy, benchmarks, asked.sampling, draws, folder, cfg.seed, asked.plan, reader)
+        more = (cfg.seed, asked.plan, reader, asked.limits)
+        module = Answering(policy, benchmarks, asked.sampling, draws, folder, *more)
         data = Groups(waiting, looked, policy, settings, unread, asked.limits, reader)
         trainer.test(module, data, verbose=False)
         trainer.strategy.barrier()

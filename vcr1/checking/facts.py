@@ -77,7 +77,7 @@ def _tokens_around(encoder: PromptEncoder) -> int:
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """How numbers are spread; None where there are none. ``p95``: the least that 95 % do not exceed."""
+    """Return the spread of numbers; None without any. ``p95``: the least that 95 % do not exceed."""
     ordered = sorted(values)
     if not ordered:
         return None

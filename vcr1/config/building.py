@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from vcr1.checkpoints import run_folder
 from vcr1.distributed import ranks
 from vcr1.errors import UserError
-
-log = logging.getLogger(__name__)
 
 MOVED = {
     "rewards": "scoring.rewards",
@@ -82,7 +79,7 @@ def is_about_arguments(error: BaseException | None) -> bool:
 
 @contextmanager
 def arguments_of(group: str) -> Iterator[None]:
-    """Where a config group is passed on as arguments: one that does not exist or fit is the user's fault.
+    """Turn complaints about a config group, passed on as arguments, into the user's faults.
 
     Raises:
         UserError: names the group and the argument.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +19,10 @@ from vcr1.config.choices import check_choices, conf_dir, expand_choices
 from vcr1.distributed import ranks
 from vcr1.errors import UserError
 
-log = logging.getLogger(__name__)
-
 FAILED_JOBS: list[str] = []
 """Jobs of this process's sweep that the user has to mend, each as a line; the sweep goes on without them."""
+_SWEEPING: list[int] = []
+"""Id of the process whose command line started a sweep: jobs elsewhere cannot leave it a line."""
 
 
 def load_config(overrides: Sequence[str] = (), run_dir: str | Path = "runs/notebook") -> DictConfig:
@@ -52,6 +52,7 @@ def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], 
             check_choices(sys.argv[1:])
             ranks.check_launcher(sys.argv[1:])
         FAILED_JOBS.clear()
+        _SWEEPING[:] = [os.getpid()]
         run()
         if FAILED_JOBS:
             print(
@@ -64,7 +65,13 @@ def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], 
 
 
 def note_failed_job(error: UserError) -> None:
-    """Keep a job's failure for the end of the sweep."""
+    """Keep a job's failure for the end of the sweep.
+
+    Raises:
+        UserError: the job runs in a process of its own, as launchers of clusters start them; it fails there.
+    """
+    if [os.getpid()] != _SWEEPING:
+        raise error
     job = HydraConfig.get().job
     FAILED_JOBS.append(f"  job {job.num} ({job.override_dirname}): {str(error).splitlines()[0]}")
 

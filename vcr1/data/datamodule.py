@@ -237,7 +237,7 @@ class RepeatingDataset(MixedDataset):
 
 
 def repeats_of(trainer: L.Trainer | None) -> Repeats:
-    """How often the trainer's module wants to train on each micro-batch; once, where it does not say."""
+    """Return how often the module wants to train on each micro-batch; once, where it does not say."""
     module = None if trainer is None else trainer.lightning_module
     updates = int(getattr(module, "updates_per_rollout", 1))
     if trainer is None or updates == 1:

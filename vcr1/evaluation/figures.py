@@ -35,7 +35,7 @@ GRID = PatchGrid()
 
 
 def iou_histogram(ious: Sequence[float], path: Path) -> None:
-    """How many answers have which IoU."""
+    """Draw how many answers have which IoU."""
     figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
     axis.hist(list(ious), bins=BINS, range=(0.0, 1.0), color="#2667c9")
     axis.axvline(nan_mean(ious), color="black", linestyle="--", linewidth=1, label="mean")

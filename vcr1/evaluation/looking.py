@@ -11,7 +11,7 @@ from vcr1.evaluation.answers import AnswerRecord, answer_of, scores_of
 from vcr1.evaluation.batches import LIMITS
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.inference.clues import CluePlan, Look, deciding, look_again, part_of
-from vcr1.inference.limits import show_clip
+from vcr1.inference.limits import Limits, show_clip
 from vcr1.policy import PromptEncoder
 from vcr1.records import Batch, Completion, Interval, Sample, VideoClip, json_value
 from vcr1.video import FrameBudget, GuardedReader
@@ -43,12 +43,14 @@ class CloserLook:
         encoder: of the model.
         reader: decodes the videos.
         generate: completes a batch of one question: its only text.
+        limits: what is not shown.
     """
 
     plan: CluePlan
     encoder: PromptEncoder
     reader: GuardedReader
     generate: Callable[[Batch], str]
+    limits: Limits = LIMITS
 
     def look_again(self, benchmark: Benchmark, sample: Sample, clip: VideoClip, text: str) -> LookedAnswer:
         """Look again at the times that a first answer names.
@@ -74,7 +76,7 @@ class CloserLook:
 
         def ask(part: Interval, budget: FrameBudget) -> LookedAnswer:
             shown = replace(sample, video=part_of(source, part, whole))
-            clip = show_clip(self.reader, shown.source, budget, grid, LIMITS, task.frames)
+            clip = show_clip(self.reader, shown.source, budget, grid, self.limits, task.frames)
             inputs = self.encoder(task.prompt(shown), clip)
             return seen(part, clip, self.generate(Batch(task, [shown], [clip], [inputs], [])))
 

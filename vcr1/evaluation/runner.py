@@ -14,13 +14,14 @@ from torch import Tensor
 
 from vcr1.errors import UserError
 from vcr1.evaluation.answers import NOT_GENERATED, AnswerRecord, answer_of
-from vcr1.evaluation.batches import Group
+from vcr1.evaluation.batches import LIMITS, Group
 from vcr1.evaluation.benchmarks import Benchmark
 from vcr1.evaluation.conversations import Conversation, read_along
 from vcr1.evaluation.journal import add_answers
 from vcr1.evaluation.likelihoods import add_likelihood
 from vcr1.evaluation.looking import CloserLook, answer_seen
 from vcr1.inference.clues import CluePlan
+from vcr1.inference.limits import Limits
 from vcr1.module.randomness import seed_of
 from vcr1.module.rollouts import batch_part, lost_judgement
 from vcr1.policy import Sampling, VideoPolicy
@@ -43,6 +44,7 @@ class Answering(L.LightningModule):
         seed: of the sampling.
         plan: whether and how the model looks again at what it names.
         reader: decodes the videos of further looks; None for one with the usual limits.
+        limits: what further looks do not show.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Answering(L.LightningModule):
         seed: int = 0,
         plan: CluePlan | None = None,
         reader: GuardedReader | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
         super().__init__()
         self.policy = policy
@@ -65,6 +68,7 @@ class Answering(L.LightningModule):
         self.seed = seed
         self.plan = plan or CluePlan()
         self.reader = reader or GuardedReader()
+        self.limits = limits
 
     def configure_model(self) -> None:
         """Let a strategy that shards do so."""
@@ -103,7 +107,7 @@ class Answering(L.LightningModule):
         seconds: Callable[[], float],
     ) -> list[AnswerRecord]:
         """Return answers after further looks, one question after the other; ``texts`` are of the first."""
-        closer = CloserLook(self.plan, self.policy.encoder, self.reader, self._only)
+        closer = CloserLook(self.plan, self.policy.encoder, self.reader, self._only, self.limits)
         answers, failed = [], list(questions.lost)
         for sample, clip, own in zip(questions.samples, questions.clips, texts, strict=True):
             try:

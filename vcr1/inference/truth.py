@@ -66,7 +66,7 @@ def first_box(row: Mapping[str, Any]) -> Any:
 
 
 def folders_of(path: str, videos: str | None) -> list[VideoFolder]:
-    """Where a JSONL file's videos are looked for: in the named folder, else beside it and in ``../videos``.
+    """Return the folders of a JSONL file's videos: the named one, else beside it and ``../videos``.
 
     In the last, training looks for the videos of ``my_data/TASK/val.jsonl``.
 

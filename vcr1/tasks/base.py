@@ -182,7 +182,7 @@ class Task(ABC):
         return None if category is None else str(category)
 
     def instruct(self, form: str) -> str:
-        """How to answer: reasoning first where the task thinks, then ``form``, which continues "Give"."""
+        """Return how to answer: reasoning first where the task thinks, then ``form`` behind "Give"."""
         return f"{THINK if self.think else NO_THINK} {form}"
 
     def reasoned(self, sample: Sample, answer: str) -> str:

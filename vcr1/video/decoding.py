@@ -195,7 +195,7 @@ def _picture(timeline: Timeline, reformatter: VideoReformatter, frame: av.VideoF
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """How x and y of a picture become those of the screen: x' = ax + cy, y' = bx + dy, as (a, b, c, d)."""
+    """Return (a, b, c, d) from a picture to the screen: x' = ax + cy, y' = bx + dy."""
     side: Any = frame.side_data  # its types know no matrix
     if (data := side.get(Type.DISPLAYMATRIX)) is None:
         return 1, 0, 0, 1

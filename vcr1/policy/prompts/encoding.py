@@ -67,8 +67,7 @@ class PromptEncoder:
     @property
     def end_of_turn(self) -> int:
         """Return id of the token that ends a taught answer."""
-        ids = {token: id_ for id_, token in self.tokenizer.added_tokens_decoder.items()}
-        own = next((id_ for token, id_ in ids.items() if str(token) == self.family.end_token), None)
+        own = self.tokenizer.get_added_vocab().get(self.family.end_token)
         return int(self.tokenizer.eos_token_id if own is None else own)
 
     @property

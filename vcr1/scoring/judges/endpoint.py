@@ -96,6 +96,7 @@ class EndpointJudge:
         def settle(done: Future[list[Verdict]] | None = None) -> None:
             with suppress(InvalidStateError):  # the other of the two was first
                 if done is None or done.cancelled():  # the background itself is stuck
+                    asked.cancel()
                     verdicts.set_result([JudgeFailure("timeout") for _ in pairs])
                 elif (error := done.exception()) is not None:
                     verdicts.set_exception(error)
