@@ -111,3 +111,21 @@ def test_the_link_follows_and_can_be_copied_with_its_folder(tmp_path: Path) -> N
         point_last(write(tmp_path, step, when=step))
         assert read_facts(tmp_path / "last.ckpt")["global_step"] == step
     assert (tmp_path / "last.ckpt").readlink() == Path("step-2.ckpt")
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "step-1.ckpt"
+    scratch = scratch_path(path)
+    scratch.write_bytes(b"weights")
+    synced: list[tuple[str, bool]] = []
+
+    def noted(handle: int) -> None:
+        name = Path(f"/proc/self/fd/{handle}").readlink().name
+        synced.append((name, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    publish(scratch, path)
+    # The content first, and then the folder, which holds the name.
+    assert synced == [(scratch.name, False), (tmp_path.name, True)]

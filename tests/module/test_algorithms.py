@@ -31,7 +31,7 @@ from vcr1.config.entry import load_config
 from vcr1.module import GRPOModule
 from vcr1.module.rollouts import replace_groups
 from vcr1.objectives import Objective, PolicyLoss, group_advantages, policy_loss
-from vcr1.policy import VideoPolicy, load_policy
+from vcr1.policy import Sampling, VideoPolicy, load_policy
 from vcr1.records import Completion, RolloutGroups, Sample
 from vcr1.tasks import GroundingTask
 
@@ -307,6 +307,28 @@ def spied_losses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, dict[str
     return seen
 
 
+def test_all_passes_score_at_the_temperature_of_the_sampling(
+    policy: VideoPolicy, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm = Sampling(max_new_tokens=24, temperature=0.7)
+    seen, watch, before = spied_losses(monkeypatch), Watch(), copy.deepcopy(policy)
+    module = GRPOModule(policy, num_generations=2, lr=1e-3, sampling=warm, updates_per_rollout=2)
+    rollouts = spied(policy)
+    fit(module, data(policy, samples[:1], 1), max_steps=2, callbacks=[watch])
+    (groups,) = rollouts
+    for member in range(2):
+        kept = groups.completion_mask[0, member]
+        ids = groups.completion_ids[0, member][kept].tolist()
+        first, second = (
+            plain_logprobs(model, groups.inputs[0], ids, 0.7) for model in (before, watch.policies[0])
+        )
+        # The sampler, the reference and the first pass are one model; then the policy has moved.
+        for found in (groups.logprobs, seen[0][1]["reference"], seen[0][1]["logprobs"]):
+            assert found[0, member][kept].tolist() == pytest.approx(first.tolist(), abs=1e-4)
+        assert seen[1][1]["logprobs"][0, member][kept].tolist() == pytest.approx(second.tolist(), abs=1e-4)
+        assert (first - plain_logprobs(before, groups.inputs[0], ids)).abs().max() > 0.01
+
+
 def test_rewards_pay_for_distance_and_length(
     policy: VideoPolicy,
     samples: list[Sample],
@@ -317,8 +339,8 @@ def test_rewards_pay_for_distance_and_length(
         "objective": Objective(advantage="centred", kl="k1", kl_place="reward", kl_weight=0.5),
         "overlong_buffer": 1,
     }
-    module = GRPOModule(policy, num_generations=4, sampling=SHORT, **settings)
-    policy = disturbed(policy)
+    module = GRPOModule(policy, num_generations=4, sampling=Sampling(max_new_tokens=60), **settings)
+    policy = disturbed(policy, 0.04)
     rollouts = spied(policy)
     source = data(policy, samples[:1], 1)
     (row,) = fit(module, source)
@@ -326,8 +348,9 @@ def test_rewards_pay_for_distance_and_length(
     rewards = torch.tensor(
         [one.total for one in source.task.judge(groups.texts[0], samples[:1] * 4).result()]
     )
-    # A buffer as long as the limit of 24 costs a 24th for each token.
-    penalties = -groups.lengths[0] / 24
+    # A buffer as long as the limit of 60 costs a 60th for each token.
+    penalties = -groups.lengths[0] / 60
+    assert len(set(penalties.tolist())) > 1  # else its sign could not be told
     distances = (more["logprobs"] - more["reference"])[0].sum(-1)
     assert distances.abs().min() > 1e-3
     shaped = rewards + penalties - 0.5 * distances

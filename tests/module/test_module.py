@@ -204,7 +204,9 @@ def disturbed(policy: VideoPolicy, scale: float = 0.02) -> VideoPolicy:
 
 
 @torch.no_grad()
-def plain_logprobs(policy: VideoPolicy, inputs: dict[str, Tensor], completion: list[int]) -> Tensor:
+def plain_logprobs(
+    policy: VideoPolicy, inputs: dict[str, Tensor], completion: list[int], temperature: float = 1.0
+) -> Tensor:
     """Log-probs of a completion by one plain forward of the Hugging Face model."""
     ids = torch.tensor([completion])
     length = inputs["input_ids"].shape[1]
@@ -214,7 +216,7 @@ def plain_logprobs(policy: VideoPolicy, inputs: dict[str, Tensor], completion: l
         "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(ids)], 1),
     }
     logits = policy.model(**placed(policy.model, whole), use_cache=False).logits[0, length - 1 : -1]
-    return logits.log_softmax(-1).gather(-1, ids[0, :, None])[:, 0]
+    return (logits / temperature).log_softmax(-1).gather(-1, ids[0, :, None])[:, 0]
 
 
 # ------------------------------------------------------------------------------------------------ GRPO

@@ -60,6 +60,10 @@ def test_groups_without_variance_are_found():
     assert zero_variance(rewards).tolist() == [True, False, True]
 
 
+def test_a_small_difference_of_rewards_is_a_difference():
+    assert zero_variance(torch.tensor([[1.0, 1.005], [1.0, 1.0 + 1e-7]])).tolist() == [False, True]
+
+
 def test_deviations_are_unbiased_and_one_for_each_group():
     # Squares 1, 0, 0, 1 over 3; then 1, 1 over 1 twice over: (1 + 1 + 1 + 1) / 3.
     found = group_deviations(torch.tensor([[0.0, 1.0, 1.0, 2.0], [3.0, 5.0, 3.0, 5.0]], dtype=torch.float64))

@@ -115,6 +115,14 @@ def test_completions_end_at_every_token_that_the_generation_config_names(policy:
     assert groups.truncated[0].tolist() == [False, False, False, True]
 
 
+def test_times_are_told_to_the_nearest_millisecond() -> None:
+    # 1000 · 1.001 is a little less than 1001 in binary, 1000 · 2.0009999 a little more than 2000.
+    times = (0.0, 1.001, 2.0009999, 3.0)
+    told = FAMILIES["qwen3_vl"].metadata(replace(clip(), timestamps=times))
+    assert told["frames_indices"] == [0, 1001, 2001, 3000]
+    assert told["fps"] == 1000.0
+
+
 def test_qwen3_reads_the_frames_own_times() -> None:
     encoder = PromptEncoder(processor("qwen3_vl"), FAMILIES["qwen3_vl"])
     inputs = encoder(Prompt("What?"), clip())

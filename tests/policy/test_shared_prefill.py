@@ -68,6 +68,20 @@ def test_what_is_alike_is_read_once_and_means_the_same(family: str) -> None:
                 )
 
 
+def test_prompts_at_other_positions_are_not_alike() -> None:
+    # The same words and frames at another speed: a step in time has another position.
+    policy = small_policy("qwen2_5_vl")
+    first = video_prompt("qwen2_5_vl", [3, 9], [(2, 4, 6)])
+    slower = first | {"second_per_grid_ts": torch.tensor([4.5])}
+    with torch.no_grad():
+        feature = policy.vision([first])[0]
+        layout = layout_prompts(policy.model, [first, slower], [feature, feature])
+    one, other = layout.alone(0), layout.alone(1)
+    assert torch.equal(one.embeds, other.embeds)
+    assert alike(one, one) == one.embeds.shape[1] - 1
+    assert alike(one, other) == 0
+
+
 def test_prompts_that_only_begin_alike_share_nothing() -> None:
     policy = small_policy("qwen2_5_vl")
     layout = laid_out(policy, asked("qwen2_5_vl"))

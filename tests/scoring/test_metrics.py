@@ -89,6 +89,11 @@ def test_baselines_are_fitted_on_train_and_judged_on_test():
 
 
 def test_baselines_of_an_empty_set():
+    # Durations that round alike are two.
+    train = [(10.2, Interval(0, 2)), (10.2, Interval(0, 2)), (10.4, Interval(5, 9))]
+    alone = constant_baselines(train, [(10.4, Interval(5, 9)), (10.0, Interval(0, 2))])
+    assert alone["constant_per_duration"] == [1.0, 1.0]  # its own answer; the constant of all where none is
+    assert alone["constant"] == [0.0, 1.0]
     assert constant_baselines([(1.0, Interval(0, 1))], []) == {"constant": [], "constant_per_duration": []}
     with pytest.raises(ValueError, match="no targets"):
         constant_baselines([], [(1.0, Interval(0, 1))])
