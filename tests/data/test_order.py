@@ -116,6 +116,8 @@ def test_the_order_is_a_function_of_the_seed() -> None:
 
     assert order(3) == order(3)
     assert len({tuple(order(seed)) for seed in range(10)}) == 10
+    # Seed 1 in epoch 2 and seed 2 in epoch 1 are told apart, though they hold the same digits.
+    assert keys(order_of(8, 8, seed=1), 2) != keys(order_of(8, 8, seed=2), 1)
 
 
 def test_every_pass_and_every_task_has_an_order_of_its_own() -> None:
@@ -141,6 +143,9 @@ def test_without_shuffling_tasks_are_spread_and_samples_keep_their_order() -> No
         ("grounding", 3),
     ]
     assert keys(order, 1) == keys(order, 0)
+    # One batch of qa stands in the middle of three of grounding, at 1/6, 1/2 and 5/6; of equals the first.
+    alone = [name for name, _ in keys(order_of(3, 1, shuffle=False), 0)]
+    assert alone == ["grounding", "grounding", "qa", "grounding"]
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])

@@ -60,6 +60,23 @@ def test_groups_without_variance_are_found():
     assert zero_variance(rewards).tolist() == [True, False, True]
 
 
+def test_equal_rewards_of_a_batch_have_no_advantage_whatever_the_rounding():
+    for value in (0.1, 0.3, 1 / 3, 0.7):
+        for count in range(2, 60):
+            rewards = torch.full((count, 2), value, dtype=torch.float32)
+            assert batch_advantages(rewards).abs().max() <= 1e-6
+
+
+def test_moments_are_summed_in_double_precision():
+    # 1,000,000 rewards of 0.1 in float32: their sum in float32 is off by a thousandth and more.
+    rewards = torch.full((1000, 1000), 0.1)
+    count, total, squares = reward_moments(rewards)
+    assert (count, total.dtype) == (1e6, torch.float64)
+    exact = float(torch.tensor(0.1))  # the float32 nearest to 0.1
+    assert float(total) == pytest.approx(1e6 * exact, rel=1e-12)
+    assert float(squares) == pytest.approx(1e6 * exact**2, rel=1e-12)
+
+
 def test_a_small_difference_of_rewards_is_a_difference():
     assert zero_variance(torch.tensor([[1.0, 1.005], [1.0, 1.0 + 1e-7]])).tolist() == [False, True]
 

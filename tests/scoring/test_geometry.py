@@ -156,6 +156,15 @@ def test_union_measures_are_fractions_and_know_no_order_or_repetition(a, b, dice
     assert intersection_over_prediction(a, b) <= 1
 
 
+def test_rounding_makes_no_share_of_more_than_all():
+    # Two pieces that fill the whole but for one float between them: their lengths add up to a little more.
+    whole = [Interval(0.11, 5.0)]
+    pieces = [Interval(0.11, 0.643), Interval(math.nextafter(0.643, 1), 5.0)]
+    assert math.fsum(piece.length for piece in pieces) > whole[0].length
+    assert union_iou(whole, pieces) == 1.0
+    assert intersection_over_prediction(whole, pieces) == 1.0
+
+
 @given(lists)
 def test_a_union_with_itself_is_one_unless_it_has_no_length(a):
     whole = 1.0 if any(interval.length > 0 for interval in a) else 0.0

@@ -7,6 +7,7 @@ import pytest
 from vcr1.records import Box, Interval
 from vcr1.scoring.geometry import box_iou, interval_iou
 from vcr1.scoring.metrics import (
+    MOST_TARGETS,
     accuracy_by,
     average_overlap,
     best_constant,
@@ -40,6 +41,21 @@ def test_summary_of_ious():
 def test_nothing_has_no_metric(metric):
     with pytest.raises(ValueError, match="no "):
         metric([])
+
+
+def test_what_shares_nothing_counts_nothing_and_not_less():
+    # Each target alone earns 1/3; were distance to count against an answer, the middle one would win.
+    targets = [Interval(0, 1), Interval(10, 11), Interval(12, 13)]
+    assert best_constant(targets, step=1.0) == Interval(0, 1)
+
+
+@pytest.mark.parametrize("many", [2 * MOST_TARGETS, 2 * MOST_TARGETS + 1])
+def test_the_best_constant_of_many_targets_is_not_that_of_the_first_ones(many):
+    first, rest = MOST_TARGETS, many - MOST_TARGETS + 400
+    spans = [Interval(0, 1)] * (first - 400) + [Interval(3, 4)] * rest
+    assert best_constant(spans, step=1.0) == Interval(3, 4)
+    near, far = Box(0.0, 0.0, 0.2, 0.2), Box(0.6, 0.6, 1.0, 1.0)
+    assert best_constant_box([near] * (first - 400) + [far] * rest, step=0.2).x0 == pytest.approx(0.6)
 
 
 def test_best_constant_meets_a_single_target_on_the_grid():

@@ -173,3 +173,17 @@ def test_a_part_that_is_not_judged_makes_the_total_so():
     assert math.isnan(
         weighted_total({"format": 1.0, "event_recall": math.nan}, weights | {"event_recall": 0.0})
     )
+
+
+def test_boxes_without_area_have_no_form():
+    text = "<think>hm</think><answer>[[0.1, 0.1, 0.4, 0.4], [0.2, 0.2, 0.2, 0.5]]</answer>"
+    whole, flat = Box(0.1, 0.1, 0.4, 0.4), Box(0.2, 0.2, 0.2, 0.5)
+    sample = Sample("s", "v", "q", (whole, whole))
+    assert boxes_format(Completion(text, (whole, flat)), sample) == 0.0
+    assert boxes_format(Completion(text, (whole, whole)), sample) == 1.0
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_boxes_for_other_frames_than_the_targets_earn_nothing(count):
+    box = Box(0.1, 0.1, 0.4, 0.4)
+    assert mean_box_iou(Completion("", (box,) * count), Sample("s", "v", "q", (box, box))) == 0.0

@@ -193,6 +193,11 @@ def test_a_clip_keeps_within_its_pixels(height: int, width: int, count: int) -> 
     assert rows * columns * count <= max(3584 * 784 * 2, 784 * count * 20)
 
 
+@pytest.mark.parametrize(("height", "width"), [(10, 2000), (2000, 10)])
+def test_a_frame_may_be_200_times_as_long_as_wide(height: int, width: int) -> None:
+    assert min(frame_size(height, width, 4, BUDGET, GRID)) == GRID.spatial
+
+
 @pytest.mark.parametrize(("height", "width"), [(10, 2001), (2001, 10), (0, 10)])
 def test_a_frame_that_is_no_picture_is_refused(height: int, width: int) -> None:
     with pytest.raises(VideoError, match=f"{width}x{height}"):
