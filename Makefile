@@ -23,7 +23,7 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint format types imports browser unit pytest bench lmms older wheel upgrade clean
+.PHONY: help demo setup test lint format types imports browser unit pytest long bench lmms older wheel upgrade clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ unit: $(VENV)/.dev ## run the tests; PYTEST_ARGS='-k grpo -x' narrows them
 	$(BIN)/python -m pytest $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 pytest: unit
+
+long: $(VENV)/.dev ## run the tests that take minutes each
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench ## measure shared against repeated prompts, TRL, evaluation; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/prefix.py $(BENCH_ARGS)

@@ -48,7 +48,7 @@ def test_the_demo_learns_and_proves_it(tmp_path: Path) -> None:
         assert (tmp_path / "run" / picture).stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_tasks_learn_together(tmp_path: Path) -> None:
     report = run_demo(tmp_path, "task=grounding+tracking", "trainer.max_epochs=1")  # half of the demo
     for task, metric, gain in (("grounding", "mIoU", 0.05), ("tracking", "AO", 0.02)):

@@ -809,7 +809,7 @@ def test_the_loss_of_sft_is_the_cross_entropy(policy: VideoPolicy, samples: list
         logs.append(plain_logprobs(before, inputs, [*ids, policy.encoder.end_of_turn]))
     assert len(logs[0]) != len(logs[1])
     assert row["train/cross_entropy"] == pytest.approx(-torch.cat(logs).mean().item(), abs=1e-5)
-    assert row["train/loss"] == row["train/cross_entropy"]
+    assert row["train/loss"] == pytest.approx(row["train/cross_entropy"], abs=1e-6)
     assert row["train/auxiliary_loss"] == 0
     assert row["train/entropy"] > 0
 
@@ -983,11 +983,11 @@ def test_a_backward_pass_without_memory_costs_what_its_update_has_so_far(
     if broken == 1:  # the second of two micro-batches: nothing is left
         assert not mended.gradients[0]
         return
-    # The first of two: the update has half of the second one's gradient alone.
+    # The first of two: the update is the mean over the second one alone, and not half of it.
     policy = load_policy("builtin:tiny")
     module = build(policy, sampling=SHORT, **extra)
     only = data(policy, samples[:-1], batch_size=2, shuffle=False)
     fit(module, only, callbacks=[Without(0), whole], accumulate_grad_batches=2)
     assert whole.gradients[0].keys() == mended.gradients[0].keys()
     for name, expected in whole.gradients[0].items():
-        assert (mended.gradients[0][name] - expected).norm() <= 1e-4 * expected.norm(), name
+        assert (mended.gradients[0][name] / 2 - expected).norm() <= 1e-4 * expected.norm(), name

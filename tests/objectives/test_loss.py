@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vcr1.objectives import Objective, PolicyLoss, average, importance_ratio, masked_mean, policy_loss
+from vcr1.objectives import Objective, PolicyLoss, importance_ratio, masked_mean, policy_loss, weighted_sum
 
 torch.set_num_threads(1)
 
@@ -245,6 +245,11 @@ def test_cispo_clips_weights_and_no_gradient():
     assert logprobs.grad[0, 1].tolist() == pytest.approx([0.6, 0, 0, 0])
 
 
+def mean(values: torch.Tensor, weight: torch.Tensor, how: str) -> float:
+    total, count = weighted_sum(values, weight, how, max_tokens=8)
+    return (total / count.clamp(min=1)).item()
+
+
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
@@ -256,12 +261,12 @@ def test_cispo_clips_weights_and_no_gradient():
 )
 def test_averages_by_hand(how: str, expected: float):
     values = torch.tensor([[[1.0, 2.0, 3.0], [10.0, 99.0, 99.0]]])
-    assert average(values, MASK.float(), how, max_tokens=8).item() == pytest.approx(expected)
+    assert mean(values, MASK.float(), how) == pytest.approx(expected)
     # A group that is left out changes nothing; and without any, nothing is left.
     more = torch.cat([values, values + 5])
     mask = torch.cat([MASK, torch.zeros_like(MASK)]).float()
-    assert average(more, mask, how, max_tokens=8).item() == pytest.approx(expected)
-    assert average(values, torch.zeros(1, 2, 3), how, max_tokens=8).item() == 0
+    assert mean(more, mask, how) == pytest.approx(expected)
+    assert mean(values, torch.zeros(1, 2, 3), how) == 0
 
 
 def test_a_kl_in_the_reward_is_no_part_of_the_loss():

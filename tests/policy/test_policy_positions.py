@@ -158,7 +158,7 @@ def test_clips_of_any_length_and_pairs_of_them_are_placed_as_published(family: s
     ):
         for place, logprobs, _ in plain_groups(policy.model, groups, temperature=1.3):
             scaled = groups.logprobs[place][: len(logprobs)]
-            assert (scaled - logprobs).abs().max() <= 1e-5
+            assert (scaled - logprobs).abs().max() <= 3e-5  # float32; a place more or less changes 1e-3
         for place, logprobs, _ in plain_groups(policy.model, groups):
             assert (scores.logprobs[place][: len(logprobs)] - logprobs).abs().max() <= 1e-5
 

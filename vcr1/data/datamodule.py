@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +225,42 @@ def training_loader(
         )
     # The sampler's keys are whole micro-batches: nothing is left to collate.
     workers = _workers(settings) | {"persistent_workers": settings.num_workers > 0}
-    return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **workers)
+    made = LookaheadLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **workers)
+    made.ahead = lookahead_of(trainer)
+    return made
+
+
+class LookaheadLoader(DataLoader[Any]):
+    """A loader whose micro-batches know those that follow them.
+
+    Attributes:
+        ahead: how many of them.
+    """
+
+    ahead = 0
+
+    def __iter__(self) -> Any:
+        """Yield each micro-batch with the next ones of the epoch in its ``ahead``."""
+        batches = super().__iter__()
+        if not self.ahead:
+            return batches
+        return self._with_next(batches)
+
+    def _with_next(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        window = deque(islice(batches, self.ahead + 1))
+        while window:
+            batch = window.popleft()
+            batch.ahead = tuple(window)
+            yield batch
+            window.extend(islice(batches, 1))
+
+
+def lookahead_of(trainer: L.Trainer | None) -> int:
+    """Return how many further micro-batches the module has to see: the rest of an update, or none."""
+    module = None if trainer is None else trainer.lightning_module
+    if trainer is None or not getattr(module, "looks_ahead", False):
+        return 0
+    return int(trainer.accumulate_grad_batches) - 1
 
 
 class RepeatingDataset(MixedDataset):

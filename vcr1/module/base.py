@@ -15,6 +15,7 @@ from vcr1.module.finite import FiniteGuard, check_weights_are_finite, gradient_n
 from vcr1.module.randomness import seed_of, seed_process
 from vcr1.module.schedule import check_optimizer, lr_factor, warmup_updates
 from vcr1.module.update_log import Metrics, UpdateLog, judged_mean
+from vcr1.module.update_weight import UpdateWeight
 from vcr1.module.validation import ValidatedModule
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.records import Batch, Judgement, RolloutGroups, Scorer
@@ -28,6 +29,9 @@ POSITION_RULE = "text_after_video"
 class PolicyModule(ValidatedModule):
     """Base of the training modules: optimizer, evaluation, logging.
 
+    The gradient of an update is that of a mean over all of its micro-batches and ranks, whatever their sizes:
+    each adds a sum in a fixed unit, and the update divides by what they weigh together.
+
     Args:
         policy: the model that is trained.
         lr: peak learning rate of AdamW.
@@ -40,7 +44,13 @@ class PolicyModule(ValidatedModule):
         seed: source of all sampling.
         on_nonfinite: what an update is worth whose numbers are not finite, see
             :class:`~vcr1.module.finite.FiniteGuard`.
+
+    Attributes:
+        weight_unit: of a micro-batch's weight, the same for all micro-batches and ranks. It keeps the numbers
+            near those of a mean, which half precision needs; the update does not depend on it.
     """
+
+    weight_unit: float = 64.0
 
     def __init__(
         self,
@@ -74,7 +84,8 @@ class PolicyModule(ValidatedModule):
         self.phase = self.update_log.phase
         self.groups: RolloutGroups | None = None  # that the current micro-batch learns from
         self._updates = False
-        self._gathered = 0  # micro-batches whose gradients the update has so far
+        self._gathered = UpdateWeight()
+        self._micro_batch = 0  # of the epoch, from 1
 
     def policies(self) -> list[VideoPolicy]:
         """Return the models of this module, which a strategy may spread over ranks."""
@@ -128,6 +139,16 @@ class PolicyModule(ValidatedModule):
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
         return torch.stack([parameter.flatten()[:1].sum().float() for parameter in trained]).sum() * 0.0
 
+    def weighted(self, loss: Tensor, weight: Tensor) -> Tensor:
+        """Return what a micro-batch adds to the gradient of its update.
+
+        Args:
+            loss: mean over the micro-batch.
+            weight: what that mean divides by; the update's mean divides by the sum of all weights.
+        """
+        self._gathered.propose(loss, weight)
+        return loss * (weight / self.weight_unit)
+
     def task_metrics(self, task: Scorer, judgements: Sequence[Judgement]) -> Metrics:
         """Means over completions of rewards, metrics and failures, under the task's name; always all keys."""
         self.update_log.counts["unjudged"] += sum(judgement.unjudged for judgement in judgements)
@@ -159,7 +180,7 @@ class PolicyModule(ValidatedModule):
         """The time since the last batch ended was spent waiting for data."""
         self.phase.charge("data")
         seed_process(seed_of(*self._place_in_run(batch_idx), "process"))
-        self.groups = None
+        self.groups, self._micro_batch = None, batch_idx + 1
         # Read before the update: the scheduler moves on with it.
         self.update_log.lr = self.trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -171,7 +192,7 @@ class PolicyModule(ValidatedModule):
         """
         try:
             loss.backward(*args, **kwargs)
-            self._gathered += 1
+            self._gathered.accept()
             return
         except torch.OutOfMemoryError:
             # Other ranks would wait for what this one has begun to send; a scaler wants gradients to scale.
@@ -179,26 +200,34 @@ class PolicyModule(ValidatedModule):
                 raise
         self.policy.halve_token_budget(self.groups)
         self.policy.zero_grad(set_to_none=True)
-        self.update_log.counts["skipped_micro_batches"] += 1 + self._gathered
-        self._gathered = 0
+        self.update_log.counts["skipped_micro_batches"] += 1 + self._gathered.micro_batches
+        self._gathered = UpdateWeight()
 
     def on_before_backward(self, loss: Tensor) -> None:
         """The backward pass belongs to the policy phase."""
         self.phase.mark()
 
     def on_after_backward(self) -> None:
-        """Charge the time from here on, clipping and update, to the optimizer."""
+        """Make the gradients a mean over the update behind its last micro-batch, before anyone looks at them.
+
+        The time from here on, clipping and update, is the optimizer's.
+        """
         self.phase.charge("policy")
+        if self._micro_batch % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
+            gathered, self._gathered = self._gathered, UpdateWeight()
+            found = gathered.normalise(self.policy.parameters(), self.weight_unit, self.trainer)
+            self.update_log.of_update = found
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Leave out an update whose numbers are not finite; log the gradient's norm and its clipped share."""
-        self._updates, self._gathered = True, 0
+        self._updates = True
         norm = gradient_norm(self.policy.parameters())
         # A scaler skips overflows by itself: they are how it finds its scale.
         scaled = self.trainer.precision == "16-mixed"
         by_norm = self.trainer.gradient_clip_algorithm != "value"
         shown, limit = norm.item(), (by_norm and self.trainer.gradient_clip_val) or math.inf
-        self.update_log.of_update = {"grad_norm": shown, "grad_clipped": max(0.0, 1 - limit / (shown or 1.0))}
+        clipped = max(0.0, 1 - limit / (shown or 1.0))
+        self.update_log.of_update |= {"grad_norm": shown, "grad_clipped": clipped}
         update = self.trainer.global_step + 1
         if self.guard.refuses(torch.zeros(()) if scaled else norm, update, self.trainer.strategy):
             self.policy.zero_grad(set_to_none=True)

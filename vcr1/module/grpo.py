@@ -3,60 +3,41 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vcr1.errors import UserError
+from vcr1.module.appraisal import Appraisal, Rewards
 from vcr1.module.reference import ReferencedModule
 from vcr1.module.rollouts import (
+    ROLLOUT_METRICS,
+    UPDATE_METRICS,
     PendingGroups,
     Rollout,
+    Sampled,
     judge_groups,
     numbers,
-    rollout_metrics,
     sample_groups,
     total_rewards,
 )
-from vcr1.module.update_log import Metrics, known
+from vcr1.module.update_log import Metrics
 from vcr1.objectives import (
+    BATCH_ADVANTAGES,
     Objective,
     PolicyLoss,
     estimate_advantages,
-    kl_penalty,
     masked_mean,
-    overlong_penalty,
     policy_loss,
-    zero_variance,
 )
 from vcr1.policy import RolloutEngine, TokenScores, VideoPolicy
 from vcr1.records import Batch, Judgement, RolloutGroups
 from vcr1.records.repeats import ReplayBatch
-
-UPDATE_METRICS = (
-    "loss",
-    "kl",
-    "clip_fraction",
-    "clip_fraction_low",
-    "clip_fraction_high",
-    "ratio_max",
-    "entropy",
-)
-ROLLOUT_METRICS = (
-    "reward_std",
-    "advantage_spread",
-    "zero_variance_groups",
-    "resampled_groups",
-    "left_out_groups",
-    "overlong_penalty",
-    "completion_tokens",
-    "truncated",
-    "sampler_mismatch",
-    "sampler_mismatch_max",
-)
 
 
 class GRPOModule(ReferencedModule):
@@ -78,6 +59,8 @@ class GRPOModule(ReferencedModule):
             section 3.2, which draws other prompts instead). 0 does neither.
         overlong_buffer: share of the length limit over which DAPO's soft punishment of long completions
             grows; 0 punishes none.
+        mask_truncated: leave completions that the length limit has cut out of the loss ("overlong filtering",
+            DAPO, section 3.4); their rewards still count in the advantages of the others.
         reference_refresh: updates after which the reference becomes the policy as it then is.
         common: arguments of :class:`PolicyModule`.
 
@@ -96,6 +79,7 @@ class GRPOModule(ReferencedModule):
         old_logprobs: str = "trainer",
         max_resamples: int = 0,
         overlong_buffer: float = 0.0,
+        mask_truncated: bool = False,
         reference_refresh: int | None = None,
         **common: Any,
     ) -> None:
@@ -105,11 +89,25 @@ class GRPOModule(ReferencedModule):
         self._engine = engine  # not the policy itself: its weights would have two names
         self.num_generations = num_generations
         self.updates_per_rollout = updates_per_rollout
-        self.old_logprobs = old_logprobs
         self.max_resamples = max_resamples
-        self.overlong_buffer = overlong_buffer
         self._check()
-        self._rollouts: deque[Rollout | None] = deque()
+        self.appraisal = Appraisal(
+            chosen,
+            max_tokens=self.sampling.max_new_tokens,
+            max_resamples=max_resamples,
+            overlong_buffer=overlong_buffer,
+            mask_truncated=mask_truncated,
+            old_logprobs=old_logprobs,
+        )
+        # Tokens and completions are weighed in units of a group, see the base.
+        self.weight_unit = num_generations * (super().weight_unit if chosen.average == "token" else 1.0)
+        self._rollouts: deque[Rollout | None] = deque()  # to be trained on again
+        self._planned: deque[Rollout | None] = deque()  # of this update, not trained on yet
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Return whether a rollout needs to see the further micro-batches of its update."""
+        return self.objective.advantage in BATCH_ADVANTAGES
 
     @property
     def engine(self) -> RolloutEngine:
@@ -129,21 +127,17 @@ class GRPOModule(ReferencedModule):
         for name, least in (("updates_per_rollout", 1), ("max_resamples", 0)):
             if not isinstance(value := getattr(self, name), int) or value < least:
                 raise UserError(f"algorithm.{name}={value} is no whole number of at least {least}")
-        if self.old_logprobs not in ("trainer", "sampler"):
-            raise UserError(f"algorithm.old_logprobs={self.old_logprobs}; choose from trainer, sampler")
-        if not 0 <= self.overlong_buffer <= 1:
-            raise UserError(
-                f"algorithm.overlong_buffer={self.overlong_buffer} is no share of the length limit, 0..1"
-            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sample completions, or take stored ones again, then compute log-probs and loss."""
         if isinstance(batch, ReplayBatch):
-            rollout = self._rollouts.popleft()
-            scores = self._join_collectives() if rollout is None else self._score(rollout.groups)
+            rollout, scores = self._rollouts.popleft(), None
         else:
-            rollout, scores = self._roll_out(batch, batch_idx)
+            scores = None if self._planned else self._plan(batch, batch_idx)
+            rollout = self._planned.popleft()
         self._keep(rollout)
+        if scores is None:
+            scores = self._join_collectives() if rollout is None else self._score(rollout.groups)
         if rollout is None or scores is None:
             self.update_log.metrics = self._metrics(batch, [], {})
             return self.zero_loss() if scores is None else scores.logprobs.sum() * 0.0
@@ -156,7 +150,7 @@ class GRPOModule(ReferencedModule):
         self.guard.look("loss", result.loss)
         updated: Metrics = {**numbers(dict(zip(UPDATE_METRICS, values, strict=True)))}
         self.update_log.metrics = rollout.metrics | updated
-        return result.loss
+        return self.weighted(result.loss, result.weight)
 
     def _policy_loss(self, rollout: Rollout, scores: TokenScores) -> PolicyLoss:
         """Return what a rollout teaches the policy that scores it so."""
@@ -170,13 +164,31 @@ class GRPOModule(ReferencedModule):
             max_tokens=self.sampling.max_new_tokens,
         )
 
-    def _roll_out(self, batch: Batch, batch_idx: int) -> tuple[Rollout | None, TokenScores | None]:
-        """Sample, judge and score a fresh micro-batch; nothing where it has no samples."""
+    def _plan(self, batch: Batch, batch_idx: int) -> TokenScores | None:
+        """Make the rollout of a fresh micro-batch; of its whole update, where advantages look at all of it.
+
+        Returns:
+            The policy's scores of the micro-batch, if they can be learned from: of a whole update no graphs
+            are kept.
+        """
+        batches = [batch, *(self._rest_of_update(batch, batch_idx) if self.looks_ahead else ())]
+        with torch.set_grad_enabled(len(batches) == 1):
+            sampled = [self._roll_out(one, batch_idx + place) for place, one in enumerate(batches)]
+        with self.phase("reward"):
+            self._planned.extend(self._compute_advantages(batches, [found for found, _ in sampled]))
+        return sampled[0][1] if len(batches) == 1 else None
+
+    def _rest_of_update(self, batch: Batch, batch_idx: int) -> list[Batch]:
+        """Return the micro-batches that an update has after this one."""
+        count = self.trainer.accumulate_grad_batches
+        left = min(count - batch_idx % count, self.trainer.num_training_batches - batch_idx) - 1
+        fresh = takewhile(lambda one: not isinstance(one, ReplayBatch), batch.ahead[: int(left)])
+        return [one.to(self.device) for one in fresh]
+
+    def _roll_out(self, batch: Batch, batch_idx: int) -> tuple[Sampled | None, TokenScores | None]:
+        """Sample and score a fresh micro-batch and begin to judge it; nothing where it has no samples."""
         if not batch.samples:
-            scores = self._join_collectives(self.generator(batch_idx))
-            # The other ranks may be waiting for this one's share of the batch's mean reward.
-            self._advantages(torch.empty(0, self.num_generations, device=self.device))
-            return None, scores
+            return None, self._join_collectives(self.generator(batch_idx))
         with self.phase("vision"):
             features = self.policy.vision(batch.inputs)
         sample = partial(self._sample, generator=self.generator(batch_idx))
@@ -187,11 +199,8 @@ class GRPOModule(ReferencedModule):
             reference = self.reference_logprobs(groups, features)
         with self.phase("policy"):
             scores = self.policy.logprobs(groups, features, self.sampling.temperature)
-        with self.phase("reward"):
-            judgements = pending.result()  # a judge far away worked while the passes above were computed
-            rollout = self._compute_advantages(batch, groups, judgements, scores.logprobs.detach(), reference)
-        rollout.metrics["resampled_groups"] = float(resampled)
-        return rollout, scores
+        # A judge far away works while the passes above, and other micro-batches, are computed.
+        return Sampled(groups, pending, resampled, scores.logprobs.detach(), reference), scores
 
     def _sample(
         self, batch: Batch, features: list[Tensor | None], generator: torch.Generator
@@ -241,47 +250,38 @@ class GRPOModule(ReferencedModule):
             return self.policy.logprobs(groups, features, self.sampling.temperature)
 
     def _compute_advantages(
-        self,
-        batch: Batch,
-        groups: RolloutGroups,
-        judgements: list[list[Judgement]],
-        logprobs: Tensor,
-        reference: Tensor | None,
-    ) -> Rollout:
+        self, batches: Sequence[Batch], sampled: Sequence[Sampled | None]
+    ) -> list[Rollout | None]:
         """Compute rewards, penalties and advantages, and find the groups that are left out."""
+        rewards = [None if found is None else self._judged(found) for found in sampled]
+        # Every rank makes one of these, whatever it has: others may wait for its share of the mean reward.
+        shaped = [torch.empty(0, self.num_generations, device=self.device)]
+        advantages = self._advantages(torch.cat(shaped + [one.shaped for one in rewards if one is not None]))
+        rollouts: list[Rollout | None] = []
+        for batch, found, own in zip(batches, sampled, rewards, strict=True):
+            if found is None or own is None:
+                rollouts.append(None)
+                continue
+            part, advantages = advantages.split([len(batch.samples), len(advantages) - len(batch.samples)])
+            judged = [one for group in own.judgements for one in group]
+            rollout = self.appraisal.rollout(found, own, part)
+            logged = self._metrics(batch, judged, rollout.metrics)
+            rollouts.append(replace(rollout, metrics=logged))
+        return rollouts
+
+    def _judged(self, found: Sampled) -> Rewards:
+        """Wait for the judge, and look for numbers that are not finite."""
+        judgements = found.pending.result()
         rewards = total_rewards(judgements, self.device)
         self.guard.look("reward", rewards, missing=True)
-        self.guard.look("sampled log-probs", groups.logprobs)
-        self.guard.look("reference log-probs", reference)
-        self.guard.look("log-probs", logprobs)
-        limit = self.sampling.max_new_tokens
-        overlong = overlong_penalty(groups.lengths, limit, round(self.overlong_buffer * limit))
-        shaped = rewards + overlong
-        if reference is not None and self.objective.kl_place == "reward":
-            distance = kl_penalty(logprobs, reference, groups.completion_mask, self.objective.kl)
-            shaped = shaped - self.objective.kl_weight * distance
-        advantages = self._advantages(shaped)
-        # By the task's rewards alone, as in DAPO: with penalties, no two completions would be equal.
-        left_out = zero_variance(rewards) if self.max_resamples else rewards.new_zeros(len(rewards)).bool()
-        metrics = rollout_metrics(groups, rewards, advantages, logprobs)
-        metrics |= {"left_out_groups": left_out.float().sum(), "overlong_penalty": overlong.mean()}
-        return Rollout(
-            groups=groups,
-            mask=groups.completion_mask & ~left_out[:, None, None],
-            advantages=advantages,
-            reference=reference,
-            old_logprobs=groups.logprobs if self.old_logprobs == "sampler" else logprobs,
-            metrics=self._metrics(batch, [one for group in judgements for one in group], metrics),
-        )
+        self.guard.look("sampled log-probs", found.groups.logprobs)
+        self.guard.look("reference log-probs", found.reference)
+        self.guard.look("log-probs", found.logprobs)
+        return self.appraisal.shape(found, judgements, rewards)
 
     def _advantages(self, rewards: Tensor) -> Tensor:
-        """Return ``[P, G]`` advantages of rewards; every rank calls it once for each fresh micro-batch."""
-        strategy = self.trainer.strategy
-
-        def over_ranks(moments: Tensor) -> Tensor:
-            added: Tensor = strategy.reduce(moments, reduce_op="sum")
-            return added
-
+        """Return ``[P, G]`` advantages of rewards; every rank calls it once for each plan."""
+        over_ranks = partial(self.trainer.strategy.reduce, reduce_op="sum")
         return estimate_advantages(self.objective.advantage, rewards, over_ranks)
 
     def _keep(self, rollout: Rollout | None) -> None:
@@ -291,9 +291,7 @@ class GRPOModule(ReferencedModule):
             while len(self._rollouts) > self.trainer.accumulate_grad_batches:
                 self._rollouts.popleft()
 
-    def _metrics(
-        self, batch: Batch, judgements: Sequence[Judgement], tensors: Mapping[str, Tensor]
-    ) -> Metrics:
+    def _metrics(self, batch: Batch, judgements: Sequence[Judgement], rollout: Metrics) -> Metrics:
         """Return all metrics of a step; None where this rank has no value yet."""
         missing: Metrics = dict.fromkeys((*UPDATE_METRICS, *ROLLOUT_METRICS))
-        return self.task_metrics(batch.task, judgements) | missing | known(numbers(tensors))
+        return self.task_metrics(batch.task, judgements) | missing | rollout

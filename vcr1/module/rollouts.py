@@ -15,6 +15,28 @@ from vcr1.objectives import group_deviations, masked_mean, zero_variance
 from vcr1.records import Batch, Completion, Judgement, LostSample, ParseFailure, RolloutGroups, Scorer
 from vcr1.records.futures import after, finished
 
+UPDATE_METRICS = (
+    "loss",
+    "kl",
+    "clip_fraction",
+    "clip_fraction_low",
+    "clip_fraction_high",
+    "ratio_max",
+    "entropy",
+)
+ROLLOUT_METRICS = (
+    "reward_std",
+    "advantage_spread",
+    "zero_variance_groups",
+    "resampled_groups",
+    "left_out_groups",
+    "overlong_penalty",
+    "completion_tokens",
+    "truncated",
+    "sampler_mismatch",
+    "sampler_mismatch_max",
+)
+
 PendingGroups = Future[list[list[Judgement]]]
 """Judgements of ``P x G`` completions that are under way."""
 
@@ -41,6 +63,25 @@ class Rollout:
     reference: Tensor | None
     old_logprobs: Tensor
     metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Completions of a micro-batch that are being judged, and what the models say of them.
+
+    Attributes:
+        groups: P·G completions.
+        pending: their judgements.
+        resampled: how many groups were sampled again.
+        logprobs: ``[P, G, C]`` under the policy, without a graph.
+        reference: ``[P, G, C]`` under the reference; None without one.
+    """
+
+    groups: RolloutGroups
+    pending: PendingGroups
+    resampled: int
+    logprobs: Tensor
+    reference: Tensor | None
 
 
 def judge_groups(batch: Batch, groups: RolloutGroups) -> PendingGroups:

@@ -21,10 +21,13 @@ SFT_METRICS = ("loss", "cross_entropy", "auxiliary_loss", "entropy")
 class SFTModule(PolicyModule):
     """Supervised fine-tuning on the task's own answers: the paper's SFT baseline.
 
+    The loss is the mean over all tokens of an update, as in TRL.
+
     Args:
         policy: the model that is trained.
         auxiliary: a further loss, a function of (policy, batch, last hidden states of the prompts
-            ``[P, L, D]``, padded on the left).
+            ``[P, L, D]``, padded on the left): a number, or ``[P]`` numbers, which weigh as much as their
+            sample's answer has tokens, so that they do not depend on how an update is cut.
         auxiliary_weight: its weight.
         common: arguments of :class:`PolicyModule`.
     """
@@ -50,9 +53,10 @@ class SFTModule(PolicyModule):
         groups = self.policy.teacher_groups(batch.inputs, answers)
         values = self._learn(batch, groups)
         self.guard.look("loss", values[0])
+        tokens = groups.completion_mask.sum().to(values[0].dtype)
         self.update_log.metrics = dict(zip(SFT_METRICS, torch.stack(values).tolist(), strict=True))
         self.groups = groups
-        return values[0]
+        return self.weighted(values[0], tokens)
 
     def _learn(self, batch: Batch, groups: RolloutGroups) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the loss, its two parts and the entropy."""
@@ -68,7 +72,9 @@ class SFTModule(PolicyModule):
                         "algorithm.auxiliary asks for the prompts' hidden states, which this family of "
                         "models does not tell: set it to null, or write an adapter in vcr1/policy/families"
                     )
-                auxiliary = self.auxiliary(self.policy, batch, scores.prompt_hidden)
+                own = self.auxiliary(self.policy, batch, scores.prompt_hidden)
+                tokens = groups.completion_mask.sum((1, 2)).to(own.dtype)
+                auxiliary = (own * tokens).sum() / tokens.sum()
             loss = cross_entropy + self.auxiliary_weight * auxiliary
         return loss, cross_entropy, auxiliary, masked_mean(scores.entropy, groups.completion_mask)
 

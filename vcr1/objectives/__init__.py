@@ -5,6 +5,7 @@ Every algorithm is a choice among these parts, an :class:`Objective`; there is n
 
 from vcr1.objectives.advantages import (
     ADVANTAGES,
+    BATCH_ADVANTAGES,
     batch_advantages,
     centred_advantages,
     estimate_advantages,
@@ -14,16 +15,16 @@ from vcr1.objectives.advantages import (
     reward_moments,
     zero_variance,
 )
-from vcr1.objectives.loss import PolicyLoss, average, importance_ratio, masked_mean, policy_loss
+from vcr1.objectives.loss import PolicyLoss, importance_ratio, masked_mean, policy_loss, weighted_sum
 from vcr1.objectives.objective import Objective
 from vcr1.objectives.penalties import KL_ESTIMATORS, k1, k2, k3, kl_penalty, overlong_penalty
 
 __all__ = [
     "ADVANTAGES",
+    "BATCH_ADVANTAGES",
     "KL_ESTIMATORS",
     "Objective",
     "PolicyLoss",
-    "average",
     "batch_advantages",
     "centred_advantages",
     "estimate_advantages",
@@ -39,5 +40,6 @@ __all__ = [
     "overlong_penalty",
     "policy_loss",
     "reward_moments",
+    "weighted_sum",
     "zero_variance",
 ]

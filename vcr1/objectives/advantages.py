@@ -84,8 +84,8 @@ def batch_advantages(rewards: Tensor, moments: Tensor | None = None, epsilon: fl
 
     ``A = (r - mean(batch)) / (std(batch) + epsilon)``, with the unbiased standard deviation.
     Source: REINFORCE++, arXiv 2501.03262, "global advantage normalization". With ``centred_advantages`` in
-    the place of the rewards, its variant "with baseline". The paper normalises over all rollouts of an
-    update; here the batch is the micro-batch of all ranks, as the rewards of the next one do not exist yet.
+    the place of the rewards, its variant "with baseline". The batch is that of an update: all of its
+    micro-batches on all ranks.
 
     Args:
         rewards: ``[P, G]``, NaN where a judge failed.
@@ -131,7 +131,10 @@ GROUP_ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Name in a config -> estimator that looks at each group by itself."""
 
-ADVANTAGES = (*GROUP_ADVANTAGES, "batch", "centred_batch")
+BATCH_ADVANTAGES = ("batch", "centred_batch")
+"""Names in a config of the estimators that look at all rewards of an update."""
+
+ADVANTAGES = (*GROUP_ADVANTAGES, *BATCH_ADVANTAGES)
 """Names in a config of all estimators."""
 
 

@@ -16,7 +16,9 @@ class PolicyLoss:
     """The loss (a scalar with a graph) and what is worth logging of it (scalars without).
 
     Attributes:
-        loss: what is minimised.
+        loss: mean over the micro-batch, as ``average`` has it.
+        weight: what that mean divides by: completions or tokens that count. An update's loss is the sum of
+            its micro-batches' ``loss * weight``, divided by the sum of the weights.
         kl: mean over tokens of the KL estimate.
         clip_fraction_low: share of the tokens whose ratio the lower bound holds back.
         clip_fraction_high: share of the tokens whose ratio the upper bound holds back.
@@ -24,6 +26,7 @@ class PolicyLoss:
     """
 
     loss: Tensor
+    weight: Tensor
     kl: Tensor
     clip_fraction_low: Tensor
     clip_fraction_high: Tensor
@@ -44,6 +47,8 @@ def policy_loss(
 
     Per token ``-(surrogate - beta * KL)``. ``clip``: ``min(ratio * A, clip(ratio) * A)``, arXiv 2402.03300,
     equation 3, with bounds of their own below and above as in DAPO, arXiv 2503.14476, section 3.1.
+    With a ``delta``, the ratio itself is at most that: a token of a bad completion that has become far more
+    likely has a bounded loss ("two-sided clipping", INTELLECT-2, arXiv 2505.07291, section 3.4).
     ``reweight``: ``stop_gradient(clip(ratio)) * A * lp``, CISPO, arXiv 2506.13585, section 3.1.
     With one update per rollout the old log-probs are the current ones without their gradient: the ratio is
     1 and only its gradient counts.
@@ -64,17 +69,21 @@ def policy_loss(
     clipped = ratio.clamp(1 - chosen.clip_low, 1 + chosen.clip_high)
     scale = advantages[..., None]
     if chosen.surrogate == "clip":
-        gain = torch.minimum(ratio * scale, clipped * scale)
-        held = clipped * scale < ratio * scale  # the clipped term is the smaller one, and has no gradient
+        bounded = ratio if chosen.delta is None else ratio.clamp(max=chosen.delta)
+        gain = torch.minimum(bounded * scale, clipped * scale)
+        # Where the smaller term is a cut ratio, the token has no gradient.
+        held = (clipped * scale < bounded * scale) | ((bounded != ratio) & (scale < 0))
     else:
         gain = clipped.detach() * scale * logprobs
         held = clipped != ratio
     kl = torch.zeros_like(logprobs) if reference is None else KL_ESTIMATORS[chosen.kl](logprobs, reference)
     per_token = chosen.kl_weight * kl - gain if chosen.kl_place == "loss" else -gain
-    loss = average(per_token, weight, chosen.average, max_tokens)
+    total, count = weighted_sum(per_token, weight, chosen.average, max_tokens)
+    loss = total / count.clamp(min=1)
     with torch.no_grad():
         return PolicyLoss(
             loss=loss,
+            weight=count,
             kl=masked_mean(kl.detach(), weight),
             clip_fraction_low=masked_mean((held & (ratio < 1)).to(weight.dtype), weight),
             clip_fraction_high=masked_mean((held & (ratio > 1)).to(weight.dtype), weight),
@@ -105,12 +114,16 @@ def importance_ratio(logprobs: Tensor, old: Tensor, mask: Tensor, level: str = "
     return difference.exp()
 
 
-def average(values: Tensor, weight: Tensor, how: str = "completion", max_tokens: int = 1) -> Tensor:
-    """Return one number for the values of all tokens; completions without a token that counts are left out.
+def weighted_sum(
+    values: Tensor, weight: Tensor, how: str = "completion", max_tokens: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Add up the values of all tokens; completions without a token that counts are left out.
+
+    The mean of an update is the sum of these sums over its micro-batches and ranks, divided by the sum of the
+    counts: so it does not depend on how the update is cut.
 
     ``completion``: mean over tokens, then over completions (GRPO, arXiv 2402.03300, equation 3).
-    ``token``: mean over all tokens of the micro-batch (DAPO, arXiv 2503.14476, section 3.3): a long
-    completion weighs more. Micro-batches and ranks weigh the same, whatever their number of tokens.
+    ``token``: mean over all tokens (DAPO, arXiv 2503.14476, section 3.3): a long completion weighs more.
     ``length``: sum over tokens, divided by the length limit, then mean over completions: no completion's own
     length divides (Dr. GRPO, arXiv 2503.20783, section 3.2). ``sum``: the same in units of one token, the
     gradient of a completion's whole log-prob (RLOO, arXiv 2402.14740).
@@ -120,16 +133,18 @@ def average(values: Tensor, weight: Tensor, how: str = "completion", max_tokens:
         weight: ``[P, G, C]`` 1 at the tokens that count, else 0.
         how: see above.
         max_tokens: the length limit.
+
+    Returns:
+        The sum, and the count that makes a mean of it: of tokens for ``token``, else of completions.
     """
+    lengths, sums = weight.sum(-1), (values * weight).sum(-1)
     if how == "token":
-        return masked_mean(values, weight)
-    lengths = weight.sum(-1)
-    sums = (values * weight).sum(-1)
+        return sums.sum(), lengths.sum()
     if how == "completion":
         sums = sums / lengths.clamp(min=1)
     elif how == "length":
         sums = sums / max_tokens
-    return sums.sum() / (lengths > 0).sum().clamp(min=1)
+    return sums.sum(), (lengths > 0).to(values.dtype).sum()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ class Objective:
             the ratio alone and keeps all gradients (CISPO).
         clip_low: how far below 1 the ratio may fall, 0..1; 1 sets no bound.
         clip_high: how far above 1 it may rise; larger than ``clip_low`` is DAPO's clip-higher.
+        delta: the largest ratio that a loss may see, for the bad completions that ``clip_high`` does not hold
+            (two-sided clipping); above ``1 + clip_high``, with ``surrogate=clip``. None sets no bound.
         average: over tokens of each ``completion``, then over completions (GRPO); over all tokens
             (``token``, DAPO); sums over tokens in units of the ``length`` limit (Dr. GRPO); or plain ``sum``
             over tokens, then a mean over completions (RLOO).
@@ -47,6 +49,7 @@ class Objective:
     surrogate: str = "clip"
     clip_low: float = 0.2
     clip_high: float = 0.2
+    delta: float | None = None
     average: str = "completion"
     kl: str = "k3"
     kl_place: str = "loss"
@@ -63,6 +66,13 @@ class Objective:
             )
         if not 0 <= self.clip_high < math.inf:
             raise UserError(f"algorithm.objective.clip_high={self.clip_high} is negative or no number")
+        if self.delta is not None and not 1 + self.clip_high < self.delta < math.inf:
+            raise UserError(
+                f"algorithm.objective.delta={self.delta} is not above 1 + clip_high: it bounds the ratios "
+                f"that clip_high={self.clip_high} does not hold; null sets no bound"
+            )
+        if self.delta is not None and self.surrogate != "clip":
+            raise UserError("algorithm.objective.delta needs algorithm.objective.surrogate=clip")
         if self.kl_weight < 0:
             raise UserError(f"algorithm.objective.kl_weight={self.kl_weight} is negative")
         if not self.kl_weight < math.inf:

@@ -133,7 +133,12 @@ class Batch:
         clips: their timing; ``frames`` is empty, the pixels are in ``inputs``.
         inputs: P prompt inputs, whole.
         lost: samples that could not be loaded.
+
+    Attributes:
+        ahead: the micro-batches that follow it, if a loader looks ahead; not moved to a device with it.
     """
+
+    ahead: tuple[Batch, ...] = ()
 
     def __init__(
         self,
@@ -159,7 +164,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its inputs on ``device``."""
         inputs = [to_device(inputs, device) for inputs in self.inputs]
-        return Batch(self.task, self.samples, self.clips, inputs, self.lost)
+        moved = Batch(self.task, self.samples, self.clips, inputs, self.lost)
+        moved.ahead = self.ahead
+        return moved
 
     def pin_memory(self) -> Batch:
         """Return the batch with its inputs in page-locked memory (called by the DataLoader)."""
