@@ -1,4 +1,4 @@
-"""Export: ``python -m vcr1.export ckpt=runs/NAME out=FOLDER`` makes a Hugging Face folder of a checkpoint."""
+"""Export a checkpoint as a Hugging Face folder: ``python -m vcr1.export checkpoint=runs/NAME out=FOLDER``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vcr1.checkpoints.opening import Checkpoint, find_checkpoint, open_checkpoint
-from vcr1.config.building import build
+from vcr1.config.building import build, check_targets
 from vcr1.config.entry import command_line, exit_on_user_error
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy, floating_type
@@ -63,17 +63,17 @@ def export(cfg: DictConfig) -> Path:
     Raises:
         UserError: the checkpoint, the run's config, the base or the folder to write is missing or unfit.
     """
-    for name in ("ckpt", "out"):
+    for name in ("checkpoint", "out"):
         if not cfg[name]:
-            raise UserError(f"{name}= is missing: python -m vcr1.export ckpt=runs/NAME out=FOLDER")
+            raise UserError(f"{name}= is missing: python -m vcr1.export checkpoint=runs/NAME out=FOLDER")
     return write_export(
-        find_checkpoint(Path(cfg.ckpt)),
+        find_checkpoint(Path(cfg.checkpoint)),
         Path(cfg.out).absolute(),
         adapters=cfg.adapters,
         dtype=cfg.dtype,
         config=None if cfg.config is None else Path(cfg.config),
         base=cfg.base,
-        weights_only=cfg.weights_only,
+        trust=cfg.trust,
     )
 
 
@@ -85,7 +85,7 @@ def write_export(
     dtype: str | None = None,
     config: Path | None = None,
     base: str | None = None,
-    weights_only: bool = True,
+    trust: bool = False,
     files: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the folder of a checkpoint, whole or not at all.
@@ -97,7 +97,7 @@ def write_export(
         dtype: name of the written weights' type; None for that of the checkpoint.
         config: the run's config; None to look in its folder.
         base: another place of the base model; None where it was.
-        weights_only: refuse pickled objects.
+        trust: allow code that the run's config names, and objects in the checkpoint.
         files: name -> text of further files in the folder.
 
     Raises:
@@ -110,11 +110,11 @@ def write_export(
     place = str(base or base_of(run.config))
     check_folder(out, [path, Path(place)])
     kind = None if dtype is None else floating_type(dtype, "dtype")
-    checkpoint = open_checkpoint(path, weights_only)
+    checkpoint = open_checkpoint(path, trust)
     if checkpoint.rule is not None and "path" in model:  # the base may state another one by now
         with open_dict(model):
             model.text_after_video = checkpoint.rule
-    policy = policy_of_run(model, base)
+    policy = policy_of_run(model, base, run.source, trust)
     fill(policy, checkpoint, run.source)
     recipe = recipe_of(run.config, place, run.git)
     card = model_card(recipe, run.report, checkpoint.step, adapters, policy.model.config)
@@ -146,7 +146,7 @@ def read_run(path: Path, config: Path | None = None) -> Run:
     if source is None:
         looked = " and ".join(map(str, places))
         raise UserError(
-            f"ckpt={path}: no config of its run, looked for {looked}; name it by config=FILE"
+            f"checkpoint={path}: no config of its run, looked for {looked}; name it by config=FILE"
             if config is None
             else f"config={config}: there is no such file"
         )
@@ -205,16 +205,20 @@ def check_folder(out: Path, kept: Iterable[Path]) -> None:
         raise UserError(f"out={out}: is no export, and would be replaced; choose a new or empty folder")
 
 
-def policy_of_run(model: DictConfig, base: str | None) -> VideoPolicy:
+def policy_of_run(model: DictConfig, base: str | None, source: Path, trust: bool) -> VideoPolicy:
     """Return the policy as the run began with it, on the CPU.
 
     Args:
         model: the run's own description.
         base: another place of its weights; None where they are where they were.
+        source: the file with the description.
+        trust: allow it to name code that the package's own configs do not.
 
     Raises:
-        UserError: it cannot be built.
+        UserError: it cannot be built, or names such code.
     """
+    if not trust:
+        check_targets(model, f"{source}: model")
     with open_dict(model):
         model.update({"feature_cache": None} if "feature_cache" in model else {})
         model.update({"path": base} if base is not None else {})
@@ -262,7 +266,7 @@ def fill(policy: VideoPolicy, checkpoint: Checkpoint, source: Path) -> None:
     said = [f"it {what} {_some(names)}" for what, names in faults.items() if names]
     if said:
         raise UserError(
-            f"ckpt={checkpoint.path}: a checkpoint of another model than {source} describes: "
+            f"checkpoint={checkpoint.path}: a checkpoint of another model than {source} describes: "
             f"{'; '.join(said)}"
         )
     checkpoint.read({name: state[name].detach() for name in saved})

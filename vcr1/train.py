@@ -9,10 +9,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import logging
-import pickle
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,15 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vcr1.checkpoints import BEFORE, Checkpoints, Resumed, check_same_run, find_resumed, prepare_folder
+from vcr1.checkpoints import (
+    BEFORE,
+    Checkpoints,
+    Resumed,
+    check_same_run,
+    find_resumed,
+    locked,
+    prepare_folder,
+)
 from vcr1.config.building import arguments_of, build, build_all
 from vcr1.config.entry import command_line, note_failed_job
 from vcr1.config.preflight import preflight
@@ -34,15 +42,17 @@ from vcr1.data import MixtureDataModule
 from vcr1.distributed.watchdog import Heartbeats, Watchdog
 from vcr1.errors import Preempted, UserError
 from vcr1.evaluation import write_held_out
+from vcr1.inference.weights import starting_weights
 from vcr1.module import PolicyModule
 from vcr1.planning import announce_plan, with_strategy
+from vcr1.readers import Annotations
 from vcr1.records.files import write_whole
 from vcr1.reporting.callbacks import HuggingFaceExport
 from vcr1.reporting.card import model_card, recipe_of
+from vcr1.reporting.evaluation import Evaluation, read_evaluation
 from vcr1.reporting.loggers import git_state
 from vcr1.reporting.report import (
     Clock,
-    Evaluation,
     Report,
     baselines,
     evaluate_held_out,
@@ -64,7 +74,18 @@ def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
         UserError: something that the run needs is missing or impossible.
         Preempted: the run was told to stop, and has saved itself.
     """
-    annotations = preflight(cfg)
+    weights = starting_weights(cfg)
+    annotations = preflight(cfg, weights.check)
+    weights.ready()
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    with locked(Path(cfg.run_dir)) if first else nullcontext():
+        return _train(cfg, annotations, watchdog)
+
+
+def _train(
+    cfg: DictConfig, annotations: Mapping[str, Mapping[str, Annotations]], watchdog: Watchdog | None
+) -> Report:
+    """Train in a folder of one's own."""
     resumed = resume(cfg)
     cfg = with_strategy(cfg)
     announce_plan(cfg)
@@ -88,7 +109,7 @@ def train(cfg: DictConfig, watchdog: Watchdog | None = None) -> Report:
     report = Report()
     held_out = any("val" in splits for splits in annotations.values())
     if cfg.report.before and held_out:
-        report.before = evaluate_before(trainer, module, data.val_dataloader(), Path(cfg.run_dir), resumed)
+        report.before = evaluate_before(trainer, module, data, Path(cfg.run_dir), resumed)
         log.info("before training: %s", report.before)
     clock = Clock()
     trainer.fit(module, data, ckpt_path=resumed.path if resumed else None)
@@ -133,7 +154,7 @@ def resume(cfg: DictConfig) -> Resumed | None:
         check_same_run(resumed, as_written(cfg))
         log.info("going on after update %d, from %s", resumed.step, resumed.path)
     if getattr(rank_zero_only, "rank", 0) == 0:
-        prepare_folder(Path(cfg.run_dir), resumed)
+        prepare_folder(Path(cfg.run_dir), resumed, checkpoint_folder(cfg))
     return resumed
 
 
@@ -169,15 +190,21 @@ def as_written(cfg: DictConfig) -> dict[str, Any]:
 
 
 def evaluate_before(
-    trainer: L.Trainer, module: PolicyModule, loaders: Any, folder: Path, resumed: Resumed | None
+    trainer: L.Trainer, module: PolicyModule, data: MixtureDataModule, folder: Path, resumed: Resumed | None
 ) -> Evaluation | None:
     """Return the evaluation before training; a run that goes on in its folder has it from there."""
     kept = folder / BEFORE
     if resumed is not None and resumed.within(folder):
-        return pickle.loads(kept.read_bytes()) if trainer.is_global_zero and kept.is_file() else None
-    evaluation = evaluate_held_out(trainer, module, loaders)
+        if not (trainer.is_global_zero and kept.is_file()):
+            return None
+        try:
+            return read_evaluation(kept.read_text(encoding="utf-8"), data.parts)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s cannot be read (%s): the report has no evaluation before training", kept, error)
+            return None
+    evaluation = evaluate_held_out(trainer, module, data.val_dataloader())
     if trainer.is_global_zero:
-        write_whole(kept, pickle.dumps(evaluation))
+        write_whole(kept, evaluation.as_text())
     return evaluation
 
 

@@ -11,6 +11,7 @@ from vcr1.checkpoints import newest_checkpoint
 from vcr1.checkpoints.files import (
     META,
     UnreadableError,
+    check_sums,
     complete_checkpoints,
     point_last,
     prune,
@@ -18,6 +19,7 @@ from vcr1.checkpoints.files import (
     read_facts,
     remove_partials,
     scratch_path,
+    set_aside,
 )
 
 
@@ -41,22 +43,28 @@ def cut(path: Path, size: int) -> None:
         file.truncate(size)
 
 
-def test_the_newest_is_the_one_that_was_written_last(tmp_path: Path) -> None:
-    write(tmp_path, 900, when=1000)  # of an older run in the same folder
+def test_the_newest_is_the_one_after_most_updates(tmp_path: Path) -> None:
+    write(tmp_path, 20, when=1000)  # the clock was set back, or the folder was copied
     write(tmp_path, 10, when=2000)
-    write(tmp_path, 20, when=3000)
+    write(tmp_path, 9, when=3000)
+    (tmp_path / "step-best.ckpt").write_bytes(b"of somebody else")
     point_last(tmp_path / "step-20.ckpt")
     (tmp_path / "step-30.ckpt.partial").write_bytes(b"unfinished")
     assert [path.name for path in complete_checkpoints(tmp_path)] == [
         "step-20.ckpt",
         "step-10.ckpt",
-        "step-900.ckpt",
+        "step-9.ckpt",
     ]
     assert newest_checkpoint(tmp_path) == tmp_path / "step-20.ckpt"
     assert newest_checkpoint(tmp_path / "nowhere") is None
     remove_partials(tmp_path)
     prune(tmp_path, 2)
-    assert {path.name for path in tmp_path.iterdir()} == {"step-20.ckpt", "step-10.ckpt", "last.ckpt"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "step-20.ckpt",
+        "step-10.ckpt",
+        "step-best.ckpt",
+        "last.ckpt",
+    }
 
 
 @pytest.mark.parametrize("size", [0, 10, 3000])
@@ -129,3 +137,53 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(
     publish(scratch, path)
     # The content first, and then the folder, which holds the name.
     assert synced == [(scratch.name, False), (tmp_path.name, True)]
+
+
+def overwrite(path: Path, place: int, count: int = 64) -> None:
+    content = bytearray(path.read_bytes())
+    content[place : place + count] = bytes(255 - value for value in content[place : place + count])
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("kind", ["file", "shards"])
+def test_a_checkpoint_whose_content_was_overwritten_gives_way_to_the_one_before(
+    tmp_path: Path, kind: str, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (1, 2):
+        path = tmp_path / f"step-{step}.ckpt"
+        if kind == "file":
+            publish(write(tmp_path, step, when=1000).rename(scratch_path(path)), path)
+        else:
+            publish(shards(scratch_path(path), step), path)
+    assert newest_checkpoint(tmp_path) == tmp_path / "step-2.ckpt"
+    inside = path if kind == "file" else next(path.glob("*.distcp"))
+    overwrite(inside, int(share * inside.stat().st_size))
+    assert newest_checkpoint(tmp_path) == tmp_path / "step-1.ckpt"
+    assert "step-2.ckpt cannot be read" in caplog.text
+
+
+def test_an_index_of_shards_that_was_changed_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "step-2.ckpt"
+    publish(shards(scratch_path(path), 2), path)
+    index = path / ".metadata"
+    index.write_bytes(index.read_bytes().replace(b"float32", b"float64"))
+    with pytest.raises(UnreadableError, match="is not what was written"):
+        check_sums(path)
+
+
+def test_checkpoints_of_an_older_run_are_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step in (10, 20, 900):
+        point_last(write(tmp_path, step, when=step))
+    set_aside(tmp_path, after=20)
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-20.ckpt", "step-10.ckpt"]
+    assert (tmp_path / "last.ckpt").readlink() == Path("step-20.ckpt")
+    assert read_facts(tmp_path / "aside-1" / "step-900.ckpt")["global_step"] == 900
+    assert "aside-1 now: step-900.ckpt" in caplog.text
+    set_aside(tmp_path, after=None)
+    assert complete_checkpoints(tmp_path) == []
+    assert not (tmp_path / "last.ckpt").is_symlink()
+    assert {path.name for path in (tmp_path / "aside-2").iterdir()} == {"step-10.ckpt", "step-20.ckpt"}
+    set_aside(tmp_path, after=None)  # nothing left to move
+    set_aside(tmp_path / "nowhere", after=None)
+    assert len(list(tmp_path.iterdir())) == 2

@@ -80,7 +80,7 @@ def test_another_batch_size_is_a_warning_and_another_model_an_error(
 
 
 def test_a_run_keeps_of_its_own_folder_what_belongs_to_it(tmp_path: Path) -> None:
-    for name in (".wandb_id", ".before.pkl"):
+    for name in (".wandb_id", ".before.json"):
         (tmp_path / name).write_text("x")
     (tmp_path / "metrics.csv").write_text("step,train/loss\n0,1.5\n1,1.25\n2,1.0\n")
     prepare_folder(tmp_path, Resumed(tmp_path / "checkpoints" / "step-2.ckpt", 2, {}))

@@ -55,7 +55,7 @@ def exported(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path
     few = ["algorithm.num_generations=2", "trainer.max_steps=2", "report=none", "logger=csv"]
     train = [*small, *few, "hydra.run.dir=run"]
     run(folder, sys.executable, "-m", "vcr1.train", "experiment=demo", *train)
-    run(folder, sys.executable, "-m", "vcr1.export", "ckpt=run", "out=model", "dtype=bfloat16")
+    run(folder, sys.executable, "-m", "vcr1.export", "checkpoint=run", "out=model", "dtype=bfloat16")
     return folder / "model"
 
 

@@ -10,6 +10,7 @@ import wandb
 from lightning.pytorch.utilities import rank_zero_only
 
 from vcr1.errors import UserError
+from vcr1.reporting import loggers
 from vcr1.reporting.loggers import MetricsTable, git_state, keep_metrics, logged_in, run_name, wandb_logger
 
 
@@ -125,6 +126,7 @@ def test_a_server_that_does_not_answer_does_not_stop_the_run(
         return real(**arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(loggers, "unreachable", lambda: None)
     run = wandb_logger(str(tmp_path / "run"), "vcr1", mode="online").experiment
     assert modes == ["online", "offline"]
     assert run.settings._offline
@@ -184,3 +186,34 @@ def test_git_state_is_the_commit_and_whether_files_changed(
 def test_git_state_is_empty_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert git_state() == {}
+
+
+def test_a_server_that_cannot_be_reached_costs_seconds_and_no_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    wandb.teardown()  # its service has read the environment before
+    logger = wandb_logger(str(tmp_path / "run"), "vcr1")
+    assert logger.experiment.settings._offline
+    assert "127.0.0.1:1 does not answer" in caplog.text
+    logger.log_metrics({"train/loss": 1.0}, step=1)
+    wandb.finish()
+    wandb.teardown()
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_a_failure_of_the_log_does_not_reach_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = wandb_logger(str(tmp_path / "run"), "vcr1", mode="offline")
+    run = logger.experiment
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run, "log", full)
+    for step in (1, 2):
+        logger.log_metrics({"train/loss": 1.0}, step=step)
+    assert caplog.text.count("No space left on device") == 1
+    assert "the run goes on, and its metrics are in metrics.csv" in caplog.text

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 COUNT = 60
 _X264 = "keyint=20:min-keyint=20:scenecut=0:bframes=3:b-adapt=0"
 # Threads would make files that differ from run to run; x265 may still, so it gets bits enough to be read.
-_X265 = "log-level=none:pools=none:frame-threads=1:crf=8:keyint=20:min-keyint=20:scenecut=0:bframes=3:b-adapt=0"
+_X265 = "log-level=none:pools=none:frame-threads=1:crf=8:keyint=20:min-keyint=20:scenecut=0:bframes=3"
 _VPX = {"g": "20", "b": "500k", "cpu-used": "8"}
 _PLAIN = {"g": "12", "b": "800k"}
 

@@ -3,6 +3,7 @@
 from vcr1.checkpoints.callback import Checkpoints
 from vcr1.checkpoints.files import newest_checkpoint
 from vcr1.checkpoints.folders import CONTINUE, run_folder
+from vcr1.checkpoints.lock import locked
 from vcr1.checkpoints.resume import BEFORE, Resumed, check_same_run, find_resumed, prepare_folder
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Resumed",
     "check_same_run",
     "find_resumed",
+    "locked",
     "newest_checkpoint",
     "prepare_folder",
     "run_folder",

@@ -2,19 +2,26 @@
 
 A checkpoint is written beside its place under a name that ends in ``.partial``, brought to the disk and then
 renamed. The one before stays until then. What a killed run left unfinished keeps its ``.partial``.
+
+A checkpoint carries a check sum of all of its content: torch writes one for each of its records, and
+:func:`publish` one for the index of shards.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 import os
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+from vcr1.distributed.shards import INDEX, ShardReader
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +29,8 @@ PARTIAL = ".partial"
 """How names of unfinished checkpoints end."""
 LAST = "last.ckpt"
 """The link to the newest checkpoint."""
+INDEX_SUM = "metadata.sha256"
+"""Its check sum."""
 META = "meta.pt"
 """What a sharded checkpoint holds besides its shards."""
 
@@ -37,17 +46,25 @@ def scratch_path(path: Path) -> Path:
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a folder that have got their names, the newest first."""
+    """Return the checkpoints of a folder that have got their names, the one after most updates first.
+
+    A clock may be set back, and copies have other dates: so the time of a file says nothing.
+    """
     found = [path for path in folder.glob("step-*.ckpt") if not path.is_symlink()]
-    # By time, not by update: a folder may hold those of an older run that had come further.
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return sorted((path for path in found if updates_of(path) >= 0), key=updates_of, reverse=True)
+
+
+def updates_of(path: Path) -> int:
+    """Return the updates that a checkpoint's name states; -1 for another name."""
+    number = path.name.removeprefix("step-").removesuffix(".ckpt")
+    return int(number) if number.isdecimal() else -1
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a folder that can be read; one that cannot is skipped with a warning."""
+    """The newest checkpoint of a folder that is whole; one that is not is skipped with a warning."""
     for path in complete_checkpoints(folder):
         try:
-            read_facts(path)
+            read_facts(path, whole=True)
         except UnreadableError as error:
             log.warning("%s cannot be read (%s); going on to the one before", path, error)
         else:
@@ -55,22 +72,33 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+DAMAGE = (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError)
+"""What libraries raise at a file that is not what they wrote."""
+
+
 class UnreadableError(Exception):
     """A checkpoint that is damaged or something else than a checkpoint."""
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path, whole: bool = False) -> dict[str, Any]:
     """Return what a checkpoint says besides weights; tensors are mapped, not read.
 
+    Args:
+        path: file or folder.
+        whole: read all of it, and compare it with its check sums.
+
     Raises:
-        UnreadableError: it is cut off, empty, or no checkpoint.
+        UnreadableError: it is cut off, empty, changed, or no checkpoint.
     """
     try:
-        if path.is_dir():
+        if whole:
+            check_sums(path)
+        elif path.is_dir():
             _check_shards(path)
-            path = path / META
-        facts = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        facts = torch.load(
+            path / META if path.is_dir() else path, map_location="cpu", mmap=True, weights_only=True
+        )
+    except DAMAGE as error:
         lines = str(error).splitlines()
         raise UnreadableError(lines[0] if lines else type(error).__name__) from error
     if not isinstance(facts, dict) or "global_step" not in facts:
@@ -78,17 +106,70 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _check_shards(folder: Path) -> None:
-    """See that the shards are there that the index names, in full length.
+def check_sums(path: Path) -> None:
+    """Read all of a checkpoint, and compare it with its check sums.
+
+    Args:
+        path: file or folder.
+
+    Raises:
+        UnreadableError: it is cut off, or is not what was written.
+    """
+    try:
+        if path.is_dir():
+            _check_shards(path, whole=True)
+            path = path / META
+        if path.is_file():
+            _check_records(path)
+    except DAMAGE as error:
+        raise UnreadableError(str(error).split("\n")[0] or type(error).__name__) from error
+
+
+def _check_records(file: Path | BinaryIO) -> None:
+    """Compare the content of a file of torch with the check sums of its records.
+
+    Raises:
+        ValueError: a record is another one than was written.
+    """
+    if not zipfile.is_zipfile(file):
+        raise ValueError("the file is cut off, or no checkpoint at all")
+    try:
+        with zipfile.ZipFile(file) as records:
+            damaged = records.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"the file is damaged ({error})") from error
+    if damaged is not None:
+        raise ValueError(f"the file is damaged: {damaged} in it is not what was written")
+
+
+def _check_shards(folder: Path, whole: bool = False) -> None:
+    """See that the shards are there that the index names, in full length, and as they were written.
 
     Raises:
         ValueError: one of them is not.
     """
-    for part in FileSystemReader(folder).read_metadata().storage_data.values():
+    sums = folder / INDEX_SUM
+    if whole and sums.is_file() and sums.read_text() != _digest(folder / INDEX):
+        raise ValueError(f"{INDEX} in it is not what was written")
+    try:
+        found = ShardReader(folder).read_metadata().storage_data
+    except DAMAGE as error:
+        raise ValueError(f"{INDEX} cannot be read ({error})") from error
+    for part in found.values():
         shard = folder / part.relative_path
         size = shard.stat().st_size if shard.is_file() else 0
         if size < part.offset + part.length:
             raise ValueError(f"{shard.name} has {size} bytes instead of {part.offset + part.length}")
+        if whole:
+            with shard.open("rb") as file:
+                file.seek(part.offset)
+                _check_records(io.BytesIO(file.read(part.length)))
+
+
+def _digest(path: Path) -> str:
+    """Return a check sum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size_of(path: Path) -> int:
@@ -99,6 +180,8 @@ def size_of(path: Path) -> int:
 
 def publish(scratch: Path, path: Path) -> None:
     """Bring a finished checkpoint to the disk and give it its name; what had the name goes."""
+    if (scratch / INDEX).is_file():
+        (scratch / INDEX_SUM).write_text(_digest(scratch / INDEX))
     for part in [*scratch.rglob("*"), scratch] if scratch.is_dir() else [scratch]:
         sync(part)
     aside = None
@@ -126,6 +209,30 @@ def prune(folder: Path, keep: int) -> None:
     """Remove all but the newest checkpoints."""
     for path in complete_checkpoints(folder)[keep:]:
         remove(path)
+
+
+def set_aside(folder: Path, after: int | None) -> None:
+    """Move checkpoints that do not belong to the run in a folder into a folder of their own, ``aside-N``.
+
+    Args:
+        folder: of the checkpoints.
+        after: updates that the run goes on from; those of later ones are moved. None for all of them.
+    """
+    found = [
+        path for path in complete_checkpoints(folder) if after is None or (updates_of(path) or 0) > after
+    ]
+    if not found:
+        return
+    number = 1 + len(list(folder.glob("aside-*")))
+    aside = folder / f"aside-{number}"
+    aside.mkdir()
+    for path in found:
+        path.rename(aside / path.name)
+    remaining = complete_checkpoints(folder)
+    remove(folder / LAST)
+    if remaining:
+        point_last(remaining[0])
+    log.warning("checkpoints of an older run are in %s now: %s", aside, ", ".join(p.name for p in found))
 
 
 def remove_partials(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,17 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
 
+from vcr1.checkpoints.files import DAMAGE, META, UnreadableError, check_sums, newest_checkpoint
+from vcr1.distributed.shards import INDEX, ShardReader, load_shards
 from vcr1.errors import UserError
 
-INDEX = ".metadata"
-"""The file that says which shard holds what; a folder with it is a sharded checkpoint."""
-FACTS = "meta.pt"
-"""What Lightning keeps beside the shards: counters, states of callbacks."""
 _WEIGHTS = "state_dict"
 
 
@@ -46,44 +40,48 @@ class Checkpoint:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint at a path, or the last one of the run whose folder it is.
+    """Return the checkpoint at a path, or the last one of the run whose folder it is; all of it is checked.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is not what was written.
     """
     if path.is_file() or (path / INDEX).is_file():
+        try:
+            check_sums(path)
+        except UnreadableError as error:
+            raise UserError(f"checkpoint={path}: {error}") from error
         return path
     if not path.is_dir():
-        raise UserError(f"ckpt={path}: there is no such checkpoint")
+        raise UserError(f"checkpoint={path}: there is no such checkpoint")
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    found = list(folder.glob("*.ckpt"))
-    # A run that is started again in its folder writes last-v1.ckpt.
+    if (own := newest_checkpoint(folder)) is not None:
+        return own
+    found = list(folder.glob("*.ckpt"))  # of another program of Lightning
     found = [one for one in found if one.name.startswith("last")] or found
     if not found:
-        raise UserError(f"ckpt={path}: neither a checkpoint nor the folder of a run that has saved one")
+        raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has saved one")
     return max(found, key=lambda one: one.stat().st_mtime)
 
 
-def open_checkpoint(path: Path, weights_only: bool = True) -> Checkpoint:
+def open_checkpoint(path: Path, trust: bool = False) -> Checkpoint:
     """See what a checkpoint holds; its weights stay on disk until they are read.
 
     Args:
         path: a file, or a folder of shards.
-        weights_only: refuse pickled objects, which could run code. The index of a sharded checkpoint is such
-            an object all the same: torch has no other form of it.
+        trust: read objects beside weights and plain values, which can run code.
 
     Raises:
         UserError: it cannot be read, or holds other things than a checkpoint of a run.
     """
-    return _sharded(path, weights_only) if path.is_dir() else _single(path, weights_only)
+    return _sharded(path, trust) if path.is_dir() else _single(path, trust)
 
 
-def _single(path: Path, weights_only: bool) -> Checkpoint:
+def _single(path: Path, trust: bool) -> Checkpoint:
     """Return a file that Lightning wrote."""
-    content = _unpickled(path, weights_only)
+    content = _unpickled(path, trust)
     state = content.get(_WEIGHTS)
     if not isinstance(state, dict):
-        raise UserError(f"ckpt={path}: no checkpoint of a run, it has no {_WEIGHTS}")
+        raise UserError(f"checkpoint={path}: no checkpoint of a run, it has no {_WEIGHTS}")
 
     def read(targets: Mapping[str, Tensor]) -> None:
         for name, target in targets.items():
@@ -98,22 +96,16 @@ def _single(path: Path, weights_only: bool) -> Checkpoint:
     )
 
 
-def _sharded(path: Path, weights_only: bool) -> Checkpoint:
+def _sharded(path: Path, trust: bool) -> Checkpoint:
     """Return a folder that ranks wrote together, read by one process without a process group."""
     try:
-        index = FileSystemReader(path).read_metadata().state_dict_metadata
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ValueError) as error:
-        raise UserError(f"ckpt={path}: {INDEX} cannot be read ({_first_line(error)})") from error
-    facts = _unpickled(path / FACTS, weights_only) if (path / FACTS).is_file() else {}
+        index = ShardReader(path).read_metadata().state_dict_metadata
+    except DAMAGE as error:
+        raise UserError(f"checkpoint={path}: {INDEX} cannot be read ({_first_line(error)})") from error
+    facts = _unpickled(path / META, trust) if (path / META).is_file() else {}
 
     def read(targets: Mapping[str, Tensor]) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single")
-                load({_WEIGHTS: dict(targets)}, checkpoint_id=path, no_dist=True)
-        except CheckpointException as error:
-            cause = next(iter(error.failures.values()))[0]
-            raise UserError(f"ckpt={path}: a shard cannot be read ({_first_line(cause)})") from error
+        load_shards({_WEIGHTS: dict(targets)}, path, alone=True)
 
     prefix = f"{_WEIGHTS}."
     saved = {
@@ -124,25 +116,25 @@ def _sharded(path: Path, weights_only: bool) -> Checkpoint:
     return Checkpoint(path, facts.get("global_step"), saved, read, facts.get("text_after_video"))
 
 
-def _unpickled(path: Path, weights_only: bool) -> dict[str, Any]:
+def _unpickled(path: Path, trust: bool) -> dict[str, Any]:
     """Return the content of a file of torch, its tensors left on disk.
 
     Raises:
         UserError: it cannot be read.
     """
     if not zipfile.is_zipfile(path):
-        raise UserError(f"ckpt={path}: the file is cut off, or no checkpoint at all")
+        raise UserError(f"checkpoint={path}: the file is cut off, or no checkpoint at all")
     try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=not trust)
     except pickle.UnpicklingError as error:
-        if not weights_only:
-            raise UserError(f"ckpt={path}: the file is damaged ({_first_line(error)})") from error
+        if trust:
+            raise UserError(f"checkpoint={path}: the file is damaged ({_first_line(error)})") from error
         raise UserError(
-            f"ckpt={path}: it holds objects beside weights and plain values, as a callback may keep them; "
-            f"reading them can run code, which weights_only=false allows for a file that you trust"
+            f"checkpoint={path}: it holds objects beside weights and plain values, as a callback "
+            f"may keep them; reading them can run code; trust=true allows it, for a file that you trust"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"ckpt={path}: the file is damaged ({_first_line(error)})") from error
+        raise UserError(f"checkpoint={path}: the file is damaged ({_first_line(error)})") from error
     return content if isinstance(content, dict) else {}
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vcr1.checkpoints.callback import FACTS
-from vcr1.checkpoints.files import UnreadableError, newest_checkpoint, read_facts
+from vcr1.checkpoints.files import UnreadableError, newest_checkpoint, read_facts, set_aside
 from vcr1.checkpoints.folders import CONTINUE
+from vcr1.distributed.ranks import from_first
+from vcr1.distributed.shards import INDEX
 from vcr1.errors import UserError
 from vcr1.reporting.loggers import METRICS, WANDB_ID, keep_metrics
 
@@ -46,7 +48,7 @@ HARMLESS = (
     ),
 )
 """What may differ between two parts of one run."""
-BEFORE = ".before.pkl"
+BEFORE = ".before.json"
 """File in a run's folder with the evaluation before training."""
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 """What may differ where the learning rate does not depend on the length of the run."""
@@ -75,8 +77,8 @@ def find_resumed(ckpt_path: str | None, folder: Path) -> Resumed | None:
     """Return the checkpoint that ``ckpt_path`` means.
 
     Args:
-        ckpt_path: a file or folder; ``last``, the newest one in ``folder``; ``auto``, the same if there is
-            any; None for a fresh start.
+        ckpt_path: a checkpoint, or a run's folder for its newest one; ``last``, the newest one in
+            ``folder``; ``auto``, the same if there is any; None for a fresh start.
         folder: the run's own checkpoints.
 
     Raises:
@@ -84,7 +86,14 @@ def find_resumed(ckpt_path: str | None, folder: Path) -> Resumed | None:
     """
     if ckpt_path is None:
         return None
-    path = newest_checkpoint(folder) if ckpt_path in CONTINUE else Path(ckpt_path)
+    if ckpt_path in CONTINUE:  # read by one rank, as all of it is compared with its check sums
+        found = from_first(f"checkpoint of {folder}", lambda: str(newest_checkpoint(folder) or ""))
+        path = Path(found) if found else None
+    else:
+        path = Path(ckpt_path)
+        if path.is_dir() and not (path / INDEX).is_file():  # a run's folder
+            folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+            path = newest_checkpoint(folder) or path
     if path is None and ckpt_path == "auto":
         return None
     if path is None:
@@ -95,7 +104,7 @@ def find_resumed(ckpt_path: str | None, folder: Path) -> Resumed | None:
     if not path.exists():
         raise UserError(f"ckpt_path={ckpt_path}: there is no such checkpoint")
     try:
-        facts = read_facts(path)
+        facts = read_facts(path, whole=ckpt_path not in CONTINUE)
     except UnreadableError as error:
         raise UserError(f"ckpt_path={ckpt_path} cannot be read: {error}") from error
     return Resumed(path, int(facts["global_step"]), facts.get(FACTS, {}).get("config", {}))
@@ -110,11 +119,22 @@ def check_same_run(resumed: Resumed, config: Mapping[str, Any]) -> None:
     if not resumed.config:
         return
     found = setting_differences(resumed.config, config)
+    kinds = [one.get("algorithm", {}).get("_target_") for one in (resumed.config, config)]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"ckpt_path: {resumed.path} is of a run of {kinds[0]}, and this one is of {kinds[1]}: only the "
+            f"same run can be gone on with. model.path={resumed.path} begins a new one with its weights"
+        )
     listed = "; ".join(f"{name} was {was}, is {now}" for name, (was, now) in found.items())
     if any(name.split(".")[0] == "model" for name in found):
         raise UserError(f"ckpt_path: {resumed.path} is of another model: {listed}")
     if found:
-        log.warning("this run does not continue %s exactly: %s", resumed.path, listed)
+        log.warning(
+            "this run does not continue %s exactly: %s; model.path=... instead of ckpt_path=... begins a new "
+            "run with its weights",
+            resumed.path,
+            listed,
+        )
 
 
 def setting_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -140,14 +160,19 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", value
 
 
-def prepare_folder(folder: Path, resumed: Resumed | None) -> None:
+def prepare_folder(folder: Path, resumed: Resumed | None, checkpoints: Path | None = None) -> None:
     """Leave of a run's earlier parts what belongs to it; of another run in the same folder, nothing.
+
+    Checkpoints are not removed but set aside.
 
     Args:
         folder: of the run.
         resumed: the checkpoint that it goes on from.
+        checkpoints: where the run writes them; in its folder where None.
     """
-    metrics = folder / METRICS
+    metrics, checkpoints = folder / METRICS, checkpoints or folder / "checkpoints"
+    goes_on = resumed is not None and resumed.path.resolve().is_relative_to(checkpoints.resolve())
+    set_aside(checkpoints, resumed.step if resumed is not None and goes_on else None)
     if resumed is not None and resumed.within(folder):
         if metrics.is_file():
             keep_metrics(metrics, resumed.step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -12,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from vcr1.checkpoints import run_folder
+from vcr1.config.choices import conf_dir
 from vcr1.distributed import ranks
 from vcr1.errors import UserError
 
@@ -69,6 +71,45 @@ def build(node: Any) -> Any:
             hint = "" if moved is None else f"; vcr1.{moved} is vcr1.{MOVED[moved]} now"
             raise UserError(text + hint) from error
         raise
+
+
+def check_targets(node: DictConfig, place: str) -> None:
+    """See that a config from elsewhere calls nothing but what the package's own configs call.
+
+    Args:
+        node: as it would be built.
+        place: where it is from, for the message.
+
+    Raises:
+        UserError: it names other code.
+    """
+    plain = OmegaConf.to_container(node, resolve=True)
+    for name, target in _targets(plain, place):
+        if target not in shipped_targets():
+            raise UserError(
+                f"{name}._target_={target}: the config of a run may be somebody else's, and this is not "
+                f"among the targets of vcr1's own configs; trust=true lets it run, for a run that you trust"
+            )
+
+
+def _targets(node: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield the place and the value of every ``_target_``."""
+    if isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _targets(value, f"{place}[{number}]")
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == "_target_":
+                yield place, str(value)
+            else:
+                yield from _targets(value, f"{place}.{key}")
+
+
+@cache
+def shipped_targets() -> frozenset[str]:
+    """Return every ``_target_`` of the package's own configs."""
+    files = [OmegaConf.to_container(OmegaConf.load(path)) for path in conf_dir().rglob("*.yaml")]
+    return frozenset(target for content in files for _, target in _targets(content, ""))
 
 
 def is_about_arguments(error: BaseException | None) -> bool:

@@ -45,6 +45,7 @@ _CHOICE = re.compile(rf"({'|'.join(MIXED_GROUPS)})=({_MIXTURE}(?:,{_MIXTURE})*)"
 _ROUNDS = re.compile(r"clues=(\d+(?:,\d+)*)")
 
 
+_RENAMED = {"ckpt": "checkpoint=", "weights_only": "trust=true, in the place of weights_only=false,"}
 _OBJECTIVE = re.compile(
     r"\+{0,2}algorithm\.(advantage|ratio|surrogate|clip_low|clip_high|average|kl|kl_place|kl_weight)="
 )
@@ -53,6 +54,8 @@ _OBJECTIVE = re.compile(
 def _expand(override: str) -> str:
     if match := _OBJECTIVE.match(override):
         raise UserError(f"algorithm.{match[1]} is algorithm.objective.{match[1]} now")
+    if (renamed := _RENAMED.get(override.lstrip("+").split("=")[0])) is not None:
+        raise UserError(f"{override.split('=')[0]}= is {renamed} now")
     if match := _ROUNDS.fullmatch(override):
         return f"clues.rounds={match[1]}"
     if "+" not in override or (match := _CHOICE.fullmatch(override)) is None:

@@ -23,8 +23,14 @@ from vcr1.tasks import Task
 HINT = "To see everything run without data, weights or a GPU: python -m vcr1.train experiment=demo"
 
 
-def preflight(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
+def preflight(
+    cfg: DictConfig, check_model: Callable[[], object] | None = None
+) -> dict[str, dict[str, Annotations]]:
     """Check everything that a run needs, and read its annotations on the way.
+
+    Args:
+        cfg: of the run.
+        check_model: sees that the model can be had; None looks for ``model.path``.
 
     Returns:
         Task's name -> split -> annotations.
@@ -38,7 +44,7 @@ def preflight(cfg: DictConfig) -> dict[str, dict[str, Annotations]]:
         lambda: check_devices(cfg.trainer.accelerator, cfg.trainer.devices),
         lambda: check_launch(cfg.trainer.devices, cfg.trainer.get("num_nodes")),
         lambda: annotations.update(read_annotations(cfg)),
-        lambda: check_weights(cfg.model.path) if "path" in cfg.model else None,
+        check_model or (lambda: check_weights(cfg.model.path) if "path" in cfg.model else None),
         lambda: check_replicas(cfg),
         lambda: check_checkpoint(cfg.ckpt_path),
         *(partial(check_task, cfg, name, annotations) for name in names),

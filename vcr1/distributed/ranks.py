@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 
@@ -14,6 +14,8 @@ from vcr1.errors import UserError
 
 STORE_SECONDS = 10.0
 """How long a store may take to answer."""
+MAKING_SECONDS = 3600.0
+"""How long ranks wait for what the first one makes."""
 
 
 def launcher(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -65,6 +67,24 @@ def launch_name(pattern: str, environment: Mapping[str, str] = os.environ) -> st
     if launcher(environment) == "srun" and "SLURM_STEP_ID" in environment:
         return f"slurm-{environment.get('SLURM_JOB_ID', '0')}.{environment['SLURM_STEP_ID']}"
     return now
+
+
+def from_first(name: str, make: Callable[[], str], environment: Mapping[str, str] = os.environ) -> str:
+    """Return a text that the first rank makes, on all ranks that torchrun started; else each makes its own.
+
+    Args:
+        name: of the text, another one for each.
+        make: makes it.
+        environment: of the process.
+    """
+    if (store := agent_store(environment)) is None:
+        return make()
+    key = f"vcr1/{name}/{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if rank(environment) == 0:
+        store.set(key, make())
+    else:
+        store.wait([key], timedelta(seconds=MAKING_SECONDS))
+    return str(store.get(key).decode())
 
 
 def agent_store(environment: Mapping[str, str] = os.environ) -> TCPStore | None:

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.load import _METADATA_FILENAME
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from vcr1.distributed.shards import ShardReader, load_shards
 from vcr1.errors import UserError
 from vcr1.policy import VideoPolicy
 from vcr1.policy.weights.sharding import is_sharded, reshard, shard
@@ -98,25 +97,25 @@ class ShardedStrategy(ModelParallelStrategy):
         if not path.is_dir():
             return super().load_checkpoint(checkpoint_path, weights_only)
         assert self.model is not None
-        saved = FileSystemReader(path).read_metadata().state_dict_metadata
+        saved = ShardReader(path).read_metadata().state_dict_metadata
         state = get_model_state_dict(self.model)
         there = {name: weight for name, weight in state.items() if f"state_dict.{name}" in saved}
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         if missing := sorted(trained - there.keys()):
             raise UserError(f"{path} is a checkpoint of another model: it has no {missing[0]}")
-        load({"state_dict": there}, checkpoint_id=path)
+        load_shards({"state_dict": there}, path)
         reshard(self.model)
         self.model.load_state_dict(there, strict=False)
         for number, optimizer in enumerate(self.optimizers):
             found = {f"optimizer_{number}": get_optimizer_state_dict(self.model, optimizer)}
-            load(found, checkpoint_id=path)
+            load_shards(found, path)
             set_optimizer_state_dict(
                 self.model,
                 optimizer,
                 optim_state_dict=found[f"optimizer_{number}"],
                 options=StateDictOptions(cpu_offload=self.offload),
             )
-        metadata: dict[str, Any] = torch.load(path / _METADATA_FILENAME, weights_only=False)
+        metadata: dict[str, Any] = torch.load(path / _METADATA_FILENAME, weights_only=True)
         return metadata
 
 

@@ -7,11 +7,14 @@ import logging
 import netrc
 import os
 import secrets
+import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+from urllib.request import getproxies, proxy_bypass
 
 import wandb
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
@@ -107,11 +110,42 @@ def wandb_logger(
     run = _start(folder, project, group, list(tags), chosen)
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return WandbLogger(experiment=run, save_dir=folder, project=project)
+    return SteadyWandbLogger(experiment=run, save_dir=folder, project=project)
+
+
+class SteadyWandbLogger(WandbLogger):
+    """Lightning's W&B logger, except that no failure of W&B reaches the run: the first one is a warning."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers."""
+        self._try(super().log_metrics, metrics, step)
+
+    def log_hyperparams(self, params: Any) -> None:
+        """Log the config."""
+        self._try(super().log_hyperparams, params)
+
+    def finalize(self, status: str) -> None:
+        """End the log of a run."""
+        self._try(super().finalize, status)
+
+    def _try(self, act: Callable[..., None], *arguments: Any) -> None:
+        try:
+            act(*arguments)
+        except Exception as error:  # of whatever kind: a log is worth no run
+            _warn_once(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+
+@cache
+def _warn_once(problem: str) -> None:
+    """Say that W&B has failed, once for each way in which it does."""
+    log.warning("W&B has failed (%s); the run goes on, and its metrics are in %s", problem, METRICS)
 
 
 def _start(folder: str, project: str, group: str | None, tags: list[str], mode: str) -> wandb.Run:
-    """Start a run; where the server does not answer in time, start it offline."""
+    """Start a run; where the server does not answer in time, start it offline, and else not at all."""
+    if mode == "online" and (problem := unreachable()):
+        log.warning("%s: this run is logged offline; upload it later with wandb sync", problem)
+        mode = "offline"
     try:
         return wandb.init(
             dir=folder,
@@ -122,15 +156,32 @@ def _start(folder: str, project: str, group: str | None, tags: list[str], mode: 
             mode=mode,  # type: ignore[arg-type]
             id=None if mode == "disabled" else _run_id(Path(folder)),
             resume="allow",
-            settings=wandb.Settings(init_timeout=30, silent=True),
+            settings=wandb.Settings(
+                init_timeout=30, finish_timeout=60, finish_timeout_raises=False, silent=True
+            ),
         )
-    except (wandb.errors.CommError, wandb.errors.AuthenticationError) as error:
-        if mode != "online":
+    except Exception as error:  # W&B's own, and those of its service, of a full disk, of a proxy
+        wandb.teardown()  # its service keeps the run's id, and would refuse it the second time
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        if mode == "disabled":
             raise
-        log.warning(
-            "W&B does not answer (%s): this run is logged offline; upload it later with wandb sync", error
-        )
-        return _start(folder, project, group, tags, "offline")
+        less = "offline" if mode == "online" else "disabled"
+        hint = "; upload it later with wandb sync" if less == "offline" else ""
+        log.warning("W&B does not start (%s): for this run it is %s%s", line, less, hint)
+        return _start(folder, project, group, tags, less)
+
+
+def unreachable(seconds: float = 5.0) -> str | None:
+    """Return a sentence where W&B's server takes no connection; None where it does, or a proxy is between."""
+    place = urlparse(wandb.setup().settings.base_url)
+    if place.hostname is None or (getproxies().get(place.scheme) and not proxy_bypass(place.hostname)):
+        return None
+    port = place.port or (443 if place.scheme == "https" else 80)
+    try:
+        socket.create_connection((place.hostname, port), timeout=seconds).close()
+    except OSError as error:
+        return f"W&B at {place.hostname}:{port} does not answer ({error})"
+    return None
 
 
 def _run_id(folder: Path) -> str:

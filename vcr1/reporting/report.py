@@ -18,31 +18,15 @@ from rich.table import Table
 from vcr1.data import MixtureDataModule, TaskDataModule
 from vcr1.errors import VideoError
 from vcr1.module import PolicyModule
-from vcr1.records import Judgement, Sample, VideoSource
+from vcr1.records import Sample, VideoSource
 from vcr1.records.files import write_whole
+from vcr1.reporting.evaluation import Evaluation, Scores
 from vcr1.reporting.pictures import TimelineEntry, TrackEntry, learning_curve, timelines, tracks
 
 log = logging.getLogger(__name__)
 
-Scores = dict[str, float]
-
 MANY_METRICS = 7
 """More metrics than so many make a table too wide for a screen."""
-
-
-@dataclass(slots=True)
-class Evaluation:
-    """One pass over held-out samples: each task's metrics, and each sample's judgement by its id."""
-
-    scores: dict[str, Scores]
-    judgements: dict[str, dict[str, Judgement]]
-
-    def __str__(self) -> str:
-        def listing(name: str) -> str:
-            scores = ", ".join(f"{metric} {value:.3f}" for metric, value in self.scores[name].items())
-            return f"{name}: {scores} over {len(self.judgements[name])} held-out samples"
-
-        return "; ".join(map(listing, self.scores))
 
 
 @dataclass(slots=True)

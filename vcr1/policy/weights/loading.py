@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from importlib import resources
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
@@ -34,7 +36,9 @@ from vcr1.policy.plain import PlainPolicy, warn_of_the_plain_path
 from vcr1.policy.policy import VideoPolicy
 from vcr1.policy.prompts.encoding import PromptEncoder
 from vcr1.policy.prompts.plain_encoding import PlainEncoder
-from vcr1.policy.weights.lora import LoRA, adapt
+from vcr1.policy.weights.lora import LoRA, adapt, has_tied_head
+
+log = logging.getLogger(__name__)
 
 ATTENTION = ("sdpa", "eager")
 BUILTIN = "builtin:"
@@ -65,7 +69,7 @@ def check_weights(path: str) -> None:
     try:
         if not Path(place).is_dir() and not isinstance(try_to_load_from_cache(place, "config.json"), str):
             _reach_hub()
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"model.path={path}: no model found; looked in the folder {Path(place).absolute()}, in the cache "
@@ -88,8 +92,8 @@ def load_encoder(path: str) -> PromptEncoder:
         UserError: there is no processor at ``path``, or one that takes no videos.
     """
     try:
-        processor = AutoProcessor.from_pretrained(resolve(path))
-        family = family_named(AutoConfig.from_pretrained(resolve(path)).model_type)
+        processor = AutoProcessor.from_pretrained(resolve(path), trust_remote_code=False)
+        family = family_named(AutoConfig.from_pretrained(resolve(path), trust_remote_code=False).model_type)
     except (OSError, ValueError, ImportError) as error:  # some want packages of their own
         raise UserError(f"model.path={path}: no processor found there ({_first_line(error)})") from error
     stops = generation_stops(path)
@@ -164,7 +168,7 @@ def load_policy(
     if lora is not None:
         if lora.vision and "vision" in (freeze or []):
             raise UserError("model.lora.vision=true adapts what model.freeze names: leave one of them out")
-        adapt(model, lora, encoder.family)
+        adapt(model, lora, encoder.family, freeze or [])
     if isinstance(encoder, PlainEncoder):
         warn_of_the_plain_path(model)
         return PlainPolicy(model, encoder, attention_form, max_tokens)
@@ -180,9 +184,17 @@ def read_weights(path: str, dtype: torch.dtype, attention: str) -> Any:
     """
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            resolve(path), dtype=dtype, attn_implementation=attention, output_loading_info=True
+            resolve(path),
+            dtype=dtype,
+            attn_implementation=attention,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
-    except (OSError, SafetensorError) as error:  # a folder without weights, a download that broke off
+    except (
+        OSError,
+        SafetensorError,
+        UnpicklingError,
+    ) as error:  # a folder without weights, a download that broke off
         raise UserError(
             f"model.path={path}: the weights cannot be read ({_first_line(error)}); fetch them again"
         ) from error
@@ -240,7 +252,7 @@ def stated_rule(path: str, rule: str | None = None) -> str:
     Raises:
         UserError: an unknown rule.
     """
-    config = AutoConfig.from_pretrained(resolve(path))
+    config = AutoConfig.from_pretrained(resolve(path), trust_remote_code=False)
     state_rule(config, rule)
     return str(getattr(config, RULE_FIELD, "transformers"))
 
@@ -268,6 +280,8 @@ def freeze_parts(model: Any, parts: list[str]) -> None:
             raise UserError(f"model.freeze names {part}; known parts: {', '.join(PARTS)}")
         for module in family_of(model).parts(model, part):
             module.requires_grad_(False)
+    if "head" in parts and "language" not in parts and has_tied_head(model):
+        log.warning("model.freeze=[head]: the embeddings are the same weight in this model, and frozen too")
 
 
 def _reach_hub() -> None:

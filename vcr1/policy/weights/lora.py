@@ -54,7 +54,7 @@ class LoRA:
                 raise UserError(f"model.lora.{name}={getattr(self, name)} is out of range")
 
 
-def adapt(model: Any, lora: LoRA, family: Family) -> None:
+def adapt(model: Any, lora: LoRA, family: Family, frozen: Sequence[str] = ()) -> None:
     """Put fresh adapters into a Hugging Face model; from then on only they are trained.
 
     An adapter begins at zero, so the model computes what it did. Its weights are float32, whatever the base
@@ -64,9 +64,10 @@ def adapt(model: Any, lora: LoRA, family: Family) -> None:
         model: keeps its class and the names of its modules.
         lora: the adapters.
         family: the model's.
+        frozen: parts of the model that get no adapters, whatever the targets say.
 
     Raises:
-        UserError: no module answers to the targets.
+        UserError: no module answers to the targets, or one shares its weight with another.
     """
     targets: Any = lora.targets
     if targets is None:
@@ -82,14 +83,46 @@ def adapt(model: Any, lora: LoRA, family: Family) -> None:
         target_modules=targets,
         use_dora=lora.dora,
         use_rslora=lora.rslora,
+        exclude_modules=_modules_of(model, family, frozen) or None,
     )
     try:
         model.add_adapter(config)
     except ValueError as error:
         raise UserError(f"model.lora.targets={lora.targets}: {str(error).splitlines()[0]}") from error
+    _refuse_tied(model, lora)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def has_tied_head(model: Any) -> bool:
+    """Return whether a model's embeddings and head are one weight."""
+    modules = [model.get_input_embeddings(), model.get_output_embeddings()]
+    weights = [getattr(getattr(one, "base_layer", one), "weight", None) for one in modules]
+    return weights[0] is not None and weights[0] is weights[1]
+
+
+def _modules_of(model: nn.Module, family: Family, parts: Sequence[str]) -> list[str]:
+    """Return the names of all modules within some parts of a model."""
+    inside = {id(one) for part in parts for top in family.parts(model, part) for one in top.modules()}
+    return [name for name, module in model.named_modules() if id(module) in inside]
+
+
+def _refuse_tied(model: Any, lora: LoRA) -> None:
+    """See that no adapter changes one of two weights that are the same in the base.
+
+    Raises:
+        UserError: one does; merged, the model would need both.
+    """
+    if not has_tied_head(model):
+        return
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if isinstance(module, LoraLayer):
+            name = next(name for name, one in model.named_modules() if one is module)
+            raise UserError(
+                f"model.lora.targets={lora.targets} adapts {name}: embeddings and head of this model are one "
+                f"weight (tie_word_embeddings), and an export could not hold two; leave it out"
+            )
 
 
 def is_adapted(model: nn.Module) -> bool:
