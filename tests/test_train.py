@@ -125,6 +125,7 @@ def test_every_recipe_runs_on_the_embedded_world(small: list[str], tmp_path: Pat
         *("trainer.devices=1", "trainer.fast_dev_run=true", "plan.show=false", "rollout.max_new_tokens=24"),
         "algorithm.lr=0.01",
         *("data.video.min_pixels=784", "data.video.total_pixels=784"),
+        *(["model.path=builtin:tiny"] if recipe == "sft_then_grpo" else []),
         *FEW[1:],
         *NO_REPORT,
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vcr1.config.entry import command_line, exit_on_user_error
+from vcr1.inference.weights import starting_weights
 from vcr1.planning import make_plan, show_plan, with_strategy
 from vcr1.records.files import write_whole
 
@@ -22,6 +23,7 @@ from vcr1.records.files import write_whole
 def run_job(cfg: DictConfig) -> None:
     """Plan, print and write, as a Hydra job."""
     with exit_on_user_error():
+        starting_weights(cfg).ready()
         plan = make_plan(with_strategy(cfg))
     path = Path(cfg.run_dir) / "plan.json"
     write_whole(path, json.dumps(plan.as_dict(), indent=2) + "\n")

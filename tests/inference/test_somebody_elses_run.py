@@ -146,7 +146,7 @@ def test_values_among_shards_are_read_as_plain_values(run: Path) -> None:
     assert state == {"number": 3}
     dcp.save({"number": Code()}, checkpoint_id=path, no_dist=True)
     os.environ.pop(MARK, None)
-    with pytest.raises(UserError, match="a shard cannot be read .Weights only load failed"):
+    with pytest.raises(UserError, match="a shard cannot be read"):
         load_shards({"number": 0}, path, alone=True)
 
 
