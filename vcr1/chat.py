@@ -6,6 +6,11 @@ Load a video, choose a task, ask, and see the answer as it grows, with its times
 
 from __future__ import annotations
 
+from vcr1.usage import show_usage
+
+if __name__ == "__main__":  # before anything heavy is loaded
+    show_usage("chat", __doc__)
+
 import os
 
 # Before torch starts its threads: idle ones sleep instead of spinning.

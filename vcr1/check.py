@@ -9,6 +9,11 @@ not, 2 where the check itself cannot be done.
 
 from __future__ import annotations
 
+from vcr1.usage import show_usage
+
+if __name__ == "__main__":  # before anything heavy is loaded
+    show_usage("check", __doc__)
+
 import os
 
 # Before torch starts its threads: idle ones sleep instead of spinning.

@@ -7,6 +7,11 @@ Exit status: 0 when it is done, 2 where a folder cannot be compared.
 
 from __future__ import annotations
 
+from vcr1.usage import show_usage
+
+if __name__ == "__main__":  # before anything heavy is loaded
+    show_usage("compare", __doc__)
+
 import argparse
 import json
 from collections.abc import Mapping, Sequence

@@ -6,6 +6,11 @@ Exit status: 0 when all is answered, 2 where something that the evaluation needs
 
 from __future__ import annotations
 
+from vcr1.usage import show_usage
+
+if __name__ == "__main__":  # before anything heavy is loaded
+    show_usage("evaluate", __doc__)
+
 import os
 
 # Before torch starts its threads: idle ones sleep instead of spinning.

@@ -8,6 +8,11 @@ Exit status: 0 where the run fits, 1 where it does not, 2 where no plan can be m
 
 from __future__ import annotations
 
+from vcr1.usage import show_usage
+
+if __name__ == "__main__":  # before anything heavy is loaded
+    show_usage("plan", __doc__)
+
 import json
 import sys
 from pathlib import Path

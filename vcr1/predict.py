@@ -7,6 +7,11 @@ Exit status: 0 where all is answered, 1 where some of several questions are not,
 
 from __future__ import annotations
 
+from vcr1.usage import show_usage
+
+if __name__ == "__main__":  # before anything heavy is loaded
+    show_usage("predict", __doc__)
+
 import os
 
 # Before torch starts its threads: idle ones sleep instead of spinning.

@@ -7,6 +7,11 @@ Exit status: 0 when all is scored, 2 where files or settings cannot be used.
 
 from __future__ import annotations
 
+from vcr1.usage import show_usage
+
+if __name__ == "__main__":  # before anything heavy is loaded
+    show_usage("score", __doc__)
+
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -19,6 +20,8 @@ def at_boundary(trainer: L.Trainer) -> bool:
     Both live in memory only. To be asked between two micro-batches.
     """
     updates = int(getattr(trainer.lightning_module, "updates_per_rollout", 1))
+    if math.isinf(trainer.num_training_batches):  # before the first epoch, as in Lightning's sanity check
+        return True
     within = batches_done(trainer) % int(trainer.num_training_batches)
     return within % (int(trainer.accumulate_grad_batches) * updates) == 0
 

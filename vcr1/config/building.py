@@ -14,25 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from vcr1.checkpoints import run_folder
 from vcr1.config.choices import conf_dir
+from vcr1.config.schema import moved_hint
 from vcr1.distributed import ranks
 from vcr1.errors import UserError
-
-MOVED = {
-    "rewards": "scoring.rewards",
-    "metrics": "scoring.metrics",
-    "geometry": "scoring.geometry",
-    "parsing": "scoring.parsing",
-    "judges": "scoring.judges",
-    "callbacks": "reporting.callbacks",
-    "loggers": "reporting.loggers",
-    "sharded": "distributed.sharded",
-    "clues": "inference.clues",
-    "prediction": "inference",
-    **{f"policy.{name}": f"policy.weights.{name}" for name in ("loading", "lora", "saving", "sharding")},
-    **{f"policy.{name}": f"policy.generation.{name}" for name in ("rollout", "decoding", "sampling")},
-    "policy.encoding": "policy.prompts.encoding",
-}
-"""Modules that configs may name -> where they are now, both without ``vcr1.``."""
 
 # For hydra.run.dir and hydra.sweep.dir.
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
@@ -67,9 +51,7 @@ def build(node: Any) -> Any:
         # A target that is not there, or is not called so; what goes wrong inside of it keeps its stack.
         if str(error).startswith("Error locating target") or is_about_arguments(error.__cause__):
             text = " ".join(str(error).split())
-            moved = next((old for old in MOVED if f"'vcr1.{old}." in text), None)
-            hint = "" if moved is None else f"; vcr1.{moved} is vcr1.{MOVED[moved]} now"
-            raise UserError(text + hint) from error
+            raise UserError(text + moved_hint(text)) from error
         raise
 
 

@@ -98,7 +98,7 @@ def check_choices(arguments: Sequence[str]) -> None:
     """
     if any("hydra.searchpath" in one or one.startswith(("--config-path", "-cp")) for one in arguments):
         return  # options may lie anywhere
-    places = [conf_dir(), *_config_dirs(arguments)]
+    places = [conf_dir(), *config_dirs(arguments)]
     parser = OverridesParser.create()
     for argument in arguments:
         if argument.startswith("-") or "=" not in argument:
@@ -117,7 +117,7 @@ def check_choices(arguments: Sequence[str]) -> None:
                 raise UserError(f"{group}={name}: there is no such {group}; choose from {', '.join(known)}")
 
 
-def _config_dirs(arguments: Sequence[str]) -> Iterator[Path]:
+def config_dirs(arguments: Sequence[str]) -> Iterator[Path]:
     """Yield the folders of one's own configs."""
     for flag, value in zip_longest(arguments, arguments[1:], fillvalue=""):
         if flag in ("--config-dir", "-cd"):

@@ -6,16 +6,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from vcr1.config.choices import check_choices, conf_dir, expand_choices
+from vcr1.config.overrides import check_overrides
+from vcr1.config.schema import check_config
 from vcr1.distributed import ranks
 from vcr1.errors import UserError
 
@@ -44,13 +48,27 @@ def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], 
         job: what is called with the composed config, once or for each job of a sweep.
         config: name of the primary config.
     """
-    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(job)
+
+    @wraps(job)
+    def checked(cfg: DictConfig) -> Any:
+        try:
+            check_config(cfg)
+        except UserError as error:
+            print(f"vcr1: {error}", file=sys.stderr, flush=True)
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                sys.exit(2)
+            note_failed_job(error)
+            return None
+        return job(cfg)
+
+    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config)(checked)
 
     def main() -> None:
         with exit_on_user_error():
-            sys.argv[1:] = expand_choices(sys.argv[1:])
-            check_choices(sys.argv[1:])
-            ranks.check_launcher(sys.argv[1:])
+            arguments = expand_choices(sys.argv[1:])
+            check_choices(arguments)
+            ranks.check_launcher(arguments)
+            sys.argv[1:] = check_overrides(config, arguments)
         FAILED_JOBS.clear()
         _SWEEPING[:] = [os.getpid()]
         run()

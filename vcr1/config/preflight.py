@@ -15,6 +15,7 @@ from vcr1.config.sources import build_budget, build_task, read_annotations, trai
 from vcr1.distributed.ranks import check_launch
 from vcr1.distributed.sharded import replica_groups
 from vcr1.errors import UserError
+from vcr1.module.schedule import check_optimizer
 from vcr1.policy import check_weights
 from vcr1.readers import Annotations
 from vcr1.records import Sample
@@ -50,6 +51,7 @@ def preflight(
         *(partial(check_task, cfg, name, annotations) for name in names),
         lambda: training_order(cfg, annotations, expected_world_size(cfg)) if annotations else None,
         lambda: build(cfg.rollout),
+        lambda: check_algorithm(cfg.algorithm),
     ]
     check_all(checks, HINT)
     return annotations
@@ -116,6 +118,19 @@ def check_checkpoint(path: str | None) -> None:
     """
     if path is not None and path not in CONTINUE and not Path(path).exists():
         raise UserError(f"ckpt_path={path}: there is no such checkpoint")
+
+
+def check_algorithm(algorithm: DictConfig) -> None:
+    """See that the optimizer's settings and the objective can be.
+
+    Raises:
+        UserError: they cannot.
+    """
+    names = ("betas", "weight_decay", "warmup_steps", "schedule", "final_lr")
+    if all(name in algorithm for name in names):
+        check_optimizer(*(algorithm[name] for name in names))
+    if algorithm.get("objective") is not None:
+        build(algorithm.objective)
 
 
 def check_devices(accelerator: str, devices: int | str) -> None:
