@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vcr1.compare import compare_runs, main
+from vcr1.errors import UserError
 from vcr1.evaluation import AnswerRecord, Likelihood, write_likelihoods
 from vcr1.evaluation.output import write_results
 
@@ -44,6 +45,40 @@ def test_evaluations_are_held_against_the_first(tmp_path: Path) -> None:
     assert "| R@0.5 | 0.500 | 0.750 | +0.250 |" in text
     assert (tmp_path / "out" / "compare.md").read_text() == text
     assert (tmp_path / "out" / "recall_b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def asked(folder: Path, template: str, questions: list[str], truths: list[object]) -> Path:
+    """An evaluation of some questions, by a template of its run."""
+    pairs = enumerate(zip(questions, truths, strict=True))
+    answers = [
+        AnswerRecord("b", f"val-{n}", 0, template % q, "", None, truth, HALF, None, None, 0.0)
+        for n, (q, truth) in pairs
+    ]
+    write_results(folder, answers)
+    return folder
+
+
+def test_equal_ids_of_different_questions_are_not_paired(tmp_path: Path) -> None:
+    questions, truths = ["the door opens", "a dog barks"], [[1.0, 2.0], [3.0, 4.0]]
+    first = asked(tmp_path / "one", "When? %s.", questions, truths)
+    others = {
+        "other question": (
+            ["the door opens", "a cat sleeps"],
+            truths,
+            "'a dog bark' in one run and 'a cat sleep'",
+        ),
+        "other truth": (questions, [[1.0, 2.0], [3.0, 5.0]], "has the truth .3.0, 4.0. in one run"),
+        "other order": (questions[::-1], truths, "cannot be paired"),
+    }
+    for name, (own, known, says) in others.items():
+        with pytest.raises(UserError, match=rf"b: the question val-\d .*{says}"):
+            compare_runs([first, asked(tmp_path / name, "When? %s.", own, known)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # The same questions in other words around them, more of them, and one whose truth was lost, are paired.
+    worded = asked(tmp_path / "worded", "Think. At which second: %s?", questions, truths)
+    more = asked(tmp_path / "more", "When? %s.", [*questions, "it rains"], [None, truths[1], [5.0, 6.0]])
+    for other in (worded, more):
+        assert "2 common samples" in compare_runs([first, other], tmp_path / "out")
 
 
 def test_conversations_are_compared_where_both_have_read_them(tmp_path: Path) -> None:

@@ -137,3 +137,25 @@ def test_what_is_no_model_is_named_by_its_key(small: list[str], tmp_path: Path) 
     with pytest.raises(UserError, match=rf"model\.path={tmp_path / 'empty'}: no Hugging Face model there"):
         start(tmp_path / "run", small, *GRPO, f"model.path={tmp_path / 'empty'}")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_report_is_not_overwritten_by_less(
+    small: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    settings = ["algorithm=sft", "algorithm.schedule=constant", "callbacks.export=null"]
+    start(folder, small, *settings, "trainer.max_steps=1", "report.after=true")
+    report = (folder / "report.json").read_text()
+    assert '"mIoU"' in report
+    start(folder, small, *settings, "trainer.max_steps=2", "report.after=false", "ckpt_path=last")
+    assert (folder / "report.json").read_text() == report
+    assert "report.json stays as it was" in caplog.text
+    assert (folder / "checkpoints" / "step-2.ckpt").is_file()
+    # A new run in the folder begins with nothing of the older one, and loses nothing of it.
+    start(folder, small, *settings, "trainer.max_steps=1", "report.after=false")
+    assert (folder / "aside-1" / "report.json").read_text() == report
+    assert {path.name for path in (folder / "checkpoints" / "aside-1").iterdir()} == {
+        "step-1.ckpt",
+        "step-2.ckpt",
+    }
+    assert (folder / "checkpoints" / "last.ckpt").readlink() == Path("step-1.ckpt")

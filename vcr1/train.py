@@ -35,6 +35,7 @@ from vcr1.checkpoints import (
     Checkpoints,
     Resumed,
     check_same_run,
+    explained,
     find_resumed,
     locked,
     prepare_folder,
@@ -45,7 +46,7 @@ from vcr1.config.preflight import preflight
 from vcr1.config.sources import build_data
 from vcr1.data import MixtureDataModule
 from vcr1.distributed.watchdog import Heartbeats, Watchdog
-from vcr1.errors import Preempted, UserError
+from vcr1.errors import Preempted
 from vcr1.evaluation import write_held_out
 from vcr1.inference.weights import starting_weights
 from vcr1.module import PolicyModule
@@ -141,6 +142,12 @@ def _train(
 def write_outcome(cfg: DictConfig, report: Report, data: MixtureDataModule, steps: int) -> None:
     """Write what was measured into the run's folder, and show its table."""
     folder = Path(cfg.run_dir)
+    if not report.after and (folder / "report.json").is_file():
+        log.warning(
+            "%s stays as it was: this part of the run has measured nothing after training",
+            folder / "report.json",
+        )
+        return
     write_report(report, folder, data, cfg.report.clips, {"seed": cfg.seed, "steps": steps})
     if report.after:
         write_held_out(folder, report.after.judgements, data.parts)
@@ -240,15 +247,16 @@ def run_job(cfg: DictConfig) -> Any:
             print(f"vcr1: {stop.message}", file=sys.stderr)
         raise
     except BaseException as error:
-        if isinstance(error, UserError):
-            print(f"vcr1: {error}", file=sys.stderr, flush=True)
+        said = explained(error, Path(cfg.run_dir), checkpoint_folder(cfg))
+        if said is not None:
+            print(f"vcr1: {said}", file=sys.stderr, flush=True)
         if watchdog is not None:
-            watchdog.report(error)
-        if not isinstance(error, UserError):
+            watchdog.report(said or error)
+        if said is None:
             raise
         if not sweeping:
             sys.exit(2)
-        note_failed_job(error)
+        note_failed_job(said)
         return None
     finally:
         wandb.finish(exit_code=int(failed))

@@ -87,4 +87,5 @@ def test_a_run_keeps_of_its_own_folder_what_belongs_to_it(tmp_path: Path) -> Non
     assert (tmp_path / "metrics.csv").read_text().split() == ["step,train/loss", "0,1.5", "1,1.25"]
     assert (tmp_path / ".wandb_id").read_text() == "x"
     prepare_folder(tmp_path, Resumed(tmp_path.parent / "other" / "step-2.ckpt", 2, {}))
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["aside-1"]
+    assert (tmp_path / "aside-1" / "metrics.csv").is_file()

@@ -1,6 +1,7 @@
 """What a run leaves behind to go on from: written whole or not at all, found again, continued exactly."""
 
 from vcr1.checkpoints.callback import Checkpoints
+from vcr1.checkpoints.endings import explained
 from vcr1.checkpoints.files import newest_checkpoint
 from vcr1.checkpoints.folders import CONTINUE, run_folder
 from vcr1.checkpoints.lock import locked
@@ -12,6 +13,7 @@ __all__ = [
     "Checkpoints",
     "Resumed",
     "check_same_run",
+    "explained",
     "find_resumed",
     "locked",
     "newest_checkpoint",

@@ -16,6 +16,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -223,16 +224,22 @@ def set_aside(folder: Path, after: int | None) -> None:
     ]
     if not found:
         return
-    number = 1 + len(list(folder.glob("aside-*")))
-    aside = folder / f"aside-{number}"
-    aside.mkdir()
-    for path in found:
-        path.rename(aside / path.name)
+    aside = move_aside(found, folder)
     remaining = complete_checkpoints(folder)
     remove(folder / LAST)
     if remaining:
         point_last(remaining[0])
     log.warning("checkpoints of an older run are in %s now: %s", aside, ", ".join(p.name for p in found))
+
+
+def move_aside(paths: Sequence[Path], folder: Path) -> Path:
+    """Move files of an older run into a new folder, ``aside-N``, and return it."""
+    numbers = [int(one.name[6:]) for one in folder.glob("aside-*") if one.name[6:].isdecimal()]
+    aside = folder / f"aside-{max(numbers, default=0) + 1}"
+    aside.mkdir()
+    for path in paths:
+        path.rename(aside / path.name)
+    return aside
 
 
 def remove_partials(folder: Path) -> None:

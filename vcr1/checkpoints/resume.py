@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vcr1.checkpoints.callback import FACTS
-from vcr1.checkpoints.files import UnreadableError, newest_checkpoint, read_facts, set_aside
+from vcr1.checkpoints.files import UnreadableError, move_aside, newest_checkpoint, read_facts, set_aside
 from vcr1.checkpoints.folders import CONTINUE
 from vcr1.distributed.ranks import from_first
 from vcr1.distributed.shards import INDEX
@@ -50,6 +50,8 @@ HARMLESS = (
 """What may differ between two parts of one run."""
 BEFORE = ".before.json"
 """File in a run's folder with the evaluation before training."""
+OUTCOME = ("report.json", "report.md", "held_out.jsonl")
+"""What a run writes at its end."""
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 """What may differ where the learning rate does not depend on the length of the run."""
 
@@ -177,5 +179,7 @@ def prepare_folder(folder: Path, resumed: Resumed | None, checkpoints: Path | No
         if metrics.is_file():
             keep_metrics(metrics, resumed.step)
         return
-    for path in (metrics, folder / WANDB_ID, folder / BEFORE):
+    for path in (folder / WANDB_ID, folder / BEFORE):
         path.unlink(missing_ok=True)
+    if older := [folder / name for name in (METRICS, *OUTCOME) if (folder / name).is_file()]:
+        log.warning("what an older run had written is in %s now", move_aside(older, folder))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import faulthandler
 import itertools
 import os
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,32 @@ class Watchdog:
         """Begin to look."""
         self._thread.start()
         return self
+
+    def look_after(self, children: Sequence[subprocess.Popen[Any]]) -> None:
+        """Say of ranks that this process has started when one dies: ``children`` are ranks 1, 2, ...
+
+        Lightning ends this process a few seconds later, with a line of its own.
+        """
+        for rank, child in enumerate(children, start=1):
+            name = f"watchdog of rank {rank}"
+            threading.Thread(target=self._wait_for, args=(rank, child), name=name, daemon=True).start()
+
+    def _wait_for(self, rank: int, child: subprocess.Popen[Any]) -> None:
+        """Wait for a child without taking its exit status from whoever started it."""
+        try:
+            ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:  # somebody was faster
+            return
+        if ended is None or ended.si_status == 0:
+            return
+        how = f"exit status {ended.si_status}"
+        if ended.si_code != os.CLD_EXITED:
+            how = f"signal {signal.Signals(ended.si_status).name}"
+        where = f"rank {rank} (process {child.pid} on {socket.gethostname()})"
+        with self._lock:
+            if not self._stop.is_set():
+                says = f"{where} was ended by {how}, and the others end with it; ckpt_path=auto goes on"
+                self._end(Notice(says))
 
     def beat(self, what: str) -> None:
         """Something has moved: ``what`` is said if nothing follows."""
@@ -190,6 +219,10 @@ class Heartbeats(Callback):
 
     def __init__(self, watchdog: Watchdog) -> None:
         self.watchdog = watchdog
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look after the ranks that Lightning has started."""
+        self.watchdog.look_after(getattr(trainer.strategy.launcher, "procs", None) or [])
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Between two uses of a Trainer nothing need move."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+from vcr1.errors import UserError
 from vcr1.evaluation.answers import AnswerRecord
 from vcr1.evaluation.output import number
 from vcr1.evaluation.results import by_benchmark, columns_of
@@ -24,9 +25,56 @@ def compare(first: Sequence[AnswerRecord], second: Sequence[AnswerRecord]) -> di
     Returns:
         Benchmark -> ``samples`` (common ones), ``only_first``, ``only_second``, ``metrics``, ``categories``
         and ``flips``; benchmarks of one of them alone are left out.
+
+    Raises:
+        UserError: a sample was asked something else in the other evaluation, or has another truth there.
     """
     ours, theirs = by_benchmark(first), by_benchmark(second)
+    for name in ours.keys() & theirs.keys():
+        _check_same_questions(name, ours[name], theirs[name])
     return {name: _compare(ours[name], theirs[name]) for name in ours if name in theirs}
+
+
+def _check_same_questions(
+    benchmark: str, first: Sequence[AnswerRecord], second: Sequence[AnswerRecord]
+) -> None:
+    """See that equal ids stand for equal questions.
+
+    Prompts may be worded in another way, as with and without reasoning: what all prompts of a run have in
+    common, at their beginning and at their end, is not compared.
+
+    Raises:
+        UserError: they do not.
+    """
+    common = {answer.id for answer in first if answer.prompt} & {one.id for one in second if one.prompt}
+    mine, theirs = _questions(first, common), _questions(second, common)
+    for id_ in sorted(common):
+        (question, truth), (other, other_truth) = mine[id_], theirs[id_]
+        if truth != other_truth and None not in (truth, other_truth):
+            what = f"has the truth {truth} in one run and {other_truth} in the other"
+        elif question != other:
+            what = f"is {question!r} in one run and {other!r} in the other"
+        else:
+            continue
+        raise UserError(
+            f"{benchmark}: the question {id_} {what}: the runs are of different data and cannot be paired"
+        )
+
+
+def _questions(answers: Sequence[AnswerRecord], common: Set[str]) -> dict[str, tuple[str, Any]]:
+    """Return id -> question and truth; a question is the prompt without what all prompts have in common."""
+    asked = {answer.id: answer for answer in answers if answer.id in common}
+    prompts = [answer.prompt for answer in asked.values()]
+    head = _shared(prompts)
+    tail = _shared([prompt[head:][::-1] for prompt in prompts])
+    return {id_: (one.prompt[head : len(one.prompt) - tail], one.target) for id_, one in asked.items()}
+
+
+def _shared(texts: Sequence[str]) -> int:
+    """Return how many characters all texts begin with."""
+    first, last = min(texts, default=""), max(texts, default="")  # in their order, all others lie between
+    pairs = zip(first, last, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), len(first))
 
 
 def _compare(first: Sequence[AnswerRecord], second: Sequence[AnswerRecord]) -> dict[str, Any]:

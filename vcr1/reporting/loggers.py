@@ -72,6 +72,9 @@ def keep_metrics(path: Path, step: int) -> None:
         names = list(reader.fieldnames or [])
         # The last line of a killed run may be cut off: it has no step, or one that does not stay.
         rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+    if not names:  # the disk was full when the table was begun
+        path.unlink()
+        return
     _write_table(path, names, rows)
 
 
