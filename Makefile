@@ -23,10 +23,10 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint format types imports browser unit pytest long bench lmms older wheel upgrade clean
+.PHONY: help demo setup test lint format types imports browser unit pytest long bench reliability lmms older wheel upgrade clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## install what it needs, then train the embedded demo (no GPU, no model hub)
 	$(BIN)/python -m vcr1.train experiment=demo $(DEMO_ARGS)
@@ -70,6 +70,9 @@ bench: $(VENV)/.bench ## measure shared against repeated prompts, TRL, evaluatio
 	$(BIN)/python benchmarks/prefix.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/trl_step.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/evaluation.py $(BENCH_ARGS)
+
+reliability: $(VENV)/.dev ## kill runs, break videos, answers and configs at random; writes benchmarks/RELIABILITY.md
+	$(BIN)/python benchmarks/reliability.py all $(BENCH_ARGS)
 
 lmms: $(VENV)/.dev $(LMMS)/.ready ## run an exported checkpoint in lmms-eval, in an environment of its own
 	LMMS_PYTHON=$(abspath $(LMMS)/bin/python) $(BIN)/python -m pytest tests/lmms_eval/smoke.py $(PYTEST_ARGS)

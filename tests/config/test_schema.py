@@ -196,7 +196,7 @@ HINTS: list[tuple[Any, list[Any], list[Any]]] = [
     (list[int], [[], [1]], [1, ["x"], (1,)]),
     (dict[str, float], [{}, {"a": 1}], [{"a": "x"}, [1], 1]),
     (Path, ["a"], [1]),
-    (GRPOModule, [{"_target_": "x"}], ["x", 1]),
+    (GRPOModule, [{"_target_": "x"}, None], ["x", 1]),
     (Any, [1, None, {}, []], []),
 ]
 

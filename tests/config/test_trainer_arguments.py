@@ -34,6 +34,7 @@ TRIED: dict[str, list[str]] = {
     "check_val_every_n_epoch": ["trainer.check_val_every_n_epoch=2"],
     "num_sanity_val_steps": ["trainer.num_sanity_val_steps=1", "trainer.limit_val_batches=1"],
     "log_every_n_steps": ["trainer.log_every_n_steps=2"],
+    "enable_checkpointing": ["trainer.enable_checkpointing=false", "callbacks.checkpoint=null"],
     "enable_progress_bar": ["trainer.enable_progress_bar=false"],
     "enable_model_summary": ["trainer.enable_model_summary=true"],
     "accumulate_grad_batches": ["trainer.accumulate_grad_batches=2"],

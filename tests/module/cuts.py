@@ -48,6 +48,7 @@ class SetAnswers:
 
     def __init__(self, policy: VideoPolicy) -> None:
         self.policy = policy
+        self.logprob = 0.0
 
     def rollout(
         self,
@@ -67,7 +68,7 @@ class SetAnswers:
                 rows.append(torch.tensor(encoder.completion_ids(text)[:LIMIT]))
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=encoder.padding)
         return completed_groups(
-            encoder, inputs, num_generations, ids, torch.zeros(ids.shape, dtype=torch.float64)
+            encoder, inputs, num_generations, ids, torch.full(ids.shape, self.logprob).double()
         )
 
 
@@ -110,7 +111,20 @@ def gradients(
     **settings: Any,
 ) -> Gradients:
     """Train one epoch of four samples: one update, and as many more as the algorithm makes of a rollout."""
-    module, watch = module_of(algorithm, tokens, list(more)), Gradients()
+    watch = Gradients()
+    train_on(module_of(algorithm, tokens, list(more)), clips, batch_size, accumulate, [watch], **settings)
+    return watch
+
+
+def train_on(
+    module: PolicyModule,
+    clips: Path,
+    batch_size: int,
+    accumulate: int,
+    callbacks: list[L.Callback],
+    **settings: Any,
+) -> None:
+    """Train an epoch, two updates at most."""
     loader = LoaderSettings(batch_size=batch_size, num_workers=0, shuffle=False)
     budget = FrameBudget(min_pixels=28 * 28, total_pixels=28 * 28)
     encoder = module.policy.encoder
@@ -132,11 +146,20 @@ def gradients(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[watch],
+        callbacks=callbacks,
         **settings,
     )
     trainer.fit(module, data)
-    return watch
+
+
+def poisoned(clips: Path) -> tuple[bool, dict[str, float]]:
+    """Two updates, in both of which the second rank samples log-probs that are no numbers."""
+    module: Any = module_of("grpo", None, [])
+    module.engine.logprob = float("nan") if os.environ["LOCAL_RANK"] == "1" else 0.0
+    before = [parameter.clone() for parameter in module.policy.parameters()]
+    train_on(module, clips, 1, 1, [], devices=2, strategy="ddp_find_unused_parameters_true")
+    same = all(torch.equal(a, b) for a, b in zip(before, module.policy.parameters(), strict=True))
+    return same, dict(module.update_log.totals)
 
 
 def main(clips: Path, result: Path) -> None:
@@ -146,6 +169,7 @@ def main(clips: Path, result: Path) -> None:
     for algorithm in ALGORITHMS:
         watch = gradients(clips, algorithm, 1, 2, devices=2, strategy="ddp_find_unused_parameters_true")
         found[algorithm] = (watch.gradients, watch.losses)
+    found["one rank has numbers that are not finite"] = poisoned(clips)
     if os.environ["LOCAL_RANK"] == "0":
         torch.save(found, result)
 

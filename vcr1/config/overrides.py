@@ -78,7 +78,7 @@ def _composed(
 ) -> dict[str, Any]:
     """Return the config with the options that are chosen, the first ones of a sweep, without any setting."""
     choices = [_first_choice(one) for one in overrides if str(one.key_or_group) in groups]
-    folders = [f"file://{folder.absolute()}" for folder in config_dirs(arguments)]
+    folders = [folder.absolute().as_uri() for folder in config_dirs(arguments)]
     path = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         plain: Any = OmegaConf.to_container(compose(program, overrides=[*choices, *path]), resolve=False)

@@ -131,7 +131,6 @@ TIGHTER: dict[str, Any] = {
 REFUSED = {
     "trainer.logger": "loggers are chosen by logger=csv, logger=[csv,wandb] or logger=null",
     "trainer.callbacks": "callbacks are entries of the group callbacks: +callbacks.NAME={_target_: ...}",
-    "trainer.enable_checkpointing": "checkpoints are written by callbacks.checkpoint; null there writes none",
     "trainer.limit_test_batches": "training has no test stage; python -m vcr1.evaluate scores benchmarks",
     "trainer.limit_predict_batches": "training has no predict stage; use python -m vcr1.predict",
     "trainer.overfit_batches": (

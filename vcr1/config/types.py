@@ -78,7 +78,7 @@ def _plain_fits(value: Any, hint: Any) -> bool:
     if hint is str or (isinstance(hint, type) and issubclass(hint, Path)):
         return isinstance(value, str)
     if isinstance(hint, type) and hint is not object:  # an object, which a mapping describes
-        return hint in MAPPINGS and isinstance(value, dict)
+        return value is None and hint not in MAPPINGS  # or which the program puts in
     return True
 
 
