@@ -32,6 +32,7 @@ from omegaconf import DictConfig
 
 from vcr1.config.building import arguments_of, build
 from vcr1.config.entry import command_line, exit_on_user_error
+from vcr1.config.jobs import leave_ranks, quiet
 from vcr1.config.sources import loader_settings, video_reader
 from vcr1.errors import UserError
 from vcr1.evaluation import (
@@ -67,7 +68,6 @@ from vcr1.evaluation import (
 from vcr1.inference.weights import Weights, chosen_weights
 from vcr1.policy import VideoPolicy
 from vcr1.policy.weights.loading import stated_rule
-from vcr1.train import leave_ranks, quiet
 from vcr1.video import GuardedReader
 
 log = logging.getLogger(__name__)

@@ -15,20 +15,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import logging
 import sys
-import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-import transformers
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from vcr1.checkpoints import (
     BEFORE,
@@ -42,6 +40,7 @@ from vcr1.checkpoints import (
 )
 from vcr1.config.building import arguments_of, build, build_all
 from vcr1.config.entry import command_line, note_failed_job
+from vcr1.config.jobs import leave_ranks, own_command_line, quiet
 from vcr1.config.preflight import preflight
 from vcr1.config.sources import build_data
 from vcr1.data import MixtureDataModule
@@ -259,53 +258,12 @@ def run_job(cfg: DictConfig) -> Any:
         note_failed_job(said)
         return None
     finally:
-        wandb.finish(exit_code=int(failed))
+        with suppress(Exception):  # a server that fails at the end, too
+            wandb.finish(exit_code=int(failed))
         if watchdog is not None:
             watchdog.close()
         leave_ranks(environment)
     return report.after.scores if report.after else None
-
-
-def leave_ranks(environment: Mapping[str, str]) -> None:
-    """Undo what Lightning set up to reach the other ranks of a job: the next job of a sweep has its own."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    os.environ.clear()
-    os.environ.update(environment)
-
-
-def own_command_line() -> None:
-    """In a sweep, make this process's command line that of its job.
-
-    Lightning starts the other ranks of a job by repeating the command line, which in a sweep names the
-    whole sweep.
-    """
-    hydra_config = HydraConfig.get()
-    sys.argv[1:] = list(hydra_config.overrides.task)
-    own: Any = HydraConfig.instance().cfg
-    with read_write(own.hydra), open_dict(own.hydra):
-        own.hydra.run.dir = hydra_config.runtime.output_dir
-
-
-def quiet() -> None:
-    """Leave out what libraries say to their own developers, and what the first rank says already."""
-    if getattr(rank_zero_only, "rank", 0) != 0:
-        logging.getLogger("vcr1").setLevel(logging.WARNING)
-        log.setLevel(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*gradient_checkpointing_enable.*",  # its new name is not in the oldest transformers we support
-        ".*in eval mode at the start of training.*",  # the reference is meant to be
-        ".*recommended to use `Trainer\\(devices=1.*",  # samples that padding repeats are counted once
-        ".*your dataloader is not resumable.*",  # ours is: its sampler asks the run how far it has come
-        ".*LeafSpec.*is deprecated.*",
-        ".*Experiment logs directory.*exists and is not empty.*",
-        ".*Checkpoint directory.*exists and is not empty.*",
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 main = command_line(run_job, "train")

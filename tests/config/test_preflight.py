@@ -12,7 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from vcr1.config.entry import load_config
+from vcr1.config.entry import exit_on_user_error, load_config
 from vcr1.config.preflight import check_devices, preflight
 from vcr1.errors import UserError
 from vcr1.train import main
@@ -284,3 +284,13 @@ def test_a_typo_in_a_key_is_one_sentence(start: Start, override: str) -> None:
     assert code == 2
     assert said.startswith(f"vcr1: {override}: there is no setting {override.split('=')[0]}")
     assert said.count("\n") == 1
+
+
+def test_a_full_disk_is_one_sentence_in_every_program(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left, exit_on_user_error():
+        raise OSError(28, "No space left on device", "answers.json")
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("vcr1: answers.json: No space left on device. What was written before is whole")
+    with pytest.raises(PermissionError), exit_on_user_error():  # another fault keeps its stack
+        raise PermissionError(13, "Permission denied", "answers.json")

@@ -31,7 +31,9 @@ PAPER = [name for name in RECIPES if name.startswith(("videochat", "sft"))]
 
 def test_every_experiment_is_a_recipe_or_of_the_tiny_model() -> None:
     names = {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
-    assert names == {*RECIPES, "demo", "tiny_base", "tiny_finish", "tiny_long", "tiny_loose"}
+    # The second of two stages has no model before the first has made one.
+    second = {"sft_then_grpo"}
+    assert names == {*RECIPES, *second, "demo", "tiny_base", "tiny_finish", "tiny_long", "tiny_loose"}
 
 
 @pytest.mark.parametrize(("name", "gpu"), RECIPES.items())

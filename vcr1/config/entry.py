@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from vcr1.checkpoints.saving import FULL
 from vcr1.config.choices import check_choices, conf_dir, expand_choices
 from vcr1.config.overrides import check_overrides
 from vcr1.config.schema import check_config
@@ -104,4 +105,15 @@ def exit_on_user_error() -> Iterator[None]:
         sys.exit(2)
     except OmegaConfBaseException as error:  # such as a value that must be given
         print(f"vcr1: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = error.filename or "the output"
+        print(
+            f"vcr1: {place}: {error.strerror}. What was written before is whole; make room, then repeat the "
+            f"command",
+            file=sys.stderr,
+            flush=True,
+        )
         sys.exit(2)

@@ -1,8 +1,9 @@
 """Data sets, batches and the DataModules."""
 
-from vcr1.data.datamodule import LoaderSettings, MixtureDataModule, TaskDataModule
+from vcr1.data.datamodule import MixtureDataModule, TaskDataModule
 from vcr1.data.dataset import MixedDataset, VideoDataset, with_wrong_videos
 from vcr1.data.fitting import TOLERANCE, misfit, oddities
+from vcr1.data.loading import LoaderSettings
 from vcr1.data.order import MixtureSampler, Order
 
 __all__ = [

@@ -23,14 +23,7 @@ from transformers import (
 )
 
 from vcr1.errors import UserError
-from vcr1.policy.families import (
-    FAMILIES,
-    PARTS,
-    RULE_FIELD,
-    TEXT_AFTER_VIDEO,
-    family_named,
-    family_of,
-)
+from vcr1.policy.families import FAMILIES, PARTS, RULE_FIELD, TEXT_AFTER_VIDEO, family_named, family_of
 from vcr1.policy.features.cache import FeatureCache
 from vcr1.policy.plain import PlainPolicy, warn_of_the_plain_path
 from vcr1.policy.policy import VideoPolicy
