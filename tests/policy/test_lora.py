@@ -196,3 +196,28 @@ def test_impossible_adapters_are_refused(settings: dict[str, Any], says: str) ->
 def test_adapting_what_is_frozen_is_refused() -> None:
     with pytest.raises(UserError, match=r"model\.freeze"):
         load_policy("builtin:tiny", freeze=["vision"], lora=LoRA(vision=True))
+
+
+def test_a_frozen_part_gets_no_adapters_whatever_the_targets_say() -> None:
+    policy = load_policy("builtin:tiny", freeze=["vision"], lora=LoRA(rank=2, targets="all-linear"))
+    adapted = {name for name, one in policy.model.named_parameters() if one.requires_grad}
+    assert adapted
+    assert all("lora_" in name for name in adapted)
+    assert not [name for name in adapted if "visual" in name and "merger" not in name]
+    assert [name for name in adapted if "language_model" in name]
+    both = load_policy("builtin:tiny", lora=LoRA(rank=2, targets="all-linear"))
+    assert [
+        name for name, one in both.model.named_parameters() if one.requires_grad and "visual.blocks" in name
+    ]
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_one_of_two_names_of_a_weight_is_refused(target: str) -> None:
+    with pytest.raises(UserError, match=rf"model\.lora\.targets=.*adapts .*{target}.*tie_word_embeddings"):
+        load_policy("builtin:tiny", lora=LoRA(rank=2, targets=[target, "q_proj"]))
+
+
+def test_freezing_a_head_that_is_the_embeddings_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    policy = load_policy("builtin:tiny", freeze=["head"])
+    assert "the embeddings are the same weight" in caplog.text
+    assert not policy.model.get_input_embeddings().weight.requires_grad

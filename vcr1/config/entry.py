@@ -67,6 +67,8 @@ def command_line(job: Callable[[DictConfig], Any], config: str) -> Callable[[], 
     def main() -> None:
         with exit_on_user_error():
             arguments = expand_choices(sys.argv[1:])
+            # Hydra takes overrides in one row only; -m may stand anywhere in it.
+            arguments.sort(key=lambda one: one not in ("-m", "--multirun"))
             check_choices(arguments)
             ranks.check_launcher(arguments)
             sys.argv[1:] = check_overrides(config, arguments)
