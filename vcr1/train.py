@@ -16,13 +16,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import logging
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
@@ -55,7 +54,7 @@ from vcr1.records.files import write_whole
 from vcr1.reporting.callbacks import HuggingFaceExport
 from vcr1.reporting.card import model_card, recipe_of
 from vcr1.reporting.evaluation import Evaluation, read_evaluation
-from vcr1.reporting.loggers import git_state
+from vcr1.reporting.loggers import finish_wandb, git_state
 from vcr1.reporting.report import (
     Clock,
     Report,
@@ -258,8 +257,7 @@ def run_job(cfg: DictConfig) -> Any:
         note_failed_job(said)
         return None
     finally:
-        with suppress(Exception):  # a server that fails at the end, too
-            wandb.finish(exit_code=int(failed))
+        finish_wandb(failed)
         if watchdog is not None:
             watchdog.close()
         leave_ranks(environment)

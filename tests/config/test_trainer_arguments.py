@@ -42,6 +42,7 @@ TRIED: dict[str, list[str]] = {
     "gradient_clip_algorithm": ["trainer.gradient_clip_algorithm=value"],
     "deterministic": ["trainer.deterministic=true"],
     "benchmark": ["trainer.benchmark=true"],
+    "inference_mode": ["trainer.inference_mode=false", "trainer.limit_val_batches=1", "report.after=true"],
     "profiler": ["trainer.profiler=simple"],
     "detect_anomaly": ["trainer.detect_anomaly=true"],
     "plugins": ["trainer.plugins=[]"],

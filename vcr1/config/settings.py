@@ -137,11 +137,10 @@ REFUSED = {
         "it would replace the order of samples that a resumed run relies on; use trainer.limit_train_batches "
         "with data.loader.shuffle=false"
     ),
-    "trainer.use_distributed_sampler": "vcr1 brings samplers of its own, which know the ranks",
+    "trainer.use_distributed_sampler": "it spreads evaluations over ranks; training has its own order",
     "trainer.reload_dataloaders_every_n_epochs": "data stay the same over a run",
     "trainer.barebones": "it leaves out the metrics and checkpoints of which a run is made",
     "trainer.model_registry": "it is of Lightning's own cloud; checkpoints lie in the run's folder",
-    "trainer.inference_mode": "evaluations within training use no_grad, as their rollouts share code with it",
 }
 """Arguments of Lightning's Trainer that a run cannot have -> why, and what to use."""
 

@@ -138,6 +138,14 @@ class SteadyWandbLogger(WandbLogger):
             _warn_once(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
 
 
+def finish_wandb(failed: bool) -> None:
+    """End the W&B run of this process, if it has one; a server that fails at the end is a warning."""
+    try:
+        wandb.finish(exit_code=int(failed))
+    except Exception as error:  # as above: a log is worth no run
+        _warn_once(f"{type(error).__name__}: {error}")
+
+
 @cache
 def _warn_once(problem: str) -> None:
     """Say that W&B has failed, once for each way in which it does."""
