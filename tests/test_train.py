@@ -715,7 +715,7 @@ def test_a_job_that_fails_is_named_at_the_end_and_does_not_stop_the_sweep(
     last = done.stderr.strip().splitlines()[-2:]
     assert last[0] == "vcr1: 1 of the sweep's jobs failed:"
     assert last[1].startswith("  job 0 (")
-    assert last[1].endswith("): algorithm.lr=-1 is no positive number")
+    assert last[1].endswith("): algorithm.lr=-1 is not a number above 0")
     assert "Traceback" not in done.stderr
 
 
