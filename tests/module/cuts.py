@@ -56,7 +56,8 @@ class SetAnswers:
         features: list[Tensor | None],
         num_generations: int,
         sampling: Sampling,
-        generator: torch.Generator | None = None,
+        seeds: list[int] | None = None,
+        clips: Any = None,
     ) -> RolloutGroups:
         encoder, rows = self.policy.encoder, []
         for item in inputs:

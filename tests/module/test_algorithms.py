@@ -29,7 +29,7 @@ from torch import Tensor
 from vcr1.config.building import build
 from vcr1.config.entry import load_config
 from vcr1.module import GRPOModule
-from vcr1.module.rollouts import replace_groups
+from vcr1.module.drafts import replace_groups
 from vcr1.objectives import Objective, PolicyLoss, group_advantages, policy_loss
 from vcr1.policy import Sampling, VideoPolicy, load_policy
 from vcr1.records import Completion, RolloutGroups, Sample

@@ -632,7 +632,7 @@ def test_a_place_in_the_run_has_its_own_draws(policy: VideoPolicy) -> None:
     def draws(seed: int = 0, epoch: int = 0, batch: int = 0, rank: int = 0) -> list[float]:
         module = SFTModule(policy, seed=seed)
         module.trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)  # type: ignore[assignment]
-        return torch.rand(4, generator=module.generator(batch)).tolist()
+        return [float(seed) for seed in module.seeds(batch, 2)]
 
     assert draws() == draws()
     places = [{}, {"seed": 1}, {"epoch": 1}, {"batch": 1}, {"rank": 1}, {"epoch": 1, "batch": 1}]

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from published import placed
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from vcr1.policy import PromptEncoder, Sampling, VideoPolicy
+from vcr1.policy.plain import repeated
 from vcr1.records import Interval, Prompt, PromptInputs, RolloutGroups, Sample, VideoClip
 from vcr1.tasks.grounding import GroundingTask
 from vcr1.video import ClipSpec, FrameBudget, PatchGrid, ShapeEvent, read_clip, write_clip
@@ -58,24 +60,44 @@ def left_padded(encoder: PromptEncoder, inputs: list[PromptInputs]) -> PromptInp
     return batch
 
 
+class RunningSums(LogitsProcessor):
+    """Draws in place of ``generate``: the first token whose running sum exceeds a random number.
+
+    The random numbers are those of a rollout whose seeds come from the global randomness.
+    """
+
+    def __init__(self, sampling: Sampling, count: int) -> None:
+        self.sampling = sampling
+        seed = int(torch.randint(2**62, (1,)))
+        source = torch.Generator().manual_seed(seed)
+        shape = (count, sampling.max_new_tokens)
+        self.chance = torch.rand(shape, dtype=torch.float64, generator=source)
+        self.column = 0
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        column = min(self.column, self.chance.shape[1] - 1)
+        processed = self.sampling.processors([], scores.device)(input_ids, scores.float())  # type: ignore[arg-type]
+        upto = processed.double().softmax(-1).cumsum(-1)
+        drawn = (upto <= self.chance[:, column, None]).sum(-1)
+        self.column += 1
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn[:, None], 0.0)  # type: ignore[return-value]
+
+
 def generate(policy: VideoPolicy, inputs: PromptInputs, count: int, **sampling: Any) -> Tensor:
     """Completions ``[P·G, C]`` of ``generate`` on the processor's whole dict, at the published positions."""
     settings = Sampling(**sampling)
-    drawn: dict[str, Any] = {"do_sample": False}
+    drawn: dict[str, Any] = {}
     if settings.temperature > 0:
-        drawn = {
-            "do_sample": True,
-            "num_return_sequences": count,
-            "temperature": settings.temperature,
-            "top_k": settings.top_k,
-            "top_p": settings.top_p,
-            "min_p": settings.min_p or None,
-        }
+        drawn = {"num_beams": 1, "logits_processor": LogitsProcessorList([RunningSums(settings, count)])}
     config = policy.model.config
     if config.model_type == "glm4v":  # transformers 5.23 looks for tokens that no prompt has, and fails
         config.video_token_id = config.image_token_id
+    placed_inputs = placed(policy.model, inputs)
+    if settings.temperature > 0:
+        placed_inputs = repeated(placed_inputs, count)
     ids = policy.model.generate(
-        **placed(policy.model, inputs),
+        **placed_inputs,
+        do_sample=False,  # the processor draws
         max_new_tokens=settings.max_new_tokens,
         suppress_tokens=policy.never_sampled,
         eos_token_id=list(policy.encoder.stops),

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from vcr1.policy import Sampling, VideoPolicy, load_encoder
-from vcr1.policy.generation.sampling import draw
+from vcr1.policy.generation.sampling import chances
 from vcr1.records import PromptInputs, RolloutGroups
 
 VOCABULARY = 128
@@ -193,6 +193,7 @@ def expanded_rollout(
         Ids and log-probs ``[P·G, C]``.
     """
     rows = [index for index in range(len(inputs)) for _ in range(num_generations)]
+    chance = chances(None, len(inputs), num_generations, sampling)
     finished = torch.zeros(len(rows), dtype=torch.bool)
     sampled: list[Tensor] = []
     scores: list[Tensor] = []
@@ -206,7 +207,12 @@ def expanded_rollout(
         both = torch.stack(logits)
         nothing = torch.empty(len(rows), 0).long()
         processors = sampling.processors(policy.never_sampled, both.device)
-        ids = draw(processors(nothing, both.clone()), sampling.temperature == 0)  # type: ignore[arg-type]
+        processed: Tensor = processors(nothing, both.clone())  # type: ignore[arg-type, assignment]
+        ids = processed.argmax(-1)
+        if sampling.temperature > 0:
+            # The first token whose share of the running sum exceeds the random number.
+            upto = processed.double().softmax(-1).cumsum(-1)
+            ids = (upto <= chance[:, len(sampled), None]).sum(-1)
         ids = ids.masked_fill(finished, policy.encoder.padding)
         logs = (both / (sampling.temperature or 1.0)).log_softmax(-1).gather(-1, ids[:, None])[:, 0]
         sampled.append(ids)

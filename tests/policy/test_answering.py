@@ -65,10 +65,10 @@ def test_an_answer_is_watched_as_it_grows(policy: VideoPolicy, about_one: list[P
     assert torch.equal(seen[4], groups.completion_ids[:, 0, :5])
 
 
-def test_sampled_answers_follow_the_generator(policy: VideoPolicy, about_one: list[PromptInputs]) -> None:
+def test_sampled_answers_follow_their_seeds(policy: VideoPolicy, about_one: list[PromptInputs]) -> None:
     def drawn(seed: int) -> list[list[str]]:
-        generator = torch.Generator().manual_seed(seed)
-        return answer_together(policy, about_one, Sampling(10), generator).texts
+        seeds = [seed + 10 * place for place in range(len(about_one))]
+        return answer_together(policy, about_one, Sampling(10), seeds).texts
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)

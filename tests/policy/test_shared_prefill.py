@@ -44,9 +44,9 @@ def read(policy: VideoPolicy, layout: PromptLayout, one_by_one: bool) -> tuple[T
         lambda _, __, kwargs: sizes.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
     )
     with torch.no_grad():
-        logits, cache = prefill(policy.model, layout, one_by_one)
+        found = prefill(policy.model, layout, one_by_one)
     hook.remove()
-    return logits, cache, sizes
+    return found.logits, found, sizes
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -61,7 +61,7 @@ def test_what_is_alike_is_read_once_and_means_the_same(family: str) -> None:
     expected, whole, _ = read(policy, layout, one_by_one=False)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     for row, length in enumerate(lengths):
-        for ours, theirs in zip(cache.prompts, whole.prompts, strict=True):
+        for ours, theirs in zip(cache.layers, whole.layers, strict=True):
             for one, other in zip(ours, theirs, strict=True):
                 torch.testing.assert_close(
                     one[row, :, -length:], other[row, :, -length:], rtol=1e-4, atol=1e-5

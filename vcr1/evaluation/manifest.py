@@ -70,7 +70,7 @@ def make_manifest(
     return {
         "benchmarks": {one.name: benchmark_facts(one) for one in benchmarks},
         "parsers_digest": parsers_digest(),
-        "decoding": None if sampling is None else asdict(sampling) | {"draws": draws},
+        "decoding": None if sampling is None else sampling.distribution() | {"draws": draws},
         **more,
         "packages": versions(),
     }

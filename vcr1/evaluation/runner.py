@@ -22,8 +22,9 @@ from vcr1.evaluation.likelihoods import add_likelihood
 from vcr1.evaluation.looking import CloserLook, answer_seen
 from vcr1.inference.clues import CluePlan
 from vcr1.inference.limits import Limits
+from vcr1.module.drafts import batch_part
 from vcr1.module.randomness import seed_of
-from vcr1.module.rollouts import batch_part, lost_judgement
+from vcr1.module.rollouts import lost_judgement
 from vcr1.policy import Sampling, VideoPolicy
 from vcr1.policy.memory import Unanswered, together_or_alone
 from vcr1.records import Batch, LostSample, PromptInputs, VideoSource
@@ -153,17 +154,14 @@ class Answering(L.LightningModule):
 
     @torch.no_grad()
     def generate(self, questions: Batch) -> list[list[str] | None]:
-        """Return completions of each question; what the group draws depends on its samples alone."""
+        """Return completions of each question; their randomness depends on the question alone."""
         if not questions.inputs and self.policy.sharding is None:
             return []
         inputs = questions.inputs or self.policy.dummy_inputs()
-        generator = None
-        if self.sampling.temperature > 0:
-            seed = seed_of(self.seed, questions.samples[0].id if questions.samples else "")
-            generator = torch.Generator(self.device).manual_seed(seed)
+        seeds = [seed_of(self.seed, sample.id) for sample in questions.samples] or [self.seed]
         sources = [sample.source for sample in questions.samples] or [VideoSource("")]
         features = shared_features(self.policy, inputs, sources)
-        groups = self.policy.rollout(inputs, features, self.draws, self.sampling, generator)
+        groups = self.policy.rollout(inputs, features, self.draws, self.sampling, seeds)
         return list(groups.texts[: len(questions.samples)])
 
 

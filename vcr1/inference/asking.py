@@ -85,10 +85,9 @@ class Asker:
         prompts = [question.task.prompt(question.sample()) for question in questions]
         device = next(self.policy.parameters()).device
         inputs = [to_device(item, device) for item in encoder.about(prompts, clip)]
-        generator = torch.Generator(device).manual_seed(self.seed)
         shown = None if watch is None else lambda ids: watch(encoder.decode(ids[0].tolist()))
         try:
-            groups = answer_together(self.policy, inputs, self.sampling, generator, shown)
+            groups = answer_together(self.policy, inputs, self.sampling, [self.seed] * len(inputs), shown)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"not enough GPU memory for {len(questions)} prompt{'s' * (len(questions) > 1)} of "

@@ -120,12 +120,19 @@ class PolicyModule(ValidatedModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def generator(self, batch_idx: int) -> torch.Generator:
-        """Return randomness of one micro-batch on one rank: a function of the seed and the place in the run.
+    def seeds(self, batch_idx: int, prompts: int, attempt: int = 0) -> list[int]:
+        """Return seeds of the completions of P prompts: functions of the run's seed and of the place in it.
 
-        No state to save: a resumed run draws what the uninterrupted one would have drawn.
+        No state to save: a resumed run draws what the uninterrupted one would have drawn. And a prompt's
+        completions are the same whatever is sampled beside them.
+
+        Args:
+            batch_idx: number of the micro-batch in its epoch.
+            prompts: P.
+            attempt: how often completions of the prompts have been sampled before.
         """
-        return torch.Generator(self.device).manual_seed(seed_of(*self._place_in_run(batch_idx)))
+        place = self._place_in_run(batch_idx)
+        return [seed_of(*place, prompt, attempt) for prompt in range(prompts)]
 
     def _place_in_run(self, batch_idx: int) -> tuple[int, int, int, int]:
         """Return what tells one micro-batch on one rank from all others."""

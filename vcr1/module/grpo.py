@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
@@ -14,16 +14,14 @@ from torch import Tensor
 
 from vcr1.errors import UserError
 from vcr1.module.appraisal import Appraisal, Rewards
+from vcr1.module.drafts import Draft, Drafter
 from vcr1.module.reference import ReferencedModule
 from vcr1.module.rollouts import (
     ROLLOUT_METRICS,
     UPDATE_METRICS,
-    PendingGroups,
     Rollout,
     Sampled,
-    judge_groups,
     numbers,
-    sample_groups,
     total_rewards,
 )
 from vcr1.module.update_log import Metrics
@@ -86,7 +84,6 @@ class GRPOModule(ReferencedModule):
         chosen = objective or Objective()
         super().__init__(policy, kl_weight=chosen.kl_weight, reference_refresh=reference_refresh, **common)
         self.objective = chosen
-        self._engine = engine  # not the policy itself: its weights would have two names
         self.num_generations = num_generations
         self.updates_per_rollout = updates_per_rollout
         self.max_resamples = max_resamples
@@ -99,20 +96,23 @@ class GRPOModule(ReferencedModule):
             mask_truncated=mask_truncated,
             old_logprobs=old_logprobs,
         )
+        self.draft = Drafter(
+            policy if engine is None else engine,
+            num_generations,
+            self.sampling,
+            max_resamples,
+            policy.encoder.padding,
+            self.phase,
+        )
         # Tokens and completions are weighed in units of a group, see the base.
         self.weight_unit = num_generations * (super().weight_unit if chosen.average == "token" else 1.0)
         self._rollouts: deque[Rollout | None] = deque()  # to be trained on again
-        self._planned: deque[Rollout | None] = deque()  # of this update, not trained on yet
+        # Of this update, not trained on yet: what was sampled, and what was judged with all of it.
+        self._drafts: deque[Draft | None] = deque()
+        self._planned: deque[Rollout | None] = deque()
 
-    @property
-    def looks_ahead(self) -> bool:
-        """Return whether a rollout needs to see the further micro-batches of its update."""
-        return self.objective.advantage in BATCH_ADVANTAGES
-
-    @property
-    def engine(self) -> RolloutEngine:
-        """Return what samples completions."""
-        return self.policy if self._engine is None else self._engine
+    looks_ahead = True
+    """A loader shows the further micro-batches of an update, which are sampled together."""
 
     def _check(self) -> None:
         """Refuse settings that cannot be."""
@@ -130,14 +130,20 @@ class GRPOModule(ReferencedModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sample completions, or take stored ones again, then compute log-probs and loss."""
+        scores = None
         if isinstance(batch, ReplayBatch):
-            rollout, scores = self._rollouts.popleft(), None
+            rollout = self._rollouts.popleft()
         else:
-            scores = None if self._planned else self._plan(batch, batch_idx)
-            rollout = self._planned.popleft()
+            if not self._drafts and not self._planned:
+                self._sample_update(batch, batch_idx)
+            if self._planned:
+                rollout = self._planned.popleft()
+            else:
+                sampled, scores = self._appraise(self._drafts.popleft())
+                (rollout,) = self._compute_advantages([batch], [sampled])
         self._keep(rollout)
         if scores is None:
-            scores = self._join_collectives() if rollout is None else self._score(rollout.groups)
+            scores = self._join_passes() if rollout is None else self._score(rollout.groups)
         if rollout is None or scores is None:
             self.update_log.metrics = self._metrics(batch, [], {})
             return self.zero_loss() if scores is None else scores.logprobs.sum() * 0.0
@@ -164,19 +170,43 @@ class GRPOModule(ReferencedModule):
             max_tokens=self.sampling.max_new_tokens,
         )
 
-    def _plan(self, batch: Batch, batch_idx: int) -> TokenScores | None:
-        """Make the rollout of a fresh micro-batch; of its whole update, where advantages look at all of it.
+    def _sample_update(self, batch: Batch, batch_idx: int) -> None:
+        """Sample the completions of an update's micro-batches, from this one on, and begin to judge them.
 
-        Returns:
-            The policy's scores of the micro-batch, if they can be learned from: of a whole update no graphs
-            are kept.
+        Where advantages look at the whole update, all of it is judged before the first micro-batch is learned
+        from. Its scores are then computed twice: no graphs are kept of a whole update.
         """
-        batches = [batch, *(self._rest_of_update(batch, batch_idx) if self.looks_ahead else ())]
-        with torch.set_grad_enabled(len(batches) == 1):
-            sampled = [self._roll_out(one, batch_idx + place) for place, one in enumerate(batches)]
-        with self.phase("reward"):
-            self._planned.extend(self._compute_advantages(batches, [found for found, _ in sampled]))
-        return sampled[0][1] if len(batches) == 1 else None
+        batches = [batch, *self._rest_of_update(batch, batch_idx)]
+        alone = len(batches) == 1
+        places = [number for number, one in enumerate(batches) if one.samples]
+        with torch.set_grad_enabled(alone), self.phase("vision"):
+            features = [self._vision(one) for one in batches]
+        found = self.draft(
+            [batches[place] for place in places],
+            [features[place] for place in places],
+            [self._seeds_of(batches[place], batch_idx + place) for place in places],
+            keep=alone or self.policy.vision_is_frozen,
+            again=self._again,
+        )
+        if not found and self.policy.sharding is not None:
+            self._sample_nothing()
+            self._again(0)
+        drafts = dict(zip(places, found, strict=True))
+        self._drafts.extend(drafts.get(place) for place in range(len(batches)))
+        if self.objective.advantage in BATCH_ADVANTAGES:
+            with torch.no_grad():
+                sampled = [self._appraise(self._drafts.popleft())[0] for _ in batches]
+            self._planned.extend(self._compute_advantages(batches, sampled))
+
+    def _vision(self, batch: Batch) -> list[Tensor | None]:
+        """Encode the videos of a micro-batch; ranks that share the weights do so together."""
+        if batch.samples or self.policy.sharding is not None:
+            return self.policy.vision(batch.inputs or self.policy.dummy_inputs())
+        return []
+
+    def _seeds_of(self, batch: Batch, batch_idx: int) -> Callable[[int], list[int]]:
+        """Return the seeds of a micro-batch's prompts, round by round."""
+        return lambda attempt: self.seeds(batch_idx, len(batch.samples), attempt)
 
     def _rest_of_update(self, batch: Batch, batch_idx: int) -> list[Batch]:
         """Return the micro-batches that an update has after this one."""
@@ -185,33 +215,21 @@ class GRPOModule(ReferencedModule):
         fresh = takewhile(lambda one: not isinstance(one, ReplayBatch), batch.ahead[: int(left)])
         return [one.to(self.device) for one in fresh]
 
-    def _roll_out(self, batch: Batch, batch_idx: int) -> tuple[Sampled | None, TokenScores | None]:
-        """Sample and score a fresh micro-batch and begin to judge it; nothing where it has no samples."""
-        if not batch.samples:
-            return None, self._join_collectives(self.generator(batch_idx))
-        with self.phase("vision"):
-            features = self.policy.vision(batch.inputs)
-        sample = partial(self._sample, generator=self.generator(batch_idx))
-        groups, pending, resampled = sample_groups(
-            sample, batch, features, self.max_resamples, self.policy.encoder.padding, self._again
-        )
+    def _appraise(self, draft: Draft | None) -> tuple[Sampled | None, TokenScores | None]:
+        """Score the completions of a micro-batch; nothing where it has no samples."""
+        if draft is None:
+            return None, self._join_passes(fresh=True)
+        groups, features = draft.groups, draft.features
+        if features is None:
+            with self.phase("vision"):
+                features = self.policy.vision(groups.inputs)
         with self.phase("reference"):
             reference = self.reference_logprobs(groups, features)
         with self.phase("policy"):
             scores = self.policy.logprobs(groups, features, self.sampling.temperature)
         # A judge far away works while the passes above, and other micro-batches, are computed.
-        return Sampled(groups, pending, resampled, scores.logprobs.detach(), reference), scores
-
-    def _sample(
-        self, batch: Batch, features: list[Tensor | None], generator: torch.Generator
-    ) -> tuple[RolloutGroups, PendingGroups]:
-        """Sample G completions per prompt and begin to judge them."""
-        with self.phase("rollout"):
-            groups = self.engine.rollout(
-                batch.inputs, features, self.num_generations, self.sampling, generator
-            )
-        with self.phase("reward"):
-            return groups, judge_groups(batch, groups)
+        sampled = Sampled(groups, draft.pending, draft.resampled, scores.logprobs.detach(), reference)
+        return sampled, scores
 
     def _again(self, wanted: int) -> bool:
         """Return whether any rank samples again; ranks that share the weights go along."""
@@ -219,26 +237,25 @@ class GRPOModule(ReferencedModule):
             return wanted > 0
         anyone = self.policy.sharding.max_over_ranks(wanted) > 0
         if anyone and not wanted:
-            self.policy.rollout(self.policy.dummy_inputs(video=False), [None], 1, self.sampling)
+            self._sample_nothing()
         return anyone
 
-    def _join_collectives(self, generator: torch.Generator | None = None) -> TokenScores | None:
+    def _sample_nothing(self) -> None:
+        """Take part in a rollout of the other ranks."""
+        self.policy.rollout(self.policy.dummy_inputs(video=False), [None], 1, self.sampling)
+
+    def _join_passes(self, fresh: bool = False) -> TokenScores | None:
         """Go along with the other ranks where this one has no samples and they share the weights.
 
         Args:
-            generator: of a fresh micro-batch; None where one comes again.
+            fresh: the micro-batch has not been scored yet, so that the reference is asked too.
         """
         if self.policy.sharding is None:
             return None
         inputs = self.policy.dummy_inputs()
         features = self.policy.vision(inputs)
-        if generator is None:
-            groups = self.policy.teacher_groups(inputs, ["-"])
-        else:
-            groups = self.policy.rollout(inputs, features, 1, self.sampling, generator)
-            for _ in range(self.max_resamples):
-                if not self._again(0):
-                    break
+        groups = self.policy.teacher_groups(inputs, ["-"])
+        if fresh:
             self.reference_logprobs(groups, features)
         return self.policy.logprobs(groups, features)
 
@@ -253,7 +270,8 @@ class GRPOModule(ReferencedModule):
         self, batches: Sequence[Batch], sampled: Sequence[Sampled | None]
     ) -> list[Rollout | None]:
         """Compute rewards, penalties and advantages, and find the groups that are left out."""
-        rewards = [None if found is None else self._judged(found) for found in sampled]
+        with self.phase("reward"):
+            rewards = [None if found is None else self._judged(found) for found in sampled]
         # Every rank makes one of these, whatever it has: others may wait for its share of the mean reward.
         shaped = [torch.empty(0, self.num_generations, device=self.device)]
         advantages = self._advantages(torch.cat(shaped + [one.shaped for one in rewards if one is not None]))

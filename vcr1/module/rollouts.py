@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from vcr1.module.update_log import Metrics
 from vcr1.objectives import group_deviations, masked_mean, zero_variance
 from vcr1.records import Batch, Completion, Judgement, LostSample, ParseFailure, RolloutGroups, Scorer
-from vcr1.records.futures import after, finished
+from vcr1.records.futures import after
 
 UPDATE_METRICS = (
     "loss",
@@ -39,9 +38,6 @@ ROLLOUT_METRICS = (
 
 PendingGroups = Future[list[list[Judgement]]]
 """Judgements of ``P x G`` completions that are under way."""
-
-Sampler = Callable[[Batch, list[Tensor | None]], tuple[RolloutGroups, PendingGroups]]
-"""From prompts and their video features to completions that are being judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,90 +95,6 @@ def total_rewards(judgements: Sequence[Sequence[Judgement]], device: torch.devic
     totals = [[judgement.total for judgement in group] for group in judgements]
     # Named, as half-precision training changes the default type.
     return torch.tensor(totals, dtype=torch.float32, device=device)
-
-
-def sample_groups(
-    sample: Sampler,
-    batch: Batch,
-    features: list[Tensor | None],
-    max_resamples: int,
-    padding: int,
-    again: Callable[[int], bool] = bool,
-) -> tuple[RolloutGroups, PendingGroups, int]:
-    """Sample completions and begin to judge them; sample again, so often, what would teach nothing.
-
-    Source: dynamic sampling of DAPO, arXiv 2503.14476, section 3.2, within a micro-batch of fixed size: other
-    completions of the same prompts rather than other prompts, and a bounded number of times, so that ranks
-    do not wait for one another without end.
-
-    Args:
-        sample: completions of prompts, under judgement.
-        batch: P prompts.
-        features: their video features.
-        max_resamples: how often a group of equal rewards is sampled again.
-        padding: token id that fills up shorter completions.
-        again: whether another round is made, from how many groups of this rank need it.
-
-    Returns:
-        The groups, their judgements, and how many groups were sampled again. Without resampling the
-        judgements are under way.
-    """
-    groups, pending = sample(batch, features)
-    if max_resamples == 0:
-        return groups, pending, 0
-    judgements, resampled = pending.result(), 0
-    for _ in range(max_resamples):
-        flat = zero_variance(total_rewards(judgements, torch.device("cpu"))).nonzero().flatten().tolist()
-        if not again(len(flat)):
-            break
-        if not flat:
-            continue
-        others, pending = sample(batch_part(batch, flat), [features[place] for place in flat])
-        groups = replace_groups(groups, flat, others, padding)
-        for place, judged in zip(flat, pending.result(), strict=True):
-            judgements[place] = judged
-        resampled += len(flat)
-    return groups, finished(judgements), resampled
-
-
-def batch_part(batch: Batch, places: Sequence[int]) -> Batch:
-    """Return the samples of a micro-batch at some places, as a micro-batch of their own."""
-    return Batch(
-        task=batch.task,
-        samples=[batch.samples[place] for place in places],
-        clips=[batch.clips[place] for place in places],
-        inputs=[batch.inputs[place] for place in places],
-        lost=[],
-    )
-
-
-def replace_groups(
-    groups: RolloutGroups, places: Sequence[int], others: RolloutGroups, padding: int
-) -> RolloutGroups:
-    """Return a rollout with other completions of some of its prompts.
-
-    Args:
-        groups: P prompts.
-        places: which of them get other completions.
-        others: those completions, in that order; as many per prompt, of any length C.
-        padding: token id that fills up the shorter ones.
-    """
-    width = max(groups.completion_ids.shape[-1], others.completion_ids.shape[-1])
-    index = torch.tensor(places, device=groups.completion_ids.device)
-
-    def merged(ours: Tensor, theirs: Tensor, fill: float = 0) -> Tensor:
-        ours = pad(ours, (0, width - ours.shape[-1]), value=fill)
-        return ours.index_copy(0, index, pad(theirs, (0, width - theirs.shape[-1]), value=fill))
-
-    texts = dict(enumerate(groups.texts)) | dict(zip(places, others.texts, strict=True))
-    return RolloutGroups(
-        inputs=groups.inputs,
-        completion_ids=merged(groups.completion_ids, others.completion_ids, padding),
-        completion_mask=merged(groups.completion_mask, others.completion_mask),
-        logprobs=merged(groups.logprobs, others.logprobs),
-        truncated=groups.truncated.index_copy(0, index, others.truncated),
-        texts=list(texts.values()),
-    )
 
 
 def rollout_metrics(

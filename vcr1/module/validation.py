@@ -27,7 +27,7 @@ class ValidatedModule(L.LightningModule):
         super().__init__()
         self.policy = policy
         self.sampling = sampling
-        self.eval_sampling = Sampling(max_new_tokens=sampling.max_new_tokens, temperature=0.0)
+        self.eval_sampling = sampling.greedy()
         self.judgements: dict[str, dict[str, Judgement]] = {}
         self.validated: dict[str, Scorer] = {}
         self.evaluation = "val"

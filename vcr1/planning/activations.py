@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vcr1.planning.shape import ModelShape, Tower
 from vcr1.planning.workload import FLOAT, Precision, WeightSizes, Workload
-from vcr1.policy.generation.decoding import BLOCK
+from vcr1.policy.generation.decoding import WIDTH
 from vcr1.policy.scoring import HEAD_ROWS
 
 
@@ -172,9 +172,9 @@ def cache_bytes(shape: ModelShape, precision: Precision, prompts: int, group: in
 
 def grown(columns: int) -> int:
     """Return columns that a cache of completions has once it holds so many."""
-    size = BLOCK
+    size = WIDTH
     while size < columns:
-        size += max(BLOCK, size // 2)
+        size *= 2
     return size
 
 

@@ -120,7 +120,7 @@ def copies(setup: Setup) -> dict[str, int]:
     held = 0 if setup.checkpointing else others * precision.compute
     passing = block * precision.compute
     return {
-        "rollout": cast + passing,
+        "rollout": cast + others * precision.compute,  # decoding has all of them in the type it computes with
         "reference": cast + passing,
         "forward": cast + held + passing,
         "backward": (0 if setup.checkpointing else cast + held) + passing,
@@ -139,7 +139,10 @@ def activations(setup: Setup) -> dict[str, dict[str, int]]:
     largest = max(passes, key=lambda one: one[0] + sum(one[1]))
     read = language_bytes(shape, weights, precision, largest, setup.checkpointing)
     answered = sum(largest[1])
-    prompts, group = (load.prompts, load.group) if load.samples else (load.eval_prompts, 1)
+    prompts, group = load.decoded
+    # Features of the update's other micro-batches wait for their turn, where the tower does not change.
+    waiting = 0 if weights.vision_trained else (load.micro_batches - 1) * load.prompts * load.vision_tokens
+    waiting *= shape.text.hidden * precision.stream * load.samples
     prefill = load.prompt * language_block(shape.text, weights, precision).passing
     decoding = decode_bytes(shape, precision, prompts * group, load)
     # A second vision tower looks, where the reference has one of its own.
@@ -147,10 +150,10 @@ def activations(setup: Setup) -> dict[str, dict[str, int]]:
     logits = head_bytes(shape, answered, precision)
     found = {
         "vision": {
-            "rollout": seen.kept if load.samples else unseen.passing,
-            "reference": seen.kept,
-            "forward": seen.kept,
-            "backward": seen.kept,
+            "rollout": (seen.kept if load.samples else unseen.passing) + waiting,
+            "reference": seen.kept + waiting,
+            "forward": seen.kept + waiting,
+            "backward": seen.kept + waiting,
             "unwound": seen.kept + seen.returning,
         },
         "language": {

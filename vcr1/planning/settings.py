@@ -150,6 +150,7 @@ def load_of(cfg: DictConfig, shape: ModelShape) -> Workload:
         updates=int(cfg.algorithm.get("updates_per_rollout", 1)),
         eval_prompts=int(cfg.data.loader.eval_batch_size),
         micro_batches=int(cfg.trainer.accumulate_grad_batches),
+        rows=cfg.rollout.get("rows"),
     )
 
 

@@ -28,6 +28,7 @@ class Workload:
         updates: training passes on every rollout.
         eval_prompts: prompts that are answered at once in an evaluation.
         micro_batches: micro-batches in an update.
+        rows: completions decoded at once; None for no bound.
     """
 
     prompts: int
@@ -43,6 +44,16 @@ class Workload:
     updates: int = 1
     eval_prompts: int = 4
     micro_batches: int = 1
+    rows: int | None = None
+
+    @property
+    def decoded(self) -> tuple[int, int]:
+        """Return prompts decoded at once, and completions of each: an update is sampled in one go."""
+        prompts, group = (
+            (self.prompts * self.micro_batches, self.group) if self.samples else (self.eval_prompts, 1)
+        )
+        rows = min(self.rows or prompts * group, prompts * group)
+        return max(1, rows // group), min(group, rows)
 
     @property
     def prompt(self) -> int:

@@ -92,23 +92,3 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def shares(num_prompts: int, num_generations: int, max_rows: int | None) -> list[tuple[slice, int]]:
-    """Return the prompts to decode together, and their completions each, within a bound of rows.
-
-    In the order of the rows ``prompt · G + generation``: one behind the other, the parts are the whole.
-
-    Args:
-        num_prompts: P.
-        num_generations: G.
-        max_rows: None for no bound.
-    """
-    if max_rows is None or num_prompts * num_generations <= max_rows:
-        return [(slice(0, num_prompts), num_generations)]
-    if num_generations <= max_rows:
-        width = max_rows // num_generations
-        starts = range(0, num_prompts, width)
-        return [(slice(start, min(start + width, num_prompts)), num_generations) for start in starts]
-    counts = [min(max_rows, num_generations - start) for start in range(0, num_generations, max_rows)]
-    return [(slice(prompt, prompt + 1), count) for prompt in range(num_prompts) for count in counts]

@@ -83,24 +83,27 @@ class PlainPolicy(VideoPolicy):
         features: list[Tensor | None],
         num_generations: int,
         sampling: Sampling,
-        generator: torch.Generator | None,
+        chance: Tensor,
+        rows: int,
     ) -> tuple[Tensor, Tensor]:
         """Sample by ``generate``, one prompt after the other; ids and log-probs ``[P·G, C]``."""
-        parts = [self._generate(item, num_generations, sampling, generator) for item in inputs]
+        parts = [
+            self._generate(item, sampling, luck)
+            for item, own in zip(inputs, chance.split(num_generations), strict=True)
+            for luck in own.split(rows)
+        ]
         return joined(parts, self.encoder.padding)
 
-    def _generate(
-        self, inputs: PromptInputs, count: int, sampling: Sampling, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return ids and log-probs ``[G, c]`` of one prompt's completions."""
+    def _generate(self, inputs: PromptInputs, sampling: Sampling, chance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ids and log-probs ``[G, c]`` of one prompt's completions; ``chance``: ``[G, C]``."""
         length = inputs["input_ids"].shape[1]
         device = inputs["input_ids"].device
-        drawing = Drawing(Picker(sampling, self.never_sampled, count, generator, device))
+        drawing = Drawing(Picker(sampling, self.never_sampled, device), chance.to(device))
         padding = self.encoder.padding
         forget_positions(self.model)
         with own_settings(self.model):
             found = self.model.generate(
-                **repeated(self._cast(inputs), count),
+                **repeated(self._cast(inputs), len(chance)),
                 generation_config=GenerationConfig(
                     max_new_tokens=sampling.max_new_tokens,
                     do_sample=False,  # the processor draws
@@ -190,22 +193,26 @@ class PlainPolicy(VideoPolicy):
 
 
 class Drawing(LogitsProcessor):
-    """Draws the next tokens in place of ``generate``, which knows no generator but the global one.
+    """Draws the next tokens in place of ``generate``, which knows no randomness but the global one.
 
     Args:
         pick: draws.
+        chance: ``[G, C]`` see :func:`~vcr1.policy.generation.sampling.chances`.
 
     Attributes:
         logprobs: ``[G]`` log-probs of the tokens drawn, step by step.
     """
 
-    def __init__(self, pick: Picker) -> None:
+    def __init__(self, pick: Picker, chance: Tensor) -> None:
         self.pick = pick
+        self.chance = chance
         self.logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return scores ``[G, V]`` of which the token drawn has the only finite one."""
-        drawn, logs = self.pick(scores, torch.arange(len(scores), device=scores.device))
+        # generate() may look one step further than it returns.
+        column = min(len(self.logprobs), self.chance.shape[1] - 1)
+        drawn, logs = self.pick(scores, self.chance[:, column])
         self.logprobs.append(logs)
         only: Any = torch.full_like(scores, -torch.inf).scatter(1, drawn[:, None], 0.0)
         return only

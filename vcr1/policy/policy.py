@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from vcr1.policy.attention.grouped import take_layouts
 from vcr1.policy.attention.packing import forward_packed, pack_dense, pack_split
 from vcr1.policy.budget import chosen_tokens, extremes, plan_passes
 from vcr1.policy.features.cache import FeatureCache
-from vcr1.policy.generation.groups import completed_groups, joined, taught_groups
-from vcr1.policy.generation.rollout import SpecialTokens, sample_completions
-from vcr1.policy.generation.sampling import Sampling
-from vcr1.policy.memory import halved, shares
+from vcr1.policy.generation.compiled import Steps
+from vcr1.policy.generation.engine import decode_prompts, decode_within_memory
+from vcr1.policy.generation.groups import completed_groups, taught_groups
+from vcr1.policy.generation.rollout import SpecialTokens
+from vcr1.policy.generation.sampling import Sampling, chances
+from vcr1.policy.memory import halved
 from vcr1.policy.prompts.encoding import PromptEncoder
 from vcr1.policy.prompts.layout import PromptLayout, layout_prompts, video_features
 from vcr1.policy.scoring import TokenScores, gather_scores, token_scores
@@ -50,6 +53,7 @@ class VideoPolicy(nn.Module):
         shares_prompts: whether a group's prompt is computed once.
         sharding: how the weights are spread over ranks, if they are.
         max_rows: completions decoded at once; None for no bound, until there was no memory for them.
+        steps: the forms of a decode step.
         never_sampled: ids that no completion may hold.
 
     Raises:
@@ -76,6 +80,7 @@ class VideoPolicy(nn.Module):
         self.feature_cache = feature_cache
         self.tree_attention = tree_attention
         self.max_rows: int | None = None
+        self.steps = Steps()
         self.sharding: Sharding | None = None
         if feature_cache is not None:
             feature_cache.check(model)
@@ -119,7 +124,7 @@ class VideoPolicy(nn.Module):
         features: list[Tensor | None],
         num_generations: int,
         sampling: Sampling,
-        generator: torch.Generator | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> RolloutGroups:
         """Sample G completions per prompt. The group shares the vision pass and one prefill.
 
@@ -128,51 +133,16 @@ class VideoPolicy(nn.Module):
             features: their video features; the graph behind them is not touched.
             num_generations: G.
             sampling: decoding parameters.
-            generator: source of randomness, the global one where None.
+            seeds: of each prompt's completions; None draws them from the global randomness.
         """
-
-        def decoded() -> tuple[Tensor, Tensor]:
-            parts = [
-                self._decode(inputs[prompts], features[prompts], count, sampling, generator)
-                for prompts, count in shares(len(inputs), num_generations, self.max_rows)
-            ]
-            return joined(parts, self.encoder.padding)
-
-        with self.evaluating(), nullcontext() if self.sharding is None else self.sharding.gathered():
-            try:
-                ids, logprobs = decoded()
-            except torch.OutOfMemoryError:
-                if self.sharding is not None:  # the other ranks would wait for ever
-                    raise
-                ids = None
-            if ids is None:
-                rows = len(inputs) * num_generations
-                self.max_rows = halved(min(rows, self.max_rows or rows), 1, "completions decoded at once")
-                ids, logprobs = decoded()
+        chance = chances(seeds, len(inputs), num_generations, sampling)
+        decode = partial(self._decode, inputs, features, num_generations, sampling, chance)
+        ids, logprobs = decode_within_memory(self, len(chance), sampling, decode)
         return completed_groups(self.encoder, inputs, num_generations, ids, logprobs)
 
-    def _decode(
-        self,
-        inputs: list[PromptInputs],
-        features: list[Tensor | None],
-        num_generations: int,
-        sampling: Sampling,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return ids and log-probs ``[P·G, C]`` of sampled completions."""
-        layout = layout_prompts(self.model, inputs, features)
-        sharding = self.sharding
-        lockstep = None if sharding is None or sharding.gathers else sharding.max_over_ranks
-        return sample_completions(
-            self.model,
-            layout,
-            num_generations,
-            sampling,
-            self.special_tokens,
-            generator,
-            one_by_one=lockstep is None and self._splits(layout, 0),
-            max_over_ranks=lockstep,
-        )
+    def _decode(self, *prompts: Any) -> tuple[Tensor, Tensor]:
+        """Decode as this family can; see :func:`~vcr1.policy.generation.engine.decode_prompts`."""
+        return decode_prompts(self, *prompts)
 
     def logprobs(
         self, groups: RolloutGroups, features: list[Tensor | None], temperature: float = 1.0
@@ -249,14 +219,14 @@ class VideoPolicy(nn.Module):
         layout = layout_prompts(self.model, groups.inputs, features)
         embeds = self.model.get_input_embeddings()(ids)
         # The dense form computes padding, and would compute what is left out.
-        if chosen is not None or self._splits(layout, ids[0].numel()):
+        if chosen is not None or self.splits(layout, ids[0].numel()):
             packed = pack_split(layout, embeds, mask, flex)
         else:
             packed = pack_dense(layout, embeds)
         hidden = forward_packed(self.model, packed)
         return token_scores(self.model.lm_head, packed, hidden, ids, mask, temperature or 1.0)
 
-    def _splits(self, layout: PromptLayout, completion_tokens: int) -> bool:
+    def splits(self, layout: PromptLayout, completion_tokens: int) -> bool:
         """Return whether prompts with this many completion tokens take the split form."""
         if self.attention_form == "auto":
             return layout.embeds.shape[1] + completion_tokens >= SPLIT_FROM

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -91,6 +91,16 @@ class RolloutGroups:
             logprobs=self.logprobs[rows],
             truncated=self.truncated[rows],
             texts=[self.texts[row] for row in rows],
+        )
+
+    def trimmed(self) -> RolloutGroups:
+        """Return the groups without columns in which no completion has a token."""
+        width = int(self.lengths.max())
+        return replace(
+            self,
+            completion_ids=self.completion_ids[..., :width],
+            completion_mask=self.completion_mask[..., :width],
+            logprobs=self.logprobs[..., :width],
         )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from vcr1.policy.generation.engine import decode_prompts
 from vcr1.policy.generation.groups import completed_groups
-from vcr1.policy.generation.rollout import Watch, sample_completions
-from vcr1.policy.generation.sampling import Sampling
+from vcr1.policy.generation.rollout import Watch
+from vcr1.policy.generation.sampling import Sampling, chances
 from vcr1.policy.policy import VideoPolicy
-from vcr1.policy.prompts.layout import layout_prompts
 from vcr1.records import PromptInputs, RolloutGroups
 
 
@@ -17,7 +19,7 @@ def answer_together(
     policy: VideoPolicy,
     inputs: list[PromptInputs],
     sampling: Sampling,
-    generator: torch.Generator | None = None,
+    seeds: Sequence[int] | None = None,
     watch: Watch | None = None,
 ) -> RolloutGroups:
     """Return one answer to each of P prompts about the same clip, or about none.
@@ -34,11 +36,9 @@ def answer_together(
             without an adapter.
     """
     if not policy.shares_prompts:
-        return policy.rollout(inputs, policy.vision(inputs), 1, sampling, generator)
+        return policy.rollout(inputs, policy.vision(inputs), 1, sampling, seeds)
     with policy.evaluating():
         features = policy.vision(inputs[:1]) * len(inputs)
-        layout = layout_prompts(policy.model, inputs, features)
-        ids, logprobs = sample_completions(
-            policy.model, layout, 1, sampling, policy.special_tokens, generator, one_by_one=True, watch=watch
-        )
-    return completed_groups(policy.encoder, inputs, 1, ids, logprobs)
+        chance = chances(seeds, len(inputs), 1, sampling)
+        found = decode_prompts(policy, inputs, features, 1, sampling, chance, len(inputs), True, watch)
+    return completed_groups(policy.encoder, inputs, 1, *found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from transformers import DynamicCache
 from vcr1.policy.families import family_of
 from vcr1.policy.prompts.layout import PromptLayout, deep_inputs
 
-BLOCK = 64
-"""Columns by which the completions' keys and values grow at least."""
+WIDTH = 64
+"""Columns of the completions' keys and values at first; they double when they are full."""
 
 
 @dataclass(slots=True)
@@ -23,19 +23,20 @@ class SharedCache:
 
     A slot holds one completion; there are S slots for each prompt. The prompts' part is only read: the S
     queries of a prompt are scored against it in one product. A layout for the attention of a step, see
-    :class:`~vcr1.policy.attention.grouped.GroupLayout`.
+    :class:`~vcr1.policy.attention.grouped.GroupLayout`. All shapes are the same from step to step, so that a
+    step can be compiled: :meth:`reserve`, :meth:`keep` and :meth:`enter` alone change them or move rows.
 
     Attributes:
         prompts: per layer, keys and values ``[P, Hkv, L, D]``, padded on the left.
-        padding: ``[P, 1, 1, L]`` bool, True at padding; None where no prompt is padded.
-        own: per layer, keys and values ``[P, Hkv, S, columns, D]``, of which the first ``length`` count.
-        length: tokens of each completion so far, that of the current step excluded.
+        padding: ``[P, 1, 1, L]`` bool, True at padding.
+        columns: ``[P]`` column of the current token of a prompt's completions: the number of those before.
+        own: per layer, keys and values ``[P, Hkv, S, W, D]``; a prompt's first ``columns`` count.
     """
 
     prompts: list[tuple[Tensor, Tensor]]
-    padding: Tensor | None
-    own: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    length: int = 0
+    padding: Tensor
+    columns: Tensor
+    own: list[tuple[Tensor, Tensor]]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, dropout: float
@@ -46,55 +47,106 @@ class SharedCache:
         """
         stem_keys, stem_values = self.prompts[layer]
         prompts, heads, stem, size = stem_keys.shape
-        slots, repeats = len(query) // prompts, query.shape[1] // heads
-        keys, values = self._extended(layer, key, value)
+        keys, values = self.own[layer]
+        slots, repeats = keys.shape[2], query.shape[1] // heads
+        places = torch.arange(prompts, device=query.device)
+        for columns, new in ((keys, key), (values, value)):
+            # Two indices with slices between them come first: [P, Hkv, S, D].
+            columns[places, :, :, self.columns] = (
+                new.to(columns.dtype).view(prompts, slots, heads, size).transpose(1, 2)
+            )
         # [P, Hkv, S, H / Hkv, D]: queries of a prompt and of a key's head side by side.
-        query = (query * scaling).view(prompts, slots, heads, repeats, size).transpose(1, 2)
+        query = (query * scaling).to(keys.dtype).view(prompts, slots, heads, repeats, size).transpose(1, 2)
         shared = query.reshape(prompts, heads, slots * repeats, size) @ stem_keys.mT
-        if self.padding is not None:
-            shared = shared.masked_fill(self.padding, -torch.inf)
-        scores = torch.cat([shared.view(prompts, heads, slots, repeats, stem), query @ keys.mT], -1)
+        shared = shared.masked_fill(self.padding, -torch.inf)
+        ahead = torch.arange(keys.shape[3], device=query.device) > self.columns[:, None]
+        own = (query @ keys.mT).masked_fill(ahead[:, None, None, None], -torch.inf)
+        scores = torch.cat([shared.view(prompts, heads, slots, repeats, stem), own], -1)
         exact = torch.promote_types(scores.dtype, torch.float32)  # half precision would lose long sums
         weights = scores.softmax(-1, dtype=exact).to(value.dtype)
         seen = weights[..., :stem].reshape(prompts, heads, slots * repeats, stem) @ stem_values
         seen = seen.view(prompts, heads, slots, repeats, size) + weights[..., stem:] @ values
         return seen.transpose(1, 2).reshape(prompts * slots, heads * repeats, 1, size)
 
-    def _extended(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Put one column ``[P·S, Hkv, 1, D]`` behind a layer's own; all columns up to it."""
-        prompts = len(self.prompts[layer][0])
-        new = [tensor.to(value.dtype).unflatten(0, (prompts, -1)).transpose(1, 2) for tensor in (key, value)]
-        if layer == len(self.own):
-            columns = [tensor.new_empty(*tensor.shape[:3], BLOCK, tensor.shape[-1]) for tensor in new]
-            self.own.append((columns[0], columns[1]))
-        keys, values = self.own[layer]
-        if self.length == keys.shape[3]:
-            growth = max(BLOCK, self.length // 2)
-            keys, values = (F.pad(tensor, (0, 0, 0, growth)) for tensor in (keys, values))
-            self.own[layer] = keys, values
-        end = self.length + 1
-        keys[:, :, :, self.length : end] = new[0]
-        values[:, :, :, self.length : end] = new[1]
-        return keys[:, :, :, :end], values[:, :, :, :end]
+    def reserve(self, columns: int) -> None:
+        """Make room for so many tokens of each completion."""
+        width = self.own[0][0].shape[3]
+        while width < columns:
+            width *= 2
+        for layer, (keys, values) in enumerate(self.own):
+            if (more := width - keys.shape[3]) > 0:
+                self.own[layer] = F.pad(keys, (0, 0, 0, more)), F.pad(values, (0, 0, 0, more))
 
-    def keep(self, prompts: Tensor, slots: Tensor) -> None:
+    def keep(self, places: Tensor, slots: Tensor) -> None:
         """Drop all but some prompts and slots.
 
         Args:
-            prompts: ``[P']`` which prompts stay.
+            places: ``[P']`` which prompts stay; one may stand for several.
             slots: ``[P', S']`` which of a prompt's slots stay; one may stand for several.
         """
-        if len(prompts) < len(self.prompts[0][0]):
-            self.prompts = [(keys[prompts], values[prompts]) for keys, values in self.prompts]
-            self.padding = None if self.padding is None else self.padding[prompts]
-        rows = prompts[:, None]
+        if len(places) < len(self.columns):
+            self.prompts = [(keys[places], values[places]) for keys, values in self.prompts]
+            self.padding = self.padding[places]
+            self.columns = self.columns[places]
+        rows = places[:, None]
         for layer, pair in enumerate(self.own):
-            # Two indices with a slice between them come first: [P', S', Hkv, columns, D].
+            # Two indices with a slice between them come first: [P', S', Hkv, W, D].
             keys, values = (tensor[rows, :, slots].transpose(1, 2).contiguous() for tensor in pair)
             self.own[layer] = keys, values
 
+    def enter(self, place: int, prompt: list[tuple[Tensor, Tensor]]) -> None:
+        """Put another prompt, ``[1, Hkv, l, D]`` layer by layer, in the place of one whose slots are free."""
+        length = prompt[0][0].shape[2]
+        for pair, new in zip(self.prompts, prompt, strict=True):
+            for columns, tensor in zip(pair, new, strict=True):
+                columns[place, :, -length:] = tensor[0]
+        self.padding[place] = True
+        self.padding[place, ..., -length:] = False
+        self.columns[place] = 0
 
-def prefill(model: Any, layout: PromptLayout, one_by_one: bool) -> tuple[Tensor, SharedCache]:
+
+@dataclass(frozen=True, slots=True)
+class ReadPrompts:
+    """What the model has made of P prompts.
+
+    Attributes:
+        logits: ``[P, V]`` after each prompt.
+        layers: per layer, keys and values ``[P, Hkv, L, D]``, padded on the left.
+        padding: ``[P, L]`` bool, True at padding.
+        next_position: ``[P]`` the position of a completion's first token.
+    """
+
+    logits: Tensor
+    layers: list[tuple[Tensor, Tensor]]
+    padding: Tensor
+    next_position: Tensor
+
+    def cache(self, slots: int, longest: int) -> SharedCache:
+        """Return a cache with S slots for each prompt, in which there is room for longer prompts.
+
+        Args:
+            slots: S.
+            longest: tokens of the longest prompt that may come.
+        """
+        pad = (0, 0, longest - self.padding.shape[1], 0)
+        layers = self.layers if pad[2] == 0 else [(F.pad(k, pad), F.pad(v, pad)) for k, v in self.layers]
+        own = [
+            tuple(part.new_zeros(len(part), part.shape[1], slots, WIDTH, part.shape[-1]) for part in layer)
+            for layer in layers
+        ]
+        padding = F.pad(self.padding, (pad[2], 0), value=True)[:, None, None]
+        columns = torch.zeros(len(self.padding), dtype=torch.long, device=padding.device)
+        return SharedCache(layers, padding, columns, own)  # type: ignore[arg-type]
+
+    def alone(self, row: int) -> list[tuple[Tensor, Tensor]]:
+        """Return keys and values ``[1, Hkv, l, D]`` of one prompt without its padding."""
+        start = int(self.padding[row].sum())
+        return [
+            (keys[row : row + 1, :, start:], values[row : row + 1, :, start:]) for keys, values in self.layers
+        ]
+
+
+def prefill(model: Any, layout: PromptLayout, one_by_one: bool) -> ReadPrompts:
     """Read the prompts.
 
     Args:
@@ -104,21 +156,21 @@ def prefill(model: Any, layout: PromptLayout, one_by_one: bool) -> tuple[Tensor,
             follow one another and begin alike, their video included, share the reading of what is alike.
 
     Returns:
-        Logits ``[P, V]`` after each prompt, and the cache of the prompts.
+        What decoding goes on from.
     """
+    padding = layout.attention_mask == 0
     if one_by_one and len(layout.embeds) > 1:
         rows = [layout.alone(row) for row in range(len(layout.embeds))]
         parts = [part for run in runs_alike(rows) for part in _read_run(model, run)]
         longest = layout.embeds.shape[1]
-        caches = [prompts for _, prompts in parts]
-        prompts = [(_stacked(longest, keys), _stacked(longest, values)) for keys, values in _by_layer(caches)]
+        caches = [layers for _, layers in parts]
+        layers = [(_stacked(longest, keys), _stacked(longest, values)) for keys, values in _by_layer(caches)]
         logits = torch.cat([logits for logits, _ in parts])
     else:
         cache = DynamicCache(config=model.config.get_text_config())
         logits = model.lm_head(_read(model, layout, cache, slice(None)))
-        prompts = _keys_and_values(cache)
-    padding = layout.attention_mask == 0
-    return logits, SharedCache(prompts, padding[:, None, None] if padding.any() else None)
+        layers = _keys_and_values(cache)
+    return ReadPrompts(logits, layers, padding, layout.next_position)
 
 
 def _read(model: Any, layout: PromptLayout, cache: DynamicCache, columns: slice) -> Tensor:
@@ -203,7 +255,10 @@ def _stacked(longest: int, parts: list[Tensor]) -> Tensor:
 
 
 def step(model: Any, cache: SharedCache, ids: Tensor, positions: Tensor) -> Tensor:
-    """Logits ``[P·S, V]`` after one more token ``ids`` ``[P·S]`` at ``positions`` ``[P·S]`` in every slot."""
+    """Logits ``[P·S, V]`` after one more token ``ids`` ``[P·S]`` at ``positions`` ``[P·S]`` in every slot.
+
+    The cache's ``columns`` move on with the next token that is drawn, not here.
+    """
     hidden = (
         family_of(model)
         .language(model)(
@@ -214,6 +269,5 @@ def step(model: Any, cache: SharedCache, ids: Tensor, positions: Tensor) -> Tens
         )
         .last_hidden_state
     )
-    cache.length += 1
     logits: Tensor = model.lm_head(hidden[:, -1])
     return logits

@@ -28,7 +28,7 @@ class RolloutEngine(Protocol):
         features: list[Tensor | None],
         num_generations: int,
         sampling: Sampling,
-        generator: torch.Generator | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> RolloutGroups:
         """Sample G completions of each of P prompts.
 
@@ -37,7 +37,7 @@ class RolloutEngine(Protocol):
             features: the policy's video features of them; an engine with its own vision tower needs none.
             num_generations: G.
             sampling: decoding parameters.
-            generator: source of randomness, the global one where None.
+            seeds: of each prompt's completions; None draws them from the global randomness.
 
         Returns:
             Ids, log-probs under the model at the sampling's temperature, texts, and whether the length limit
