@@ -156,7 +156,7 @@ def train_on(
 def poisoned(clips: Path) -> tuple[bool, dict[str, float]]:
     """Two updates, in both of which the second rank samples log-probs that are no numbers."""
     module: Any = module_of("grpo", None, [])
-    module.engine.logprob = float("nan") if os.environ["LOCAL_RANK"] == "1" else 0.0
+    module.draft.engine.logprob = float("nan") if os.environ["LOCAL_RANK"] == "1" else 0.0
     before = [parameter.clone() for parameter in module.policy.parameters()]
     train_on(module, clips, 1, 1, [], devices=2, strategy="ddp_find_unused_parameters_true")
     same = all(torch.equal(a, b) for a, b in zip(before, module.policy.parameters(), strict=True))

@@ -113,6 +113,25 @@ def decodes(source: Any) -> list[str]:
     return seen
 
 
+def test_an_update_s_completions_are_those_of_its_micro_batches_alone(samples: list[Sample]) -> None:
+    def sampled(ahead: bool) -> tuple[list[list[str]], list[float]]:
+        policy = load_policy("builtin:tiny", dtype="float32")
+        rollouts = spied(policy)
+        module = GRPOModule(policy, num_generations=3, lr=1e-3, sampling=SHORT, max_resamples=1)
+        module.looks_ahead = ahead
+        rows = fit(
+            module, data(policy, samples[:4], 1, shuffle=False), max_steps=1, accumulate_grad_batches=4
+        )
+        sizes = [len(groups.texts) for groups in rollouts]
+        assert sizes[0] == (4 if ahead else 1)
+        return [texts for groups in rollouts for texts in groups.texts], [row["train/loss"] for row in rows]
+
+    (together, loss), (alone, other) = sampled(True), sampled(False)
+    assert sorted(together) == sorted(alone)
+    assert len(together) >= 4 + 2  # two groups were sampled again
+    assert loss == pytest.approx(other, rel=1e-4)
+
+
 def test_a_rollout_is_trained_on_several_times(policy: VideoPolicy, samples: list[Sample]) -> None:
     rollouts, watch = spied(policy), Watch()
     source = data(policy, samples[:4], 1, shuffle=False)
@@ -122,7 +141,7 @@ def test_a_rollout_is_trained_on_several_times(policy: VideoPolicy, samples: lis
     # Two micro-batches an update, each rollout in three updates: six updates over four samples.
     assert watch.epoch == 12
     assert loaded == [sample.id for sample in samples[:4]]
-    assert [len(groups.texts) for groups in rollouts] == [1] * 4
+    assert [len(groups.texts) for groups in rollouts] == [2] * 2  # an update is sampled in one go
     assert len(rows) == 6
     for first in (0, 3):
         once, *again = rows[first : first + 3]

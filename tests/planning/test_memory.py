@@ -93,7 +93,8 @@ def test_ddp_keeps_buckets_and_fsdp_cuts_everything_up() -> None:
 def test_autocast_copies_trained_weights_for_a_forward() -> None:
     assert state(SETUP, "gathered, cast") == [0] * 6
     mixed = replace(SETUP, precision=Precision(4, 2, 4), checkpointing=True)
-    assert state(mixed, "gathered, cast") == [16_000 + 1_152] * 3 + [1_152, 1_152, 0]
+    # Decoding has all 10,000 weights in half precision at once.
+    assert state(mixed, "gathered, cast") == [20_000, *[16_000 + 1_152] * 2, 1_152, 1_152, 0]
 
 
 def test_parts_of_blocks() -> None:
@@ -114,7 +115,7 @@ def test_logits_are_never_all_alive() -> None:
 
 def test_keys_and_values_of_a_prompt_are_there_once() -> None:
     # 2 layers · 4 wide · (4 + 4) bytes = 64 a column; 64 columns for completions, which grow layer by layer.
-    assert [grown(count) for count in (5, 64, 65, 200)] == [64, 64, 128, 288]
+    assert [grown(count) for count in (5, 64, 65, 200)] == [64, 64, 128, 256]
     assert cache_bytes(SHAPE, Precision(), 1, 2, LOAD) == 64 * (10 + 2 * 64) + 32 * 2 * 64
     # Several prompts are read one by one, then laid side by side.
     assert cache_bytes(SHAPE, Precision(), 2, 2, LOAD) == 64 * 2 * (20 + 2 * 64) + 32 * 2 * 64
@@ -130,3 +131,11 @@ def test_passes_and_checkpointing_save_activations() -> None:
     assert passes.items["language"]["backward"] < kept.items["language"]["backward"]
     frozen = memory(replace(SETUP, weights=replace(WEIGHTS, vision_trained=False)))
     assert frozen.items["vision"]["forward"] < kept.items["vision"]["forward"]
+
+
+def test_an_update_is_decoded_at_once_within_the_bound_of_rows() -> None:
+    load = replace(LOAD, prompts=2, group=4, micro_batches=3)
+    assert load.decoded == (6, 4)
+    assert replace(load, rows=17).decoded == (4, 4)
+    assert replace(load, rows=3).decoded == (1, 3)
+    assert replace(load, samples=False, eval_prompts=5).decoded == (5, 1)

@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from vcr1.policy import PromptEncoder, Sampling, VideoPolicy
-from vcr1.policy.plain import repeated
 from vcr1.records import Interval, Prompt, PromptInputs, RolloutGroups, Sample, VideoClip
 from vcr1.tasks.grounding import GroundingTask
 from vcr1.video import ClipSpec, FrameBudget, PatchGrid, ShapeEvent, read_clip, write_clip
@@ -61,17 +60,17 @@ def left_padded(encoder: PromptEncoder, inputs: list[PromptInputs]) -> PromptInp
 
 
 class RunningSums(LogitsProcessor):
-    """Draws in place of ``generate``: the first token whose running sum exceeds a random number.
+    """Leaves ``generate`` one token to draw: the first whose running sum exceeds a random number.
 
     The random numbers are those of a rollout whose seeds come from the global randomness.
     """
 
-    def __init__(self, sampling: Sampling, count: int) -> None:
+    def __init__(self, sampling: Sampling, prompts: int, count: int) -> None:
         self.sampling = sampling
-        seed = int(torch.randint(2**62, (1,)))
-        source = torch.Generator().manual_seed(seed)
+        seeds = torch.randint(2**62, (prompts,)).tolist()
         shape = (count, sampling.max_new_tokens)
-        self.chance = torch.rand(shape, dtype=torch.float64, generator=source)
+        sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.chance = torch.cat([torch.rand(shape, dtype=torch.float64, generator=one) for one in sources])
         self.column = 0
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
@@ -86,18 +85,20 @@ class RunningSums(LogitsProcessor):
 def generate(policy: VideoPolicy, inputs: PromptInputs, count: int, **sampling: Any) -> Tensor:
     """Completions ``[P·G, C]`` of ``generate`` on the processor's whole dict, at the published positions."""
     settings = Sampling(**sampling)
-    drawn: dict[str, Any] = {}
+    drawn: dict[str, Any] = {"do_sample": False}
     if settings.temperature > 0:
-        drawn = {"num_beams": 1, "logits_processor": LogitsProcessorList([RunningSums(settings, count)])}
+        own = RunningSums(settings, len(inputs["input_ids"]), count)
+        drawn = {
+            "do_sample": True,
+            "num_return_sequences": count,
+            "logits_processor": LogitsProcessorList([own]),
+            **{"temperature": 1.0, "top_k": 0, "top_p": 1.0},
+        }
     config = policy.model.config
     if config.model_type == "glm4v":  # transformers 5.23 looks for tokens that no prompt has, and fails
         config.video_token_id = config.image_token_id
-    placed_inputs = placed(policy.model, inputs)
-    if settings.temperature > 0:
-        placed_inputs = repeated(placed_inputs, count)
     ids = policy.model.generate(
-        **placed_inputs,
-        do_sample=False,  # the processor draws
+        **placed(policy.model, inputs),
         max_new_tokens=settings.max_new_tokens,
         suppress_tokens=policy.never_sampled,
         eos_token_id=list(policy.encoder.stops),

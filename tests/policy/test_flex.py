@@ -53,7 +53,7 @@ def test_flex_is_sdpa(dtype: torch.dtype, tolerance: float, scaling: float) -> N
     length = 150 + 47 + 33 + 159
     chance = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, heads, length, 16, generator=chance).to(dtype) for heads in (6, 2, 2))
-    tree = TreeLayout(tuple(Branches.of(stem, counts, dtype, CPU) for stem, counts in groups))
+    tree = TreeLayout(tuple(Branches.of(stem, counts, CPU) for stem, counts in groups))
     expected = tree.attend(0, query, key, value, scaling, 0.0)
     found = flex_layout(groups, CPU).attend(0, query, key, value, scaling, 0.0)
     assert found.dtype == dtype

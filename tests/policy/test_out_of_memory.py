@@ -10,7 +10,7 @@ from small_models import prompts, ragged, small_policy
 
 from vcr1.errors import UserError, VideoError
 from vcr1.policy import Sampling, VideoPolicy
-from vcr1.policy.memory import Unanswered, halved, shares, together_or_alone
+from vcr1.policy.memory import Unanswered, halved, together_or_alone
 
 LENGTHS = [[5, 1, 7], [3, 7, 2], [6, 6, 1], [1, 2, 4]]
 
@@ -34,12 +34,6 @@ def test_what_does_not_fit_is_halved() -> None:
         UserError, match=r"^out of memory with tokens of 30, which cannot be divided: set model"
     ):
         halved(30, 30, "tokens")
-
-
-def test_rows_are_divided_by_prompts_first() -> None:
-    assert shares(3, 4, None) == shares(3, 4, 12) == [(slice(0, 3), 4)]
-    assert shares(3, 4, 8) == [(slice(0, 2), 4), (slice(2, 3), 4)]
-    assert shares(2, 5, 2) == [(slice(row, row + 1), count) for row in (0, 1) for count in (2, 2, 1)]
 
 
 def test_a_training_pass_that_does_not_fit_is_done_in_two(caplog: pytest.LogCaptureFixture) -> None:

@@ -149,8 +149,11 @@ def test_clips_of_any_length_and_pairs_of_them_are_placed_as_published(family: s
         groups = roll(policy, [one], 2, max_new_tokens=4, **settings)
         assert torch.equal(groups.completion_ids[0], wanted)  # training, and evaluation
         torch.manual_seed(5)
-        answers = answer_together(policy, [one, one], Sampling(max_new_tokens=4, **settings))
-        assert torch.equal(answers.completion_ids[:, 0], wanted)  # prediction and the page
+        first = generate(policy, one, 1, max_new_tokens=4, **settings)
+        torch.manual_seed(5)
+        seeds = torch.randint(2**62, (1,)).tolist() * 2
+        answers = answer_together(policy, [one, one], Sampling(max_new_tokens=4, **settings), seeds)
+        assert torch.equal(answers.completion_ids[:, 0], first.expand(2, -1))  # prediction and the page
     reference = policy.frozen_copy()
     for scores in (
         policy.logprobs(groups, policy.vision([one])),

@@ -114,6 +114,50 @@ def test_a_seed_is_the_only_source_of_chance(policy: VideoPolicy, three: list[Pr
     assert not torch.equal(drawn(2), first)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 5, 8, 13])
+def test_no_token_depends_on_how_many_rows_are_decoded_at_once(
+    policy: VideoPolicy, three: list[PromptInputs], text_only: PromptInputs, rows: int
+) -> None:
+    inputs = [*three, text_only, three[1]]
+    features = policy.vision(inputs)
+    seeds = [4, 5, 6, 7, 8]
+    whole = policy.rollout(inputs, features, 4, Sampling(24, temperature=1.5, rows=None), seeds)
+    assert len(set(whole.lengths.flatten().tolist())) > 3  # they end, and others enter, at many times
+    parts = policy.rollout(inputs, features, 4, Sampling(24, temperature=1.5, rows=rows), seeds)
+    assert torch.equal(parts.completion_ids, whole.completion_ids)
+    assert (parts.logprobs - whole.logprobs).abs().max() <= 1e-5
+    # Nor on the prompts beside it, nor on its place among them.
+    (own,) = policy.rollout(inputs[2:3], features[2:3], 4, Sampling(24, temperature=1.5), [6]).texts
+    assert own == whole.texts[2]
+
+
+def test_prompts_enter_where_others_have_ended(policy: VideoPolicy, three: list[PromptInputs]) -> None:
+    inputs = [three[0], three[1], three[2], three[0]]
+    features = policy.vision(inputs)
+    language = policy.model.model.language_model
+    with calls_of(language.layers[0]) as shapes:
+        groups = policy.rollout(inputs, features, 2, Sampling(30, temperature=1.5, rows=4), [1, 2, 3, 4])
+    reads = [place for place, shape in enumerate(shapes) if shape[1] > 1]
+    assert len(reads) > 1  # the later prompts are read while the others are decoded
+    steps = [shape[0] for shape in shapes if shape[1] == 1]
+    assert max(steps) == 4
+    lengths = groups.lengths.amax(1).tolist()
+    # One after the other in two places, and no step for a place that only waits.
+    assert sum(lengths) / 2 - 2 <= len(steps) < sum(lengths)
+
+
+def test_a_look_at_every_fourth_step_changes_nothing(
+    policy: VideoPolicy, three: list[PromptInputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = policy.vision(three)
+    settings = Sampling(26, temperature=1.5, rows=5)
+    expected = policy.rollout(three, features, 4, settings, [1, 2, 3])
+    monkeypatch.setattr("vcr1.policy.generation.rollout.LOOK_EVERY", {"cpu": 4})
+    found = policy.rollout(three, features, 4, settings, [1, 2, 3])
+    assert torch.equal(found.completion_ids, expected.completion_ids)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, atol=1e-5, rtol=0)
+
+
 # ------------------------------------------------------------------------------------- what it hands over
 
 

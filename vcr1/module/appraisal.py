@@ -103,4 +103,5 @@ class Appraisal:
             reference=found.reference,
             old_logprobs=groups.logprobs if self.old_logprobs == "sampler" else found.logprobs,
             metrics={**known(metrics), "resampled_groups": float(found.resampled)},
+            features=found.features,
         )

@@ -34,7 +34,7 @@ from vcr1.objectives import (
     policy_loss,
 )
 from vcr1.policy import RolloutEngine, TokenScores, VideoPolicy
-from vcr1.records import Batch, Judgement, RolloutGroups
+from vcr1.records import Batch, Judgement
 from vcr1.records.repeats import ReplayBatch
 
 
@@ -143,7 +143,7 @@ class GRPOModule(ReferencedModule):
                 (rollout,) = self._compute_advantages([batch], [sampled])
         self._keep(rollout)
         if scores is None:
-            scores = self._join_passes() if rollout is None else self._score(rollout.groups)
+            scores = self._join_passes() if rollout is None else self._score(rollout)
         if rollout is None or scores is None:
             self.update_log.metrics = self._metrics(batch, [], {})
             return self.zero_loss() if scores is None else scores.logprobs.sum() * 0.0
@@ -177,15 +177,16 @@ class GRPOModule(ReferencedModule):
         from. Its scores are then computed twice: no graphs are kept of a whole update.
         """
         batches = [batch, *self._rest_of_update(batch, batch_idx)]
-        alone = len(batches) == 1
+        # A graph behind the features of one micro-batch at most; and shared towers are asked by all ranks.
+        keep = self.policy.sharding is None and (len(batches) == 1 or self.policy.vision_is_frozen)
         places = [number for number, one in enumerate(batches) if one.samples]
-        with torch.set_grad_enabled(alone), self.phase("vision"):
+        with torch.set_grad_enabled(keep), self.phase("vision"):
             features = [self._vision(one) for one in batches]
         found = self.draft(
             [batches[place] for place in places],
             [features[place] for place in places],
             [self._seeds_of(batches[place], batch_idx + place) for place in places],
-            keep=alone or self.policy.vision_is_frozen,
+            keep=keep,
             again=self._again,
         )
         if not found and self.policy.sharding is not None:
@@ -228,7 +229,8 @@ class GRPOModule(ReferencedModule):
         with self.phase("policy"):
             scores = self.policy.logprobs(groups, features, self.sampling.temperature)
         # A judge far away works while the passes above, and other micro-batches, are computed.
-        sampled = Sampled(groups, draft.pending, draft.resampled, scores.logprobs.detach(), reference)
+        kept = draft.features if self.policy.vision_is_frozen else None
+        sampled = Sampled(groups, draft.pending, draft.resampled, scores.logprobs.detach(), reference, kept)
         return sampled, scores
 
     def _again(self, wanted: int) -> bool:
@@ -259,12 +261,14 @@ class GRPOModule(ReferencedModule):
             self.reference_logprobs(groups, features)
         return self.policy.logprobs(groups, features)
 
-    def _score(self, groups: RolloutGroups) -> TokenScores:
+    def _score(self, rollout: Rollout) -> TokenScores:
         """Return log-probs of completions under the policy as it is now."""
-        with self.phase("vision"):
-            features = self.policy.vision(groups.inputs)
+        features = rollout.features
+        if features is None:
+            with self.phase("vision"):
+                features = self.policy.vision(rollout.groups.inputs)
         with self.phase("policy"):
-            return self.policy.logprobs(groups, features, self.sampling.temperature)
+            return self.policy.logprobs(rollout.groups, features, self.sampling.temperature)
 
     def _compute_advantages(
         self, batches: Sequence[Batch], sampled: Sequence[Sampled | None]

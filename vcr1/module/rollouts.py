@@ -51,6 +51,7 @@ class Rollout:
         reference: ``[P, G, C]`` log-probs under the reference, as it was then; None without one.
         old_logprobs: ``[P, G, C]`` log-probs that importance ratios are relative to.
         metrics: what there is to log of the rollout.
+        features: video features of the prompts, if they stay the same; else each update computes them.
     """
 
     groups: RolloutGroups
@@ -59,6 +60,7 @@ class Rollout:
     reference: Tensor | None
     old_logprobs: Tensor
     metrics: Metrics
+    features: list[Tensor | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Sampled:
         resampled: how many groups were sampled again.
         logprobs: ``[P, G, C]`` under the policy, without a graph.
         reference: ``[P, G, C]`` under the reference; None without one.
+        features: video features of the prompts, if they stay the same.
     """
 
     groups: RolloutGroups
@@ -78,6 +81,7 @@ class Sampled:
     resampled: int
     logprobs: Tensor
     reference: Tensor | None
+    features: list[Tensor | None] | None = None
 
 
 def judge_groups(batch: Batch, groups: RolloutGroups) -> PendingGroups:

@@ -202,7 +202,7 @@ def _errors(
         torch.randn(1, count, length, size, generator=chance).to(device, dtype)
         for count in (heads, shared, shared, heads)
     )
-    tree = TreeLayout(tuple(Branches.of(stem, counts, dtype, device) for stem, counts in groups))
+    tree = TreeLayout(tuple(Branches.of(stem, counts, device) for stem, counts in groups))
     results = []
     for layout in (tree, flex_layout(groups, device, kernel)):
         inputs = [tensor.clone().requires_grad_() for tensor in (query, key, value)]

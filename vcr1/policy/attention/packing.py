@@ -121,8 +121,7 @@ def pack_split(
     if flex:
         tree = flex_layout(lengths, device)
     else:
-        dtype = layout.embeds.dtype
-        tree = TreeLayout(tuple(Branches.of(stem, counts, dtype, device) for stem, counts in lengths))
+        tree = TreeLayout(tuple(Branches.of(stem, counts, device) for stem, counts in lengths))
     return PackedGroups(
         embeds=torch.cat(embeds)[None],
         position_ids=torch.cat(positions, 1)[:, None],

@@ -15,8 +15,9 @@ from vcr1.policy.generation.sampling import Sampling
 
 log = logging.getLogger(__name__)
 
-WORTH_COMPILING = 128
-"""Length limit from which ``auto`` compiles; it takes about as long as some hundred plain steps."""
+PAYS_ON = {"cuda": 128}
+"""Length limit from which ``auto`` compiles, by device. Not on a CPU: that takes a minute or two there, and
+wins a third of a step."""
 
 
 class CompiledStep:
@@ -83,7 +84,8 @@ class Steps:
 
     def of(self, sampling: Sampling, device: torch.device) -> Step:
         """Return the form that the sampling's ``compile`` asks for."""
-        pays = device.type == "cuda" and sampling.max_new_tokens >= WORTH_COMPILING
+        least = PAYS_ON.get(device.type)
+        pays = least is not None and sampling.max_new_tokens >= least
         if sampling.compile is False or (sampling.compile == "auto" and not pays):
             return PlainStep()
         if self._compiled is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vcr1.policy.families import family_of
 from vcr1.policy.generation.decoding import ReadPrompts, prefill
 from vcr1.policy.generation.groups import joined
 from vcr1.policy.generation.rollout import CompletionSampler, Watch
@@ -43,7 +44,9 @@ def decode_within_memory(
     sharding = policy.sharding
     gathers = sharding is not None and sharding.gathers
     device = next(policy.model.buffers()).device
-    with policy.evaluating(), cast_weights(policy.model, device) if sharding is None else sharding.gathered():
+    model = policy.model
+    parts = [family_of(model).language(model), model.lm_head] if policy.shares_prompts else [model]
+    with policy.evaluating(), cast_weights(parts, device) if sharding is None else sharding.gathered():
         while True:
             rows = min(bound for bound in (total, sampling.rows, policy.max_rows) if bound is not None)
             found = None

@@ -23,8 +23,8 @@ Reader = Callable[[Sequence[int]], ReadPrompts]
 WORTH_LEAVING = 0.75
 """Rows leave when the batch shrinks to this share of its size: moving the others costs about a step."""
 
-LOOK_EVERY = 4
-"""Steps between two looks at which rows have ended on a GPU, which a look makes wait. 1 on a CPU."""
+LOOK_EVERY = {"cuda": 4}
+"""Steps between two looks at which rows have ended, by device: a GPU has to be waited for. 1 elsewhere."""
 
 
 class Step(Protocol):
@@ -259,7 +259,7 @@ class CompletionSampler:
         longest = max(lengths) if waiting else prompts.padding.shape[1]
         batch = Batch.of(prompts, parts, self.step.size(len(parts[0])), longest, none)
         sheet = Sheet(none, self.limit, self.special, self.sampling, chance, batch.held.device)
-        every = 1 if self.max_over_ranks or batch.held.device.type == "cpu" else LOOK_EVERY
+        every = 1 if self.max_over_ranks else LOOK_EVERY.get(batch.held.device.type, 1)
         for count in itertools.count(1):
             sheet.draw(batch)
             if self.watch is not None:

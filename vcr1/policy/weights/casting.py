@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 @contextmanager
-def cast_weights(model: nn.Module, device: torch.device) -> Iterator[None]:
+def cast_weights(parts: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
     """Give linear layers weights in autocast's type for a while, if autocast is on. No number changes.
 
     Autocast casts a weight whenever it is used, and remembers the result for trained weights only. Frozen
@@ -19,20 +19,21 @@ def cast_weights(model: nn.Module, device: torch.device) -> Iterator[None]:
     shares memory with them. A layer under DoRA keeps its weight, whose norm is computed in its own type.
 
     Args:
-        model: not one that is spread over ranks, whose gathered weights are in the right type already.
+        parts: of a model; not of one that is spread over ranks, whose gathered weights are in the right type.
         device: where it computes.
     """
     if not torch.is_autocast_enabled(device.type):
         yield
         return
     dtype = torch.get_autocast_dtype(device.type)
+    modules = [module for part in parts for module in part.modules()]
     theirs: list[tuple[nn.Module, str, Any]] = []
     normed = {
         id(module.base_layer)
-        for module in model.modules()
+        for module in modules
         if len(getattr(module, "lora_magnitude_vector", ())) and hasattr(module, "base_layer")
     }
-    for module in model.modules():
+    for module in modules:
         if not isinstance(module, nn.Linear) or id(module) in normed:
             continue
         for name, weight in module.named_parameters(recurse=False):
