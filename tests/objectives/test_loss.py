@@ -2,13 +2,23 @@
 
 import math
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vcr1.objectives import Objective, PolicyLoss, importance_ratio, masked_mean, policy_loss, weighted_sum
+from vcr1.errors import UserError
+from vcr1.objectives import (
+    Objective,
+    PolicyLoss,
+    importance_ratio,
+    masked_mean,
+    policy_loss,
+    sampler_correction,
+    weighted_sum,
+)
 
 torch.set_num_threads(1)
 
@@ -335,3 +345,42 @@ def test_losses_are_the_formulas_of_their_papers(name: str, seed: int):
     objective = FAMILY[name]
     found = policy_loss(now, scale, mask, objective, reference=ref, old_logprobs=old, max_tokens=16)
     assert found.loss.item() == pytest.approx(plain(now, old, ref, scale, mask, objective))
+
+
+def test_a_correction_weighs_tokens_by_hand() -> None:
+    # p / q: 1/2, 3 and 1.5 in the first completion, 0.25 in the second; its padding says nothing.
+    sampled = torch.tensor([[[0.8, 0.2, 0.4], [0.8, 0.9, 0.9]]]).log()
+    logprobs = torch.tensor([[[0.4, 0.6, 0.6], [0.2, 0.1, 0.1]]]).log()
+    mask = torch.tensor([[[True, True, True], [True, False, False]]])
+
+    def weights(**settings: Any) -> list[list[float]] | None:
+        found = sampler_correction(logprobs, sampled, mask, Objective(**settings))
+        return None if found is None else [[round(w, 4) for w in row] for row in found[0].tolist()]
+
+    assert weights() is None
+    assert weights(correction="token") == [[0.5, 2.0, 1.5], [0.25, 1.0, 1.0]]
+    assert weights(correction="token", correction_high=5.0) == [[0.5, 3.0, 1.5], [0.25, 1.0, 1.0]]
+    # 0.5 · 3 · 1.5 = 2.25, cut at 2.
+    assert weights(correction="sequence") == [[2.0] * 3, [0.25] * 3]
+    assert weights(correction="mask") == [[0.5, 0.0, 1.5], [0.0, 1.0, 1.0]]
+    for wrong in ({"correction_low": 1.0}, {"correction_high": 1.0}, {"correction_high": math.inf}):
+        with pytest.raises(UserError, match=r"algorithm\.objective\.correction_low=.* has to lie between"):
+            Objective(**wrong)
+    with pytest.raises(UserError, match=r"correction=all; choose from null, token, sequence, mask"):
+        Objective(correction="all")
+
+
+def test_a_corrected_gain_has_a_gradient_of_that_weight_and_the_kl_term_its_own() -> None:
+    logprobs = torch.tensor([[[-1.0, -2.0], [-0.5, -0.7]]], requires_grad=True)
+    advantages, mask = torch.tensor([[1.0, -2.0]]), torch.ones(1, 2, 2, dtype=torch.bool)
+    weights = torch.tensor([[[0.5, 2.0], [0.0, 1.0]]])
+    found = policy_loss(logprobs, advantages, mask, Objective(kl_weight=0.0), correction=weights)
+    (slope,) = torch.autograd.grad(found.loss, logprobs)
+    # Two completions of two tokens: -weight · advantage / 4.
+    assert slope.tolist() == [[[-0.125, -0.5], [0.0, 0.5]]]
+    reference = logprobs.detach() + 0.3
+    plain, corrected = (
+        policy_loss(logprobs, 0 * advantages, mask, Objective(), reference=reference, correction=weight)
+        for weight in (None, weights)
+    )
+    assert plain.loss.item() == corrected.loss.item() > 0

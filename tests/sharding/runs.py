@@ -60,9 +60,9 @@ def batches(folder: Path, policy: VideoPolicy) -> list[Batch]:
 class AnyNumber(GRPOModule):
     """Draws the same for a micro-batch on a rank, whether ranks are processes or take turns in one."""
 
-    def generator(self, batch_idx: int) -> torch.Generator:
+    def seeds(self, batch_idx: int, prompts: int, attempt: int = 0) -> list[int]:
         turn = self.global_rank if self.trainer.world_size == RANKS else batch_idx % RANKS
-        return torch.Generator().manual_seed(1000 * self.trainer.global_step + turn)
+        return [1000 * self.trainer.global_step + 100 * turn + prompt for prompt in range(prompts)]
 
 
 class Losses(L.Callback):

@@ -10,7 +10,14 @@ from torch import Tensor
 from vcr1.errors import UserError
 from vcr1.module.rollouts import Rollout, Sampled, numbers, rollout_metrics
 from vcr1.module.update_log import known
-from vcr1.objectives import Objective, kl_penalty, overlong_penalty, zero_variance
+from vcr1.objectives import (
+    Objective,
+    kl_penalty,
+    masked_mean,
+    overlong_penalty,
+    sampler_correction,
+    zero_variance,
+)
 from vcr1.records import Judgement
 
 
@@ -57,6 +64,11 @@ class Appraisal:
     def __post_init__(self) -> None:
         if self.old_logprobs not in ("trainer", "sampler"):
             raise UserError(f"algorithm.old_logprobs={self.old_logprobs}; choose from trainer, sampler")
+        if self.old_logprobs == "sampler" and self.objective.correction:
+            raise UserError(
+                "algorithm.old_logprobs=sampler mends what differs between sampler and trainer already: set "
+                "algorithm.objective.correction=null, or old_logprobs=trainer"
+            )
         if not 0 <= self.overlong_buffer <= 1:
             raise UserError(
                 f"algorithm.overlong_buffer={self.overlong_buffer} is no share of the length limit, 0..1"
@@ -92,9 +104,12 @@ class Appraisal:
         mask = groups.completion_mask & ~left_out[:, None, None]
         if self.mask_truncated:
             mask = mask & ~groups.truncated[..., None]
+        correction = sampler_correction(found.logprobs, groups.logprobs, mask, self.objective)
+        weight = torch.ones_like(groups.logprobs) if correction is None else correction
         metrics = numbers(
             rollout_metrics(groups, totals, advantages, found.logprobs)
             | {"left_out_groups": left_out.float().sum(), "overlong_penalty": rewards.overlong.mean()}
+            | {"sampler_correction": masked_mean(weight, mask)}
         )
         return Rollout(
             groups=groups,
@@ -104,4 +119,5 @@ class Appraisal:
             old_logprobs=groups.logprobs if self.old_logprobs == "sampler" else found.logprobs,
             metrics={**known(metrics), "resampled_groups": float(found.resampled)},
             features=found.features,
+            correction=correction,
         )

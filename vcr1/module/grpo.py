@@ -167,6 +167,7 @@ class GRPOModule(ReferencedModule):
             self.objective,
             reference=rollout.reference,
             old_logprobs=rollout.old_logprobs,
+            correction=rollout.correction,
             max_tokens=self.sampling.max_new_tokens,
         )
 
@@ -182,6 +183,8 @@ class GRPOModule(ReferencedModule):
         places = [number for number, one in enumerate(batches) if one.samples]
         with torch.set_grad_enabled(keep), self.phase("vision"):
             features = [self._vision(one) for one in batches]
+        if not places and self.policy.sharding is not None:
+            self._sample_nothing()
         found = self.draft(
             [batches[place] for place in places],
             [features[place] for place in places],
@@ -189,9 +192,6 @@ class GRPOModule(ReferencedModule):
             keep=keep,
             again=self._again,
         )
-        if not found and self.policy.sharding is not None:
-            self._sample_nothing()
-            self._again(0)
         drafts = dict(zip(places, found, strict=True))
         self._drafts.extend(drafts.get(place) for place in range(len(batches)))
         if self.objective.advantage in BATCH_ADVANTAGES:

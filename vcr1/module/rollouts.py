@@ -34,6 +34,7 @@ ROLLOUT_METRICS = (
     "truncated",
     "sampler_mismatch",
     "sampler_mismatch_max",
+    "sampler_correction",
 )
 
 PendingGroups = Future[list[list[Judgement]]]
@@ -52,6 +53,7 @@ class Rollout:
         old_logprobs: ``[P, G, C]`` log-probs that importance ratios are relative to.
         metrics: what there is to log of the rollout.
         features: video features of the prompts, if they stay the same; else each update computes them.
+        correction: ``[P, G, C]`` weights against what differs between engine and trainer, if any.
     """
 
     groups: RolloutGroups
@@ -61,6 +63,7 @@ class Rollout:
     old_logprobs: Tensor
     metrics: Metrics
     features: list[Tensor | None] | None = None
+    correction: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,14 @@ from vcr1.objectives.advantages import (
     reward_moments,
     zero_variance,
 )
-from vcr1.objectives.loss import PolicyLoss, importance_ratio, masked_mean, policy_loss, weighted_sum
+from vcr1.objectives.loss import (
+    PolicyLoss,
+    importance_ratio,
+    masked_mean,
+    policy_loss,
+    sampler_correction,
+    weighted_sum,
+)
 from vcr1.objectives.objective import Objective
 from vcr1.objectives.penalties import KL_ESTIMATORS, k1, k2, k3, kl_penalty, overlong_penalty
 
@@ -40,6 +47,7 @@ __all__ = [
     "overlong_penalty",
     "policy_loss",
     "reward_moments",
+    "sampler_correction",
     "weighted_sum",
     "zero_variance",
 ]

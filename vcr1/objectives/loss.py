@@ -41,6 +41,7 @@ def policy_loss(
     *,
     reference: Tensor | None = None,
     old_logprobs: Tensor | None = None,
+    correction: Tensor | None = None,
     max_tokens: int = 1,
 ) -> PolicyLoss:
     """Return the policy gradient's loss over a micro-batch.
@@ -60,6 +61,8 @@ def policy_loss(
         objective: which formulas; GRPO's where None.
         reference: ``[P, G, C]`` log-probs under the reference; None leaves the KL term out.
         old_logprobs: ``[P, G, C]`` under the policy that sampled; None for one update per rollout.
+        correction: ``[P, G, C]`` weights of the tokens' gains, see :func:`sampler_correction`; None is 1
+            for all.
         max_tokens: the length limit, the unit of ``average=length``.
     """
     chosen = objective or Objective()
@@ -76,6 +79,8 @@ def policy_loss(
     else:
         gain = clipped.detach() * scale * logprobs
         held = clipped != ratio
+    if correction is not None:
+        gain = gain * correction
     kl = torch.zeros_like(logprobs) if reference is None else KL_ESTIMATORS[chosen.kl](logprobs, reference)
     per_token = chosen.kl_weight * kl - gain if chosen.kl_place == "loss" else -gain
     total, count = weighted_sum(per_token, weight, chosen.average, max_tokens)
@@ -112,6 +117,36 @@ def importance_ratio(logprobs: Tensor, old: Tensor, mask: Tensor, level: str = "
         mean = difference.masked_fill(~mask, 0.0).sum(-1, keepdim=True) / lengths
         difference = mean.expand_as(difference)
     return difference.exp()
+
+
+def sampler_correction(
+    logprobs: Tensor, sampled: Tensor, mask: Tensor, objective: Objective
+) -> Tensor | None:
+    """Return weights of tokens that mend what differs between the engine that sampled and the trainer.
+
+    ``token``: ``min(p / q, high)``; ``sequence``: the same of the product of a completion's ratios. Truncated
+    importance sampling, Espeholt et al., arXiv 1802.01561, section 4.1 (``rho``). ``mask``: ``p / q`` within
+    ``low`` and ``high``, else 0: IcePop, arXiv 2510.18855, section 3.
+
+    Args:
+        logprobs: ``[P, G, C]`` of the trainer's first pass, ``log p``.
+        sampled: ``[P, G, C]`` of the engine, ``log q``.
+        mask: ``[P, G, C]`` True at tokens.
+        objective: names the correction and its bounds.
+
+    Returns:
+        ``[P, G, C]`` without a graph; None without a correction.
+    """
+    if objective.correction is None:
+        return None
+    difference = (logprobs.detach() - sampled).masked_fill(~mask, 0.0)
+    if objective.correction == "sequence":
+        difference = difference.sum(-1, keepdim=True).expand_as(difference)
+    ratio = difference.exp()
+    if objective.correction == "mask":
+        inside = (ratio >= objective.correction_low) & (ratio <= objective.correction_high)
+        return ratio * inside
+    return ratio.clamp(max=objective.correction_high)
 
 
 def weighted_sum(

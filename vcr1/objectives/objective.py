@@ -16,6 +16,7 @@ CHOICES = {
     "average": ("completion", "token", "length", "sum"),
     "kl": tuple(KL_ESTIMATORS),
     "kl_place": ("loss", "reward"),
+    "correction": (None, "token", "sequence", "mask"),
 }
 
 
@@ -39,6 +40,12 @@ class Objective:
         kl: estimator of the distance from the reference: k1, k2 or k3.
         kl_place: charge it in the ``loss`` or in the ``reward``.
         kl_weight: beta of that penalty.
+        correction: of what differs between the engine that sampled and the trainer. A ``token``, or the whole
+            ``sequence``, is weighed by the ratio of its probabilities, at most ``correction_high`` (truncated
+            importance sampling); ``mask`` leaves tokens out whose ratio is not within ``correction_low`` and
+            ``correction_high`` (IcePop). None weighs nothing.
+        correction_low: the smallest ratio that ``mask`` keeps.
+        correction_high: the largest ratio that is kept, or the weight that larger ones get.
 
     Raises:
         UserError: an unknown choice, a number out of its range, or k1 in the loss, which penalises nothing.
@@ -54,11 +61,15 @@ class Objective:
     kl: str = "k3"
     kl_place: str = "loss"
     kl_weight: float = 0.04
+    correction: str | None = None
+    correction_low: float = 0.5
+    correction_high: float = 2.0
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
-                raise UserError(f"algorithm.objective.{name}={value}; choose from {', '.join(choices)}")
+                known = ", ".join("null" if choice is None else choice for choice in choices)
+                raise UserError(f"algorithm.objective.{name}={value}; choose from {known}")
         if not 0 <= self.clip_low <= 1:
             raise UserError(
                 f"algorithm.objective.clip_low={self.clip_low} is not in 0..1: the ratio is cut "
@@ -73,6 +84,11 @@ class Objective:
             )
         if self.delta is not None and self.surrogate != "clip":
             raise UserError("algorithm.objective.delta needs algorithm.objective.surrogate=clip")
+        if not 0 <= self.correction_low < 1 < self.correction_high < math.inf:
+            raise UserError(
+                f"algorithm.objective.correction_low={self.correction_low} and correction_high="
+                f"{self.correction_high}: the ratio of equal models, 1, has to lie between them"
+            )
         if self.kl_weight < 0:
             raise UserError(f"algorithm.objective.kl_weight={self.kl_weight} is negative")
         if not self.kl_weight < math.inf:
