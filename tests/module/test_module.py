@@ -247,8 +247,8 @@ def test_all_that_is_promised_is_logged(policy: VideoPolicy, samples: list[Sampl
     plain = (
         "loss kl clip_fraction clip_fraction_low clip_fraction_high ratio_max entropy reward reward_std "
         "advantage_spread zero_variance_groups resampled_groups left_out_groups overlong_penalty "
-        "completion_tokens truncated sampler_mismatch sampler_mismatch_max sampler_correction lost_samples unjudged "
-        "skipped_micro_batches skipped_updates grad_norm grad_clipped lr"
+        "completion_tokens truncated sampler_mismatch sampler_mismatch_max sampler_correction "
+        "lost_samples unjudged skipped_micro_batches skipped_updates grad_norm grad_clipped lr"
     )
     expected = {f"train/{name}" for name in plain.split()}
     expected |= {f"train/grounding/{name}" for name in parts}

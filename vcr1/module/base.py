@@ -18,6 +18,7 @@ from vcr1.module.update_log import Metrics, UpdateLog, judged_mean
 from vcr1.module.update_weight import UpdateWeight
 from vcr1.module.validation import ValidatedModule
 from vcr1.policy import Sampling, VideoPolicy
+from vcr1.policy.weights.sharding import awaited_state
 from vcr1.records import Batch, Judgement, RolloutGroups, Scorer
 
 log = logging.getLogger(__name__)
@@ -173,6 +174,8 @@ class PolicyModule(ValidatedModule):
     def on_fit_start(self) -> None:
         """Pretrained models come in evaluation mode, in which gradient checkpointing is off."""
         self.policy.train()
+        if self.policy.sharding is not None:
+            self.policy.sharding.awaited = lambda: awaited_state(self.trainer.optimizers)
 
     def on_train_start(self) -> None:
         """Refuse weights that are not finite; waiting for data is counted from here."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -14,8 +13,7 @@ from torch import Tensor
 
 from vcr1.errors import UserError
 from vcr1.module.appraisal import Appraisal, Rewards
-from vcr1.module.drafts import Draft, Drafter
-from vcr1.module.reference import ReferencedModule
+from vcr1.module.drafts import Draft
 from vcr1.module.rollouts import (
     ROLLOUT_METRICS,
     UPDATE_METRICS,
@@ -24,6 +22,7 @@ from vcr1.module.rollouts import (
     numbers,
     total_rewards,
 )
+from vcr1.module.sampled import SampledModule
 from vcr1.module.update_log import Metrics
 from vcr1.objectives import (
     BATCH_ADVANTAGES,
@@ -38,7 +37,7 @@ from vcr1.records import Batch, Judgement
 from vcr1.records.repeats import ReplayBatch
 
 
-class GRPOModule(ReferencedModule):
+class GRPOModule(SampledModule):
     """Group relative policy optimisation, and what is made of the same parts.
 
     Source: arXiv 2402.03300; settings of arXiv 2504.06958. The parts and their sources: `vcr1.objectives`.
@@ -82,11 +81,17 @@ class GRPOModule(ReferencedModule):
         **common: Any,
     ) -> None:
         chosen = objective or Objective()
-        super().__init__(policy, kl_weight=chosen.kl_weight, reference_refresh=reference_refresh, **common)
+        super().__init__(
+            policy,
+            engine=engine,
+            num_generations=num_generations,
+            max_resamples=max_resamples,
+            kl_weight=chosen.kl_weight,
+            reference_refresh=reference_refresh,
+            **common,
+        )
         self.objective = chosen
-        self.num_generations = num_generations
         self.updates_per_rollout = updates_per_rollout
-        self.max_resamples = max_resamples
         self._check()
         self.appraisal = Appraisal(
             chosen,
@@ -96,23 +101,12 @@ class GRPOModule(ReferencedModule):
             mask_truncated=mask_truncated,
             old_logprobs=old_logprobs,
         )
-        self.draft = Drafter(
-            policy if engine is None else engine,
-            num_generations,
-            self.sampling,
-            max_resamples,
-            policy.encoder.padding,
-            self.phase,
-        )
         # Tokens and completions are weighed in units of a group, see the base.
         self.weight_unit = num_generations * (super().weight_unit if chosen.average == "token" else 1.0)
         self._rollouts: deque[Rollout | None] = deque()  # to be trained on again
         # Of this update, not trained on yet: what was sampled, and what was judged with all of it.
         self._drafts: deque[Draft | None] = deque()
         self._planned: deque[Rollout | None] = deque()
-
-    looks_ahead = True
-    """A loader shows the further micro-batches of an update, which are sampled together."""
 
     def _check(self) -> None:
         """Refuse settings that cannot be."""
@@ -172,49 +166,17 @@ class GRPOModule(ReferencedModule):
         )
 
     def _sample_update(self, batch: Batch, batch_idx: int) -> None:
-        """Sample the completions of an update's micro-batches, from this one on, and begin to judge them.
+        """Sample an update, from this micro-batch on.
 
         Where advantages look at the whole update, all of it is judged before the first micro-batch is learned
         from. Its scores are then computed twice: no graphs are kept of a whole update.
         """
-        batches = [batch, *self._rest_of_update(batch, batch_idx)]
-        # A graph behind the features of one micro-batch at most; and shared towers are asked by all ranks.
-        keep = self.policy.sharding is None and (len(batches) == 1 or self.policy.vision_is_frozen)
-        places = [number for number, one in enumerate(batches) if one.samples]
-        with torch.set_grad_enabled(keep), self.phase("vision"):
-            features = [self._vision(one) for one in batches]
-        if not places and self.policy.sharding is not None:
-            self._sample_nothing()
-        found = self.draft(
-            [batches[place] for place in places],
-            [features[place] for place in places],
-            [self._seeds_of(batches[place], batch_idx + place) for place in places],
-            keep=keep,
-            again=self._again,
-        )
-        drafts = dict(zip(places, found, strict=True))
-        self._drafts.extend(drafts.get(place) for place in range(len(batches)))
+        batches = [batch, *self.rest_of_update(batch, batch_idx)]
+        self._drafts.extend(self.sample_update(batches, batch_idx))
         if self.objective.advantage in BATCH_ADVANTAGES:
             with torch.no_grad():
                 sampled = [self._appraise(self._drafts.popleft())[0] for _ in batches]
             self._planned.extend(self._compute_advantages(batches, sampled))
-
-    def _vision(self, batch: Batch) -> list[Tensor | None]:
-        """Encode the videos of a micro-batch; ranks that share the weights do so together."""
-        if batch.samples or self.policy.sharding is not None:
-            return self.policy.vision(batch.inputs or self.policy.dummy_inputs())
-        return []
-
-    def _seeds_of(self, batch: Batch, batch_idx: int) -> Callable[[int], list[int]]:
-        """Return the seeds of a micro-batch's prompts, round by round."""
-        return lambda attempt: self.seeds(batch_idx, len(batch.samples), attempt)
-
-    def _rest_of_update(self, batch: Batch, batch_idx: int) -> list[Batch]:
-        """Return the micro-batches that an update has after this one."""
-        count = self.trainer.accumulate_grad_batches
-        left = min(count - batch_idx % count, self.trainer.num_training_batches - batch_idx) - 1
-        fresh = takewhile(lambda one: not isinstance(one, ReplayBatch), batch.ahead[: int(left)])
-        return [one.to(self.device) for one in fresh]
 
     def _appraise(self, draft: Draft | None) -> tuple[Sampled | None, TokenScores | None]:
         """Score the completions of a micro-batch; nothing where it has no samples."""
@@ -232,19 +194,6 @@ class GRPOModule(ReferencedModule):
         kept = draft.features if self.policy.vision_is_frozen else None
         sampled = Sampled(groups, draft.pending, draft.resampled, scores.logprobs.detach(), reference, kept)
         return sampled, scores
-
-    def _again(self, wanted: int) -> bool:
-        """Return whether any rank samples again; ranks that share the weights go along."""
-        if self.policy.sharding is None:
-            return wanted > 0
-        anyone = self.policy.sharding.max_over_ranks(wanted) > 0
-        if anyone and not wanted:
-            self._sample_nothing()
-        return anyone
-
-    def _sample_nothing(self) -> None:
-        """Take part in a rollout of the other ranks."""
-        self.policy.rollout(self.policy.dummy_inputs(video=False), [None], 1, self.sampling)
 
     def _join_passes(self, fresh: bool = False) -> TokenScores | None:
         """Go along with the other ranks where this one has no samples and they share the weights.

@@ -6,7 +6,7 @@ policy without shards asks none of the questions here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
+from torch.distributed.tensor import DTensor
 
 from vcr1.policy.families import family_of
 
@@ -39,6 +40,10 @@ class Sharding:
         gather: whether a rollout gathers all weights of the language model once, rather than block by block
             for each token; None to find out what fits.
         reserve: share of a GPU's memory that a gathering leaves free for what a rollout needs besides.
+
+    Attributes:
+        awaited: returns the bytes that are going to be taken for good, such as the state of an optimizer that
+            has made no update yet.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Sharding:
         self.compute = compute
         self.device = device
         self.reserve = reserve
+        self.awaited: Callable[[], int] = lambda: 0
         self._gather = gather
 
     def max_over_ranks(self, count: int) -> int:
@@ -69,13 +75,13 @@ class Sharding:
         return self._gather
 
     def _fits(self) -> bool:
-        """Return whether this rank could hold all weights at once now."""
+        """Return whether this rank can hold all weights at once, now and once the optimizer has its state."""
         if self.device.type != "cuda":
             return True
         wanted = sum(p.numel() * (self.compute or p.dtype).itemsize for p in self.root.parameters())
         free, total = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return wanted < free - self.reserve * total
+        return wanted + self.awaited() < free - self.reserve * total
 
     def _modules(self) -> list[Any]:
         """Return what a rollout needs: the root and the sharded blocks of the language model."""
@@ -136,6 +142,21 @@ def shard(
     if mesh.device_type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
     policy.sharding = Sharding(policy, device, compute, gather)
+
+
+def awaited_state(optimizers: Iterable[torch.optim.Optimizer]) -> int:
+    """Return the bytes of two moments of each weight on this rank that has none yet."""
+    missing = [
+        parameter
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter not in optimizer.state
+    ]
+    return sum(
+        2 * (part.to_local() if isinstance(part, DTensor) else part).numel() * part.dtype.itemsize
+        for part in missing
+    )
 
 
 def reshard(model: nn.Module) -> None:
