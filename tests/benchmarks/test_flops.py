@@ -143,5 +143,5 @@ def pairs_ahead(form: str) -> int:
     prompt, group, length = SETTING.prompt(TOY.vision), SETTING.group, SETTING.length
     behind = group * length
     if form == "shared":
-        return prompt**2 + behind * (prompt + behind) - tree_pairs(prompt, group, length)
+        return prompt**2 + behind * (prompt + length) - tree_pairs(prompt, group, length)
     return group * ((prompt + length) ** 2 - causal_pairs(prompt + length))

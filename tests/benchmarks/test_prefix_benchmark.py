@@ -10,7 +10,7 @@ import prefix
 from learner import TOY, EndlessEncoder, make_model, make_processor, video_prompt
 from measuring import Meter, Spread
 from prefix import Setting
-from repeated import generate, repeat, repeated_learner, repeated_logprobs, repeated_step
+from repeated import repeat, repeated_learner, repeated_logprobs, repeated_step
 from shared import shared_learner, shared_reference, shared_step
 from trl_step import as_video, groups_of, noise
 from vcr1.errors import UserError
@@ -72,20 +72,6 @@ def test_both_forms_move_the_weights_alike(processor: Any, inputs: PromptInputs)
     for name, parameter in one.named_parameters():
         wanted = expected[name].grad
         assert (parameter.grad - wanted).norm() <= 1e-4 * wanted.norm(), name
-
-
-def test_repeated_prompts_draw_what_a_single_prompt_draws(
-    model: Any, processor: Any, inputs: PromptInputs
-) -> None:
-    batch = repeat(inputs, GROUP)
-    torch.manual_seed(3)
-    ids = generate(model, batch, LENGTH, never(processor))
-    torch.manual_seed(3)
-    learner = shared_learner(model, processor, GROUP, LENGTH)
-    groups = learner.model.rollout(
-        [inputs], learner.model.vision([inputs]), GROUP, Sampling(max_new_tokens=LENGTH)
-    )
-    assert torch.equal(ids, groups.completion_ids[0])
 
 
 def test_a_repeated_step_samples_to_the_limit_and_updates(

@@ -45,6 +45,17 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """A micro-batch without samples: what this rank computes so that others need not wait for it.
+
+    Attributes:
+        features: video features of dummy inputs; None where they are computed again.
+    """
+
+    features: Features | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """Prompts of one micro-batch that completions are wanted for.
 
@@ -69,7 +80,6 @@ class Drafter:
         sampling: decoding parameters.
         max_resamples: how often a group of equal rewards is sampled again.
         padding: token id that fills up shorter completions.
-        phase: charged for the time.
     """
 
     engine: RolloutEngine
@@ -77,7 +87,6 @@ class Drafter:
     sampling: Sampling
     max_resamples: int
     padding: int
-    phase: PhaseTimer
 
     def __call__(
         self,
@@ -85,6 +94,7 @@ class Drafter:
         features: Sequence[Features],
         seeds: Sequence[Callable[[int], list[int]]],
         keep: bool,
+        phase: PhaseTimer,
         again: Again = bool,
     ) -> list[Draft]:
         """Return micro-batches with their completions.
@@ -99,6 +109,7 @@ class Drafter:
             features: video features of the prompts of each.
             seeds: of the prompts of each, for every round.
             keep: whether the drafts keep the features.
+            phase: charged for the time.
             again: see :data:`Again`.
         """
         asked = [
@@ -106,7 +117,7 @@ class Drafter:
         ]
         drafts = [
             Draft(one.batch, one.features if keep else None, seed, *found)
-            for one, seed, found in zip(asked, seeds, self._sampled(asked), strict=True)
+            for one, seed, found in zip(asked, seeds, self._sampled(asked, phase), strict=True)
         ]
         judged: list[list[list[Judgement]]] = []
         if self.max_resamples:
@@ -117,7 +128,7 @@ class Drafter:
                 break
             wanted = [number for number, places in enumerate(flat) if places]
             parts = [_asked_again(asked[number], drafts[number], flat[number], attempt) for number in wanted]
-            for number, (others, pending) in zip(wanted, self._sampled(parts), strict=True):
+            for number, (others, pending) in zip(wanted, self._sampled(parts, phase), strict=True):
                 draft = drafts[number]
                 draft.groups = replace_groups(draft.groups, flat[number], others, self.padding)
                 draft.resampled += len(flat[number])
@@ -127,17 +138,19 @@ class Drafter:
             drafts[number].pending = finished(judgements)
         return drafts
 
-    def _sampled(self, asked: Sequence[Asked]) -> list[tuple[RolloutGroups, PendingGroups]]:
+    def _sampled(
+        self, asked: Sequence[Asked], phase: PhaseTimer
+    ) -> list[tuple[RolloutGroups, PendingGroups]]:
         """Sample G completions of all prompts at once, and begin to judge those of each micro-batch."""
         if not asked:
             return []
         inputs = [item for one in asked for item in one.batch.inputs]
         features = [feature for one in asked for feature in one.features]
         seeds = [seed for one in asked for seed in one.seeds]
-        with self.phase("rollout"):
+        with phase("rollout"):
             groups = self.engine.rollout(inputs, features, self.num_generations, self.sampling, seeds)
         found, start = [], 0
-        with self.phase("reward"):
+        with phase("reward"):
             for one in asked:
                 end = start + len(one.batch.samples)
                 own = groups if end - start == len(inputs) else groups.part(list(range(start, end))).trimmed()

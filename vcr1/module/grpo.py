@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vcr1.errors import UserError
 from vcr1.module.appraisal import Appraisal, Rewards
-from vcr1.module.drafts import Draft
+from vcr1.module.drafts import Draft, Idle
 from vcr1.module.rollouts import (
     ROLLOUT_METRICS,
     UPDATE_METRICS,
@@ -105,7 +105,7 @@ class GRPOModule(SampledModule):
         self.weight_unit = num_generations * (super().weight_unit if chosen.average == "token" else 1.0)
         self._rollouts: deque[Rollout | None] = deque()  # to be trained on again
         # Of this update, not trained on yet: what was sampled, and what was judged with all of it.
-        self._drafts: deque[Draft | None] = deque()
+        self._drafts: deque[Draft | Idle] = deque()
         self._planned: deque[Rollout | None] = deque()
 
     def _check(self) -> None:
@@ -178,10 +178,10 @@ class GRPOModule(SampledModule):
                 sampled = [self._appraise(self._drafts.popleft())[0] for _ in batches]
             self._planned.extend(self._compute_advantages(batches, sampled))
 
-    def _appraise(self, draft: Draft | None) -> tuple[Sampled | None, TokenScores | None]:
+    def _appraise(self, draft: Draft | Idle) -> tuple[Sampled | None, TokenScores | None]:
         """Score the completions of a micro-batch; nothing where it has no samples."""
-        if draft is None:
-            return None, self._join_passes(fresh=True)
+        if isinstance(draft, Idle):
+            return None, self._join_passes(draft)
         groups, features = draft.groups, draft.features
         if features is None:
             with self.phase("vision"):
@@ -191,22 +191,24 @@ class GRPOModule(SampledModule):
         with self.phase("policy"):
             scores = self.policy.logprobs(groups, features, self.sampling.temperature)
         # A judge far away works while the passes above, and other micro-batches, are computed.
-        kept = draft.features if self.policy.vision_is_frozen else None
+        # Ranks that share the tower ask it together, also those that have nothing to keep.
+        kept = draft.features if self.policy.vision_is_frozen and self.policy.sharding is None else None
         sampled = Sampled(groups, draft.pending, draft.resampled, scores.logprobs.detach(), reference, kept)
         return sampled, scores
 
-    def _join_passes(self, fresh: bool = False) -> TokenScores | None:
+    def _join_passes(self, fresh: Idle | None = None) -> TokenScores | None:
         """Go along with the other ranks where this one has no samples and they share the weights.
 
         Args:
-            fresh: the micro-batch has not been scored yet, so that the reference is asked too.
+            fresh: a micro-batch that has not been scored yet, so that the reference is asked too.
         """
         if self.policy.sharding is None:
             return None
         inputs = self.policy.dummy_inputs()
-        features = self.policy.vision(inputs)
+        kept = None if fresh is None else fresh.features
+        features = self.policy.vision(inputs) if kept is None else kept
         groups = self.policy.teacher_groups(inputs, ["-"])
-        if fresh:
+        if fresh is not None:
             self.reference_logprobs(groups, features)
         return self.policy.logprobs(groups, features)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vcr1.module.drafts import Draft, Drafter
+from vcr1.module.drafts import Draft, Drafter, Idle
 from vcr1.module.reference import ReferencedModule
 from vcr1.policy import RolloutEngine, VideoPolicy
 from vcr1.records import Batch
@@ -48,10 +48,9 @@ class SampledModule(ReferencedModule):
             self.sampling,
             max_resamples,
             policy.encoder.padding,
-            self.phase,
         )
 
-    def sample_update(self, batches: Sequence[Batch], batch_idx: int) -> list[Draft | None]:
+    def sample_update(self, batches: Sequence[Batch], batch_idx: int) -> list[Draft | Idle]:
         """Sample the completions of an update's micro-batches, and begin to judge them.
 
         Args:
@@ -59,10 +58,10 @@ class SampledModule(ReferencedModule):
             batch_idx: number of the first of them in its epoch.
 
         Returns:
-            A draft of each; None where it has no samples.
+            A draft of each that has samples.
         """
-        # A graph behind the features of one micro-batch at most; and shared towers are asked by all ranks.
-        keep = self.policy.sharding is None and (len(batches) == 1 or self.policy.vision_is_frozen)
+        # There is a graph behind the features of one micro-batch at most.
+        keep = len(batches) == 1 or self.policy.vision_is_frozen
         places = [number for number, one in enumerate(batches) if one.samples]
         with torch.set_grad_enabled(keep), self.phase("vision"):
             features = [self._vision(one) for one in batches]
@@ -73,10 +72,11 @@ class SampledModule(ReferencedModule):
             [features[place] for place in places],
             [self._seeds_of(batches[place], batch_idx + place) for place in places],
             keep=keep,
+            phase=self.phase,
             again=self._again,
         )
         drafts = dict(zip(places, found, strict=True))
-        return [drafts.get(place) for place in range(len(batches))]
+        return [drafts.get(place, Idle(own if keep else None)) for place, own in enumerate(features)]
 
     def _vision(self, batch: Batch) -> list[Tensor | None]:
         """Encode the videos of a micro-batch; ranks that share the weights do so together."""

@@ -8,7 +8,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 
@@ -54,7 +53,7 @@ class Branches:
         """Return attention ``[1, H, T, D]`` of the completions, each to its prompt and to itself.
 
         Completions lie side by side, so that the cost is linear in their number, and each sees the whole
-        prompt and what comes before: causal, without a mask that fast kernels would not take.
+        prompt and what comes before of its own.
 
         Args:
             query: ``[1, H, T, D]``.
@@ -63,20 +62,20 @@ class Branches:
             scaling: factor of the scores.
             dropout: share of the weights that is dropped.
         """
-        # As autocast would do, which does not see a product under this kind of mask.
-        query, key = query.to(value.dtype), key.to(value.dtype)
+        # Under a mask, the fast kernels take a key for every head only.
+        repeats = query.shape[1] // key.shape[1]
         seen = []
         for places in self.places:
             count, width = places.shape
+            causal = torch.ones(width, self.stem + width, dtype=torch.bool, device=query.device)
             found = scaled_dot_product_attention(
                 side_by_side(query, places),
-                self._with_prompt(key, places),
-                self._with_prompt(value, places),
+                self._with_prompt(key, places).repeat_interleave(repeats, 1),
+                self._with_prompt(value, places).repeat_interleave(repeats, 1),
                 # What pads a completion stands behind all of its tokens: none of them sees it.
-                attn_mask=causal_lower_right(width, self.stem + width),
+                attn_mask=causal.tril(self.stem),
                 scale=scaling,
                 dropout_p=dropout,
-                enable_gqa=query.shape[1] > key.shape[1],
             )
             seen.append(found.transpose(0, 1).reshape(query.shape[1], count * width, -1))
         return torch.cat(seen, 1).index_select(1, self.kept)[None]
