@@ -68,6 +68,7 @@ long: $(VENV)/.dev ## run the tests that take minutes each
 
 bench: $(VENV)/.bench ## measure shared against repeated prompts, TRL, evaluation; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/prefix.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/rollout.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/trl_step.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/evaluation.py $(BENCH_ARGS)
 

@@ -165,7 +165,8 @@ def test_adapters_are_merged(adapted: Trained, tmp_path: Path) -> None:
     out = export(settings(checkpoint=adapted.checkpoint, out=tmp_path / "model"))
     model = AutoModelForImageTextToText.from_pretrained(out, dtype="auto").eval()
     assert not any("lora" in name for name in model.state_dict())
-    torch.testing.assert_close(adapted.logits(model), adapted.logits(), atol=1e-5, rtol=1e-5)
+    # Float32: one sum of products here, two there. Adapters left out would change a logit by 0.1.
+    torch.testing.assert_close(adapted.logits(model), adapted.logits(), atol=5e-5, rtol=1e-5)
     base = load_policy("builtin:tiny").eval().model
     assert (adapted.logits(base) - adapted.logits()).abs().max() > 1e-2
 

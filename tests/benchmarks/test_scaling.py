@@ -12,7 +12,7 @@ from shapes import PAPER, SHAPES
 from traffic import GATHER, REDUCE, SCATTER, ring_bytes
 
 QUESTION = 8
-"""Bytes to ask the other rank how many passes it has, or whether it needs another token."""
+"""Bytes to ask the other rank one number, of its passes for instance, or whether it needs another token."""
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def test_ranks_send_what_the_formula_says(counted: dict[str, Update], name: str)
     found = counted[name].bytes
     for phase, kinds in scaling.expected(CASES[name]).items():
         asked = QUESTION if phase in ("reference", "policy forward") else 0
-        if phase == "rollout" and not CASES[name].gather:
-            asked = QUESTION * (SETTING.length - 1)
+        if phase == "rollout":  # whether all had the memory; or how many turns, and who needs another token
+            asked = QUESTION if CASES[name].gather else QUESTION * (1 + SETTING.length)
         assert found.get(phase, {}) == kinds | ({REDUCE: asked} if asked else {}), phase
 
 
