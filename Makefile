@@ -23,7 +23,7 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint format types imports browser unit pytest long bench reliability lmms older wheel upgrade clean
+.PHONY: help demo setup test lint format types imports browser unit pytest long bench gpu reliability lmms older wheel upgrade clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench: $(VENV)/.bench ## measure shared against repeated prompts, TRL, evaluatio
 	$(BIN)/python benchmarks/rollout.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/trl_step.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/evaluation.py $(BENCH_ARGS)
+
+gpu: $(VENV)/.bench ## measure steps of Qwen2.5-VL's shapes on one GPU; writes benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/gpu.py $(BENCH_ARGS)
 
 reliability: $(VENV)/.dev ## kill runs, break videos, answers and configs at random; writes benchmarks/RELIABILITY.md
 	$(BIN)/python benchmarks/reliability.py all $(BENCH_ARGS)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from flops import training_flops
-from gpu_steps import PHASES, TRAINING, Clock, measure
+from gpu_steps import PHASES, STEPS, TRAINING, Clock, measure
 from measuring import Spread, machine
 from shapes import PAPER, SHAPES, TOY, Setting, Shape
 from vcr1.errors import UserError
@@ -56,7 +56,7 @@ class Case:
         """Share of the chip's peak in the training part; None where the peak is unknown."""
         if peak is None:
             return None
-        needed = training_flops(self.shape, setting, shared=form == "shared", rank=self.rank)
+        needed = training_flops(self.shape, setting, shared=form != "repeated", rank=self.rank)
         return needed / self.seconds(form, TRAINING).median / (peak * 1e12)
 
 
@@ -142,7 +142,7 @@ def run_case(name: str, rank: int | None, setting: Setting, device: torch.device
     try:
         clocks = measure(SHAPES[name], setting, rank, device, repeats)
     except torch.OutOfMemoryError:
-        clocks = {"shared": [], "repeated": []}
+        clocks = {form: [] for form in STEPS}
     gc.collect()  # a model and its modules refer to one another
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -7,9 +7,10 @@ of the shipped trainer (``bf16-mixed``) and with gradient checkpointing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -82,13 +83,14 @@ def make_learner(shape: Shape, setting: Setting, rank: int | None, device: torch
     return Learner(policy, reference, optimizer, setting.group, setting.length)
 
 
-def shared_step(learner: Learner, inputs: PromptInputs, clock: Clock) -> Tensor:
+def shared_step(learner: Learner, inputs: PromptInputs, clock: Clock, compile: bool | str = "auto") -> Tensor:
     """A step of this package, in the order of GRPOModule; returns the sampled ids ``[G, C]``."""
     policy = learner.model
     with clock.phase("vision"):
         features = policy.vision([inputs])
     with clock.phase("rollout"):
-        groups = policy.rollout([inputs], features, learner.group, Sampling(max_new_tokens=learner.length))
+        settings = Sampling(max_new_tokens=learner.length, compile=compile)
+        groups = policy.rollout([inputs], features, learner.group, settings)
     with clock.phase("reference"), torch.no_grad():
         # A tower that is not trained serves both.
         theirs = features if policy.vision_is_frozen else learner.reference.vision(groups.inputs)
@@ -126,7 +128,11 @@ def _reference(learner: Learner) -> tuple[Any, AbstractContextManager[None]]:
     return learner.model.model, adapters_off(learner.model)
 
 
-STEPS = {"shared": shared_step, "repeated": repeated_step}
+STEPS: dict[str, Callable[..., Tensor]] = {
+    "shared": shared_step,
+    "shared, plain decode steps": partial(shared_step, compile=False),
+    "repeated": repeated_step,
+}
 
 
 def measure(

@@ -94,7 +94,7 @@ def main() -> None:
             lines.append([f"{prompt:,}", str(rows), *shown, f"{found['compiled'] / found['plain']:.2f}"])
             print(*lines[-1], sep="  ", flush=True)
     text = table(["prompt", "rows", *FORMS, "compiled / plain"], lines)
-    note = f"{LENGTH} tokens a completion, groups of {GROUP}, one thread, float32, the prefill included; {machine()}."
+    note = f"{LENGTH} tokens a completion, groups of {GROUP}, float32, the prefill included; {machine()}"
     publish("rollout", f"{text}\n\n{note}", arguments.out)
 
 

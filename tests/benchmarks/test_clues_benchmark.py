@@ -5,6 +5,7 @@ import pytest
 from clues import TARGET, Point, ask_all, build_asker, hard_questions, report
 
 
+@pytest.mark.long
 def test_one_further_look_beats_none_at_no_more_vision_tokens(tmp_path: Path) -> None:
     asked = hard_questions(tmp_path, clips=20)
     assert len(asked) == 80

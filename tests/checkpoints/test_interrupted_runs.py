@@ -90,7 +90,7 @@ def assert_equal(one: Any, other: Any, place: str = "checkpoint") -> None:
         assert one == other, place
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_is_killed_five_times_ends_as_if_it_had_not_been(
     small: list[str], tmp_path: Path, child: Child
 ) -> None:

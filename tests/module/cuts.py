@@ -57,7 +57,6 @@ class SetAnswers:
         num_generations: int,
         sampling: Sampling,
         seeds: list[int] | None = None,
-        clips: Any = None,
     ) -> RolloutGroups:
         encoder, rows = self.policy.encoder, []
         for item in inputs:

@@ -72,3 +72,13 @@ def test_sampled_answers_follow_their_seeds(policy: VideoPolicy, about_one: list
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_no_numbers_are_no_answer(
+    policy: VideoPolicy, about_one: list[PromptInputs], temperature: float
+) -> None:
+    hook = policy.model.lm_head.register_forward_hook(lambda *args: torch.full_like(args[2], torch.nan))
+    with pytest.raises(RuntimeError, match=r"^its logits are not finite numbers"):
+        answer_together(policy, about_one, Sampling(4, temperature=temperature))
+    hook.remove()

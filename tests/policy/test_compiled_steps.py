@@ -91,5 +91,8 @@ def test_auto_compiles_long_rollouts_on_a_gpu() -> None:
         found = steps.of(Sampling(length), torch.device(device))
         assert isinstance(found, PlainStep) is not taken
     assert isinstance(steps.of(Sampling(4096, compile=False), torch.device("cuda")), PlainStep)
+    assert isinstance(steps.of(Sampling(4096), torch.device("cuda"), sharded=True), PlainStep)
+    with pytest.raises(UserError, match=r"^rollout\.compile=true compiles no weights that are spread"):
+        steps.of(Sampling(compile=True), torch.device("cpu"), sharded=True)
     with pytest.raises(UserError, match=r"rollout\.compile=fast; choose from auto, true, false"):
         Sampling(compile="fast")

@@ -26,6 +26,7 @@ from vcr1.module.drafts import batch_part
 from vcr1.module.randomness import seed_of
 from vcr1.module.rollouts import lost_judgement
 from vcr1.policy import Sampling, VideoPolicy
+from vcr1.policy.generation.groups import check_numbers
 from vcr1.policy.memory import Unanswered, together_or_alone
 from vcr1.records import Batch, LostSample, PromptInputs, VideoSource
 from vcr1.video import GuardedReader
@@ -161,7 +162,7 @@ class Answering(L.LightningModule):
         seeds = [seed_of(self.seed, sample.id) for sample in questions.samples] or [self.seed]
         sources = [sample.source for sample in questions.samples] or [VideoSource("")]
         features = shared_features(self.policy, inputs, sources)
-        groups = self.policy.rollout(inputs, features, self.draws, self.sampling, seeds)
+        groups = check_numbers(self.policy.rollout(inputs, features, self.draws, self.sampling, seeds))
         return list(groups.texts[: len(questions.samples)])
 
 

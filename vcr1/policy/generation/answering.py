@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from vcr1.policy.generation.engine import decode_prompts
-from vcr1.policy.generation.groups import completed_groups
+from vcr1.policy.generation.groups import check_numbers, completed_groups
 from vcr1.policy.generation.rollout import Watch
 from vcr1.policy.generation.sampling import Sampling, chances
 from vcr1.policy.policy import VideoPolicy
@@ -34,11 +34,14 @@ def answer_together(
         generator: source of randomness, the global one where None.
         watch: called after each step with the ids so far ``[P, columns]``; never by a model of a family
             without an adapter.
+
+    Raises:
+        RuntimeError: the model's logits are not finite.
     """
     if not policy.shares_prompts:
-        return policy.rollout(inputs, policy.vision(inputs), 1, sampling, seeds)
+        return check_numbers(policy.rollout(inputs, policy.vision(inputs), 1, sampling, seeds))
     with policy.evaluating():
         features = policy.vision(inputs[:1]) * len(inputs)
         chance = chances(seeds, len(inputs), 1, sampling)
         found = decode_prompts(policy, inputs, features, 1, sampling, chance, len(inputs), True, watch)
-    return completed_groups(policy.encoder, inputs, 1, *found)
+    return check_numbers(completed_groups(policy.encoder, inputs, 1, *found))

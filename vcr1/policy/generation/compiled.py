@@ -82,11 +82,22 @@ class Steps:
     def __init__(self) -> None:
         self._compiled: CompiledStep | None = None
 
-    def of(self, sampling: Sampling, device: torch.device) -> Step:
-        """Return the form that the sampling's ``compile`` asks for."""
+    def of(self, sampling: Sampling, device: torch.device, sharded: bool = False) -> Step:
+        """Return the form that the sampling's ``compile`` asks for.
+
+        Args:
+            sampling: decoding parameters.
+            device: where it is computed.
+            sharded: the weights are spread over ranks: what gathers them is not compiled.
+
+        Raises:
+            UserError: a compiled step is asked for, of weights that are spread over ranks.
+        """
+        if sharded and sampling.compile is True:
+            raise UserError("rollout.compile=true compiles no weights that are spread over ranks; set auto")
         least = PAYS_ON.get(device.type)
         pays = least is not None and sampling.max_new_tokens >= least
-        if sampling.compile is False or (sampling.compile == "auto" and not pays):
+        if sharded or sampling.compile is False or (sampling.compile == "auto" and not pays):
             return PlainStep()
         if self._compiled is None:
             self._compiled = CompiledStep(device.type, strict=sampling.compile is True)

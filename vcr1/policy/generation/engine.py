@@ -102,7 +102,7 @@ def decode_prompts(
         return sampler(some, lengths, num_generations, luck)
 
     if lockstep is None:
-        step = policy.steps.of(sampling, inputs[0]["input_ids"].device)
+        step = policy.steps.of(sampling, inputs[0]["input_ids"].device, sharding is not None)
         sampler = CompletionSampler(
             policy.model, sampling, policy.special_tokens, step=step, rows=rows, watch=watch
         )

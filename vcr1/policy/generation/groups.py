@@ -71,6 +71,17 @@ def completed_groups(
     )
 
 
+def check_numbers(groups: RolloutGroups) -> RolloutGroups:
+    """Return a rollout whose log-probs are numbers: what a broken model draws is no answer.
+
+    Raises:
+        RuntimeError: they are not finite.
+    """
+    if not groups.logprobs.isfinite().all():
+        raise RuntimeError("its logits are not finite numbers")
+    return groups
+
+
 def taught_groups(
     encoder: PromptEncoder, inputs: list[PromptInputs], answers: Sequence[str]
 ) -> RolloutGroups:
