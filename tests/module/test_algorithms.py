@@ -28,6 +28,7 @@ from torch import Tensor
 
 from vcr1.config.building import build
 from vcr1.config.entry import load_config
+from vcr1.errors import UserError
 from vcr1.module import GRPOModule
 from vcr1.module.drafts import replace_groups
 from vcr1.objectives import Objective, PolicyLoss, group_advantages, policy_loss
@@ -475,3 +476,35 @@ def test_a_saved_reference_is_dropped_where_none_is_wanted(
     assert module.reference is not None
     assert same(state(fixed.reference), state(module.reference))
     assert fixed.reference_moved
+
+
+def test_what_differs_between_sampler_and_trainer_weighs_tokens(
+    policy: VideoPolicy, samples: list[Sample]
+) -> None:
+    def corrected(shift: float, how: str | None) -> dict[str, float]:
+        learner = copy.deepcopy(policy)
+        rollout = learner.rollout
+
+        def shifted(*args: Any, **kwargs: Any) -> RolloutGroups:
+            groups = rollout(*args, **kwargs)
+            groups.logprobs -= shift * groups.completion_mask
+            return groups
+
+        learner.rollout = shifted  # type: ignore[method-assign]
+        objective = Objective(kl_weight=0.0, correction=how)
+        module = GRPOModule(learner, num_generations=4, lr=1e-3, sampling=SHORT, objective=objective)
+        (row,) = fit(module, data(learner, samples[:2], 2), max_steps=1)
+        return row
+
+    plain = corrected(0.5, None)
+    assert (plain["train/sampler_correction"], plain["train/loss"]) == (1, pytest.approx(0, abs=1e-6))
+    assert plain["train/sampler_mismatch"] == pytest.approx(0.5, abs=1e-3)
+    # Every token is exp(0.5) times as likely to the trainer as the sampler says.
+    token = corrected(0.5, "token")
+    assert token["train/sampler_correction"] == pytest.approx(math.exp(0.5), rel=1e-3)
+    assert token["train/grad_norm"] == pytest.approx(math.exp(0.5) * plain["train/grad_norm"], rel=1e-2)
+    assert corrected(0.8, "token")["train/sampler_correction"] == pytest.approx(2.0)  # exp(0.8) is cut
+    out = corrected(0.8, "mask")
+    assert (out["train/sampler_correction"], out["train/grad_norm"]) == (0, 0)
+    with pytest.raises(UserError, match=r"algorithm\.old_logprobs=sampler mends what differs"):
+        GRPOModule(policy, sampling=SHORT, old_logprobs="sampler", objective=Objective(correction="token"))
