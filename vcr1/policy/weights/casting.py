@@ -16,7 +16,7 @@ def cast_weights(parts: Sequence[nn.Module], device: torch.device) -> Iterator[N
 
     Autocast casts a weight whenever it is used, and remembers the result for trained weights only. Frozen
     float32 weights would be cast for every token. The copies are dropped at the end: nothing that is trained
-    shares memory with them. A layer under DoRA keeps its weight, whose norm is computed in its own type.
+    shares memory with them. A layer with DoRA keeps its weights, whose norm is computed in their own type.
 
     Args:
         parts: of a model; not of one that is spread over ranks, whose gathered weights are in the right type.
@@ -29,9 +29,10 @@ def cast_weights(parts: Sequence[nn.Module], device: torch.device) -> Iterator[N
     modules = [module for part in parts for module in part.modules()]
     theirs: list[tuple[nn.Module, str, Any]] = []
     normed = {
-        id(module.base_layer)
+        id(part)
         for module in modules
-        if len(getattr(module, "lora_magnitude_vector", ())) and hasattr(module, "base_layer")
+        if len(getattr(module, "lora_magnitude_vector", ()))
+        for part in module.modules()
     }
     for module in modules:
         if not isinstance(module, nn.Linear) or id(module) in normed:
