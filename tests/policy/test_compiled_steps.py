@@ -11,7 +11,7 @@ from torch import Tensor
 from vcr1.errors import UserError
 from vcr1.policy import Sampling
 from vcr1.policy.generation import compiled
-from vcr1.policy.generation.rollout import PlainStep
+from vcr1.policy.generation.slots import PlainStep
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from vcr1.policy.generation.decoding import WIDTH, ReadPrompts, SharedCache
-from vcr1.policy.generation.rollout import Batch, parts_of_prompts
+from vcr1.policy.generation.slots import Slots, parts_of_prompts
 
 HEADS, KV, SIZE = 6, 2, 4
 NONE = 99
@@ -76,18 +76,18 @@ def test_a_prompt_that_enters_sees_nothing_of_the_one_before() -> None:
     assert torch.allclose(found[0], expected(cache, 0, query[0], [(key[0], value[0])]), atol=1e-6)
 
 
-def batch_of(prompts: ReadPrompts, width: int) -> Batch:
+def batch_of(prompts: ReadPrompts, width: int) -> Slots:
     """G = ``width`` completions of each prompt."""
     count = len(prompts.padding)
     parts = [range(place * width, (place + 1) * width) for place in range(count)]
-    return Batch.of(prompts, parts, width, prompts.padding.shape[1], NONE)
+    return Slots.of(prompts, parts, width, prompts.padding.shape[1], NONE)
 
 
-def alive(batch: Batch) -> list[list[int]]:
+def alive(batch: Slots) -> list[list[int]]:
     return [[slot for slot, row in enumerate(rows) if row != NONE] for rows in batch.held.tolist()]
 
 
-def end(batch: Batch, *rows: int) -> None:
+def end(batch: Slots, *rows: int) -> None:
     batch.held = batch.held.masked_fill(torch.isin(batch.held, torch.tensor(rows)), NONE)
 
 

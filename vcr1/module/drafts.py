@@ -56,7 +56,7 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Wanted:
     """Prompts of one micro-batch that completions are wanted for.
 
     Attributes:
@@ -113,7 +113,7 @@ class Drafter:
             again: see :data:`Again`.
         """
         asked = [
-            Asked(batch, own, seed(0)) for batch, own, seed in zip(batches, features, seeds, strict=True)
+            Wanted(batch, own, seed(0)) for batch, own, seed in zip(batches, features, seeds, strict=True)
         ]
         drafts = [
             Draft(one.batch, one.features if keep else None, seed, *found)
@@ -139,7 +139,7 @@ class Drafter:
         return drafts
 
     def _sampled(
-        self, asked: Sequence[Asked], phase: PhaseTimer
+        self, asked: Sequence[Wanted], phase: PhaseTimer
     ) -> list[tuple[RolloutGroups, PendingGroups]]:
         """Sample G completions of all prompts at once, and begin to judge those of each micro-batch."""
         if not asked:
@@ -165,10 +165,10 @@ def _places(chosen: Tensor) -> list[int]:
     return places
 
 
-def _asked_again(asked: Asked, draft: Draft, places: list[int], attempt: int) -> Asked:
+def _asked_again(asked: Wanted, draft: Draft, places: list[int], attempt: int) -> Wanted:
     """Return some of a micro-batch's prompts, for another round."""
     seeds = draft.seeds(attempt)
-    return Asked(
+    return Wanted(
         batch_part(asked.batch, places),
         [asked.features[place] for place in places],
         [seeds[place] for place in places],

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vcr1.errors import UserError
 from vcr1.policy.generation.decoding import SharedCache, step
-from vcr1.policy.generation.rollout import PlainStep, Step
 from vcr1.policy.generation.sampling import Sampling
+from vcr1.policy.generation.slots import PlainStep, Step
 
 log = logging.getLogger(__name__)
 
