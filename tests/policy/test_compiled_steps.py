@@ -34,8 +34,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-def rolled(compile: bool | str) -> Any:
-    policy = small_policy("qwen2_5_vl")
+def rolled(compile: bool | str, dtype: torch.dtype = torch.float32) -> Any:
+    policy = small_policy("qwen2_5_vl").to(dtype)
     inputs = prompts("qwen2_5_vl")
     with torch.no_grad():
         features = policy.vision(inputs)
@@ -45,12 +45,13 @@ def rolled(compile: bool | str) -> Any:
 
 def test_one_compilation_serves_a_whole_rollout_with_the_same_tokens() -> None:
     # Rows end, leave and make room on the way: batches of 2 x 4, 2 x 2 and 1 x 2 slots.
-    _, expected = rolled(False)
+    # In float64: the float32 of one form is 1.1e-5 from that of the other at one token in 240.
+    _, expected = rolled(False, torch.float64)
     torch._dynamo.reset()
-    policy, found = rolled(True)
+    policy, found = rolled(True, torch.float64)
     assert policy.steps.of(Sampling(compile=True), torch.device("cpu")).agrees  # type: ignore[attr-defined]
     assert torch.equal(found.completion_ids, expected.completion_ids)
-    torch.testing.assert_close(found.logprobs, expected.logprobs, atol=2e-5, rtol=0)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, atol=1e-5, rtol=0)
 
 
 def test_a_step_that_agrees_is_taken(fake: dict[str, Any]) -> None:
