@@ -107,16 +107,16 @@ def decode_prompts(
             policy.model, sampling, policy.special_tokens, step=step, rows=rows, watch=watch
         )
         return sample(inputs, features, chance)
-    # In turns, as many on all ranks: a prompt that enters would be read while others decode.
     sampler = CompletionSampler(policy.model, sampling, policy.special_tokens, max_over_ranks=lockstep)
+    # In turns, as many on all ranks: a prompt that enters would be read while others decode.
     width = max(1, rows // num_generations)
-    starts = range(0, len(inputs), width)
-    decoded = []
-    for turn in range(lockstep(len(starts))):
-        if turn < len(starts):
-            part = slice(starts[turn], starts[turn] + width)
-            luck = chance[part.start * num_generations : part.stop * num_generations]
-            decoded.append(sample(inputs[part], features[part], luck))
-        else:
-            sample(policy.dummy_inputs(video=False), [None], chance[:num_generations])
+    turns = [
+        (inputs[start : start + width], features[start : start + width])
+        for start in range(0, len(inputs), width)
+    ]
+    luck = chance.split(width * num_generations)
+    count = lockstep(len(turns))
+    decoded = [sample(*turn, part) for turn, part in zip(turns, luck, strict=True)]
+    for _ in range(count - len(turns)):
+        sample(policy.dummy_inputs(video=False), [None], chance[:num_generations])
     return joined(decoded, policy.encoder.padding)
